@@ -1,0 +1,35 @@
+"""Rematerialization solvers: the cheapest schedule of a graph under a memory budget.
+
+Knows nothing of torch. Give it a `RematProblem` (ops with costs, values with bytes) and a budget:
+
+    solution = solve(problem, budget_bytes=2**30)
+"""
+
+from fxremat_solvers.errors import (
+    BudgetError,
+    ProblemFormatError,
+    ScheduleError,
+    SolverError,
+    UnknownSolverError,
+)
+from fxremat_solvers.problem import Op, RematProblem, Value
+from fxremat_solvers.schedule import Schedule, Solution, Status
+from fxremat_solvers.simulate import Simulation, baseline, check, simulate
+
+__all__ = [
+    "BudgetError",
+    "Op",
+    "ProblemFormatError",
+    "RematProblem",
+    "Schedule",
+    "ScheduleError",
+    "Simulation",
+    "Solution",
+    "SolverError",
+    "Status",
+    "UnknownSolverError",
+    "Value",
+    "baseline",
+    "check",
+    "simulate",
+]

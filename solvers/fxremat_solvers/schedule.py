@@ -1,0 +1,69 @@
+"""What a solver returns: a schedule of ops, and how good it is known to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fxremat_solvers.problem import integer_list, parse_document
+
+SCHEDULE_FORMAT = "fxremat-schedule/1"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Op indices in execution order; an op that is recomputed appears again.
+
+    Frees are not spelled out: a value is freed after its last use before its next computation.
+    """
+
+    ops: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ops)
+
+    def to_json(self) -> str:
+        """This schedule as a ``fxremat-schedule/1`` document."""
+        return json.dumps({"format": SCHEDULE_FORMAT, "ops": list(self.ops)})
+
+    @staticmethod
+    def from_json(text: str) -> Schedule:
+        """Parse a ``fxremat-schedule/1`` document; `ProblemFormatError` names the bad field."""
+        document = parse_document(text, SCHEDULE_FORMAT)
+        return Schedule(integer_list(document.get("ops"), "ops"))
+
+
+class Status(StrEnum):
+    """What is known of a solution."""
+
+    OPTIMAL = "optimal"
+    """No schedule under the budget costs less."""
+    FEASIBLE = "feasible"
+    """Within the budget; a cheaper schedule may exist, none below `lower_bound`."""
+    TIME_LIMIT = "time_limit"
+    """Within the budget; the search was cut off by its time limit."""
+    INFEASIBLE = "infeasible"
+    """No schedule within the budget was found; the schedule is the lowest-peak one found."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A schedule with its cost, its peak and a bound.
+
+    `cost` is the schedule's total cost, `lower_bound` a number that no schedule under the budget
+    can cost less than (same unit), `solver` the name of the method that found the schedule.
+    Where `status` is INFEASIBLE, `schedule` is the one with the smallest peak found, so
+    `peak_bytes` is the floor reached.
+    """
+
+    schedule: Schedule
+    cost: float
+    peak_bytes: int
+    lower_bound: float
+    status: Status
+    solver: str
