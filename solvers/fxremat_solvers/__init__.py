@@ -12,11 +12,14 @@ from fxremat_solvers.errors import (
     SolverError,
     UnknownSolverError,
 )
+from fxremat_solvers.floor import floor
 from fxremat_solvers.problem import Op, RematProblem, Value
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import Simulation, baseline, check, simulate
+from fxremat_solvers.solve import SOLVERS, solve
 
 __all__ = [
+    "SOLVERS",
     "BudgetError",
     "Op",
     "ProblemFormatError",
@@ -31,5 +34,7 @@ __all__ = [
     "Value",
     "baseline",
     "check",
+    "floor",
     "simulate",
+    "solve",
 ]

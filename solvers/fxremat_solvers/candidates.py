@@ -1,0 +1,62 @@
+"""Choosing among schedules: the cheapest within the budget, or else the one of lowest peak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Schedule, Solution, Status
+from fxremat_solvers.simulate import simulate
+
+# Costs are sums of floats in different orders: below this relative gap they are the same cost.
+SAME_COST = 1e-9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule with the oracle's figures and the name of the method that found it."""
+
+    ops: tuple[int, ...]
+    cost: float
+    peak_bytes: int
+    method: str
+
+
+def candidate(problem: RematProblem, ops: tuple[int, ...], method: str) -> Candidate:
+    """`ops` replayed by the oracle; `ScheduleError` if they can't be executed."""
+    replay = simulate(problem, ops)
+    return Candidate(ops, replay.cost, replay.peak_bytes, method)
+
+
+def best(candidates: list[Candidate], budget_bytes: int) -> Candidate:
+    """The cheapest candidate within the budget (lower peak on ties), or else the lowest peak."""
+    fitting = [c for c in candidates if c.peak_bytes <= budget_bytes]
+    if fitting:
+        return min(fitting, key=lambda c: (c.cost, c.peak_bytes))
+    return min(candidates, key=lambda c: (c.peak_bytes, c.cost))
+
+
+def solution(
+    problem: RematProblem,
+    chosen: Candidate,
+    budget_bytes: int,
+    *,
+    lower_bound: float = 0.0,
+    cut_off: bool = False,
+) -> Solution:
+    """`chosen` as a `Solution`: its bound is never below running every op once."""
+    bound = max(lower_bound, problem.baseline_cost)
+    if chosen.peak_bytes > budget_bytes:
+        status = Status.INFEASIBLE
+    elif chosen.cost <= bound * (1 + SAME_COST):
+        status, bound = Status.OPTIMAL, chosen.cost
+    else:
+        status = Status.TIME_LIMIT if cut_off else Status.FEASIBLE
+    return Solution(
+        schedule=Schedule(chosen.ops),
+        cost=chosen.cost,
+        peak_bytes=chosen.peak_bytes,
+        lower_bound=bound,
+        status=status,
+        solver=chosen.method,
+    )

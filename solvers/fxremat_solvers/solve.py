@@ -1,0 +1,59 @@
+"""`solve`: the one entry to every solver, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from fxremat_solvers.candidates import best, candidate, solution
+from fxremat_solvers.errors import BudgetError, UnknownSolverError
+from fxremat_solvers.floor import lowest_peak
+from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Solution
+from fxremat_solvers.simulate import baseline
+
+
+class Solver(Protocol):
+    """What every solver is: a problem and a budget in, the best schedule it finds out."""
+
+    def __call__(
+        self, problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int
+    ) -> Solution: ...
+
+
+def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
+    """The baseline if it fits, else the lookahead greedy, else the lowest peak found."""
+    candidates = [candidate(problem, baseline(problem).ops, "baseline")]
+    if candidates[0].peak_bytes > budget_bytes:
+        candidates.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
+        if candidates[1].peak_bytes > budget_bytes:
+            candidates.append(lowest_peak(problem, time_limit_s=time_limit_s, seed=seed))
+    return solution(problem, best(candidates, budget_bytes), budget_bytes)
+
+
+SOLVERS: Mapping[str, Solver] = MappingProxyType({"auto": greedy, "greedy": greedy})
+
+
+def solve(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    solver: str = "auto",
+    time_limit_s: float = 30.0,
+    seed: int = 0,
+) -> Solution:
+    """The cheapest schedule found whose peak is at most `budget_bytes`.
+
+    Same problem, budget, solver and seed give the same schedule; `time_limit_s` is a safety stop,
+    the effort is counted in edits. Where no schedule within the budget is found the solution's
+    status is INFEASIBLE and its schedule the one with the lowest peak found.
+    Raises `BudgetError` for a budget that is not a positive integer, `UnknownSolverError` for a
+    solver that does not exist.
+    """
+    if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BudgetError(f"budget_bytes is {budget_bytes!r}: it must be a positive integer")
+    if solver not in SOLVERS:
+        raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+    return SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
