@@ -1,0 +1,1 @@
+"""Benchmarks and the demo: real models, measured the same way by every method."""
