@@ -1,0 +1,299 @@
+"""How every figure is measured: peak memory, time ratios, and the equality of gradients.
+
+Peak memory on the CPU is the allocator's own events, as the profiler records them, summed in time
+order; on CUDA it is the allocator's counter. Both count above the level at entry: parameters,
+buffers, inputs and optimizer state are the caller's. Never measure under a dispatch mode: a
+compiled graph is silently bypassed there.
+
+Time is always a ratio to a reference that runs in the same process in alternating rounds, since
+the speed of a shared machine drifts by more than the differences that matter.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.zoo import Batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: `call(*batch)` is the loss, `module` owns the parameters it trains."""
+
+    module: nn.Module
+    call: Callable[..., Tensor]
+
+    def clear(self) -> None:
+        """Drop the gradients, so that the step has to allocate them."""
+        for parameter in self.module.parameters():
+            parameter.grad = None
+
+    def run(self, batch: Batch) -> Tensor:
+        """Forward and backward; the gradients must have been cleared."""
+        loss = self.call(*batch)
+        loss.backward()
+        return loss.detach()
+
+
+def cpu_memory_events(fn: Callable[[], object]) -> list[int]:
+    """The CPU allocator's events while `fn` runs: bytes, negative where freed, in time order."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        fn()
+    kineto = recorded.profiler.kineto_results  # type: ignore[union-attr]
+    events = [
+        (event.start_ns(), event.nbytes())
+        for event in kineto.events()
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
+    ]
+    events.sort(key=lambda event: event[0])  # stable: events of one instant keep their order
+    return [nbytes for _, nbytes in events]
+
+
+def timeline(events: Sequence[int]) -> list[int]:
+    """Live bytes after each event."""
+    level, levels = 0, [0]
+    for nbytes in events:
+        level += nbytes
+        levels.append(level)
+    return levels
+
+
+def measure_peak(fn: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes live at once while `fn` runs, above what is live at entry."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        entry = torch.cuda.memory_allocated(device)
+        fn()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - entry
+    return max(timeline(cpu_memory_events(fn)))
+
+
+def step_peak(step: Step, batch: Batch, device: str = "cpu") -> int:
+    """The peak of one step with its gradients cleared; the step must have been warmed up."""
+    step.clear()
+    peak = measure_peak(lambda: step.run(batch), device)
+    step.clear()
+    return peak
+
+
+def step_timeline(step: Step, batch: Batch) -> list[int]:
+    """Live bytes through one step on the CPU."""
+    step.clear()
+    levels = timeline(cpu_memory_events(lambda: step.run(batch)))
+    step.clear()
+    return levels
+
+
+def resident_bytes(module: nn.Module) -> int:
+    """Bytes of the distinct storages of parameters and buffers: there before and after a step."""
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in [*module.parameters(), *module.buffers()]
+    }
+    return sum(storages.values())
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Times of `step` against a reference: the median ratio and the middle half's ends."""
+
+    median: float
+    low: float
+    high: float
+    step_s: float
+    reference_s: float
+    rounds: int
+
+
+def time_ratio(
+    reference: Step,
+    step: Step,
+    batches: Callable[[int], Batch],
+    rounds: int = 9,
+    device: str = "cpu",
+    limit_s: float = float("inf"),
+) -> Ratio:
+    """Median of the ratios of alternating rounds; the order within a round alternates too.
+
+    Both must have been warmed up. Stops early once `limit_s` is spent, after three rounds at least.
+    """
+    pairs: list[tuple[float, float]] = []
+    started = time.perf_counter()
+    for i in range(rounds):
+        batch = batches(i)
+        if i % 2 == 0:
+            first = _time_step(reference, batch, device)
+            pairs.append((first, _time_step(step, batch, device)))
+        else:
+            first = _time_step(step, batch, device)
+            pairs.append((_time_step(reference, batch, device), first))
+        if i >= 2 and time.perf_counter() - started > limit_s:
+            break
+    ratios = sorted(mine / theirs for theirs, mine in pairs)
+    quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(
+        median=statistics.median(ratios),
+        low=quartiles[0],
+        high=quartiles[2],
+        step_s=statistics.median(mine for _, mine in pairs),
+        reference_s=statistics.median(theirs for theirs, _ in pairs),
+        rounds=len(pairs),
+    )
+
+
+def _time_step(step: Step, batch: Batch, device: str) -> float:
+    step.clear()
+    _synchronize(device)
+    start = time.perf_counter()
+    step.run(batch)
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two models' steps differ. `relative_error` is the largest of the steps' gradient errors,
+    each the norm of the difference over the norm of the reference.
+    """
+
+    steps: int
+    loss_equal: bool
+    gradients_equal: bool
+    buffers_equal: bool
+    rng_equal: bool
+    relative_error: float
+    first_difference: str | None
+
+    @property
+    def equal(self) -> bool:
+        """Everything is bit for bit the same."""
+        return self.loss_equal and self.gradients_equal and self.buffers_equal and self.rng_equal
+
+
+def compare(
+    reference: Step,
+    step: Step,
+    batches: Callable[[int], Batch],
+    steps: int = 3,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Comparison:
+    """Runs both for some steps, each step from one seed, and compares everything they leave.
+
+    The parameters aren't updated, so that a wrong step doesn't spoil the next one's figure;
+    buffers carry over. The two must own separate copies of one model.
+    """
+    loss_equal = gradients_equal = buffers_equal = rng_equal = True
+    worst = 0.0
+    difference: str | None = None
+    for i in range(steps):
+        left = _outcome(reference, batches(i), seed + i, device)
+        right = _outcome(step, batches(i), seed + i, device)
+        loss_equal &= torch.equal(left.loss, right.loss)
+        rng_equal &= all(torch.equal(a, b) for a, b in zip(left.rng, right.rng, strict=True))
+        unequal = [n for n, a in left.buffers.items() if not same(a, right.buffers.get(n))]
+        buffers_equal &= not unequal
+        wrong = [n for n, a in left.gradients.items() if not same(a, right.gradients.get(n))]
+        gradients_equal &= not wrong
+        worst = max(worst, relative_error(left.gradients, right.gradients))
+        if difference is None and (wrong or unequal):
+            difference = f"step {i}: {(wrong or unequal)[0]}"
+        reference.clear()
+        step.clear()
+    return Comparison(
+        steps, loss_equal, gradients_equal, buffers_equal, rng_equal, worst, difference
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    loss: Tensor
+    gradients: dict[str, Tensor | None]
+    buffers: dict[str, Tensor | None]
+    rng: list[Tensor]
+
+
+def _outcome(step: Step, batch: Batch, seed: int, device: str) -> _Outcome:
+    torch.manual_seed(seed)
+    step.clear()
+    loss = step.run(batch)
+    return _Outcome(
+        loss=loss.clone(),
+        gradients={n: p.grad for n, p in step.module.named_parameters()},
+        buffers={n: b.clone() for n, b in step.module.named_buffers()},
+        rng=rng_state(device),
+    )
+
+
+def rng_state(device: str) -> list[Tensor]:
+    """The random streams a step on this device draws from."""
+    states = [torch.get_rng_state()]
+    if torch.device(device).type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Bit for bit equal; equal NaNs count as equal."""
+    if a is None or b is None:
+        return a is b
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(_bits(a), _bits(b))
+
+
+def _bits(t: Tensor) -> Tensor:
+    if t.is_complex():
+        t = torch.view_as_real(t)
+    if not t.is_floating_point():
+        return t
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return t.contiguous().view(integers[t.element_size()])
+
+
+def relative_error(reference: dict[str, Tensor | None], other: dict[str, Tensor | None]) -> float:
+    """The norm of the difference of two sets of gradients over the norm of the first."""
+    error = norm = 0.0
+    for name, gradient in reference.items():
+        if gradient is None:
+            continue
+        mine = other.get(name)
+        wide = gradient.double()
+        norm += wide.square().sum().item()
+        gap = wide if mine is None else wide - mine.double()
+        error += gap.square().sum().item()
+    return (error / norm) ** 0.5 if norm > 0 else error**0.5
+
+
+def check_measurement(device: str = "cpu") -> None:
+    """Raises if the peak of known allocations isn't what is measured: run it before trusting it."""
+    mebi = 1 << 20
+
+    def known() -> None:
+        a = torch.empty(4 * mebi, dtype=torch.uint8, device=device)
+        b = torch.empty(2 * mebi, dtype=torch.uint8, device=device)
+        del a
+        c = torch.empty(3 * mebi, dtype=torch.uint8, device=device)
+        del b, c
+
+    known()
+    for wanted, fn in ((6 * mebi, known), (0, lambda: None)):
+        measured = measure_peak(fn, device)
+        if measured != wanted:
+            raise RuntimeError(
+                f"the measured peak of known allocations is {measured} bytes, not {wanted}"
+            )
