@@ -1,0 +1,71 @@
+# Everything a contributor runs. The first target on a bare machine makes .venv; PY=python uses an
+# environment of your own instead.
+#   TORCH_VERSION  the torch to install            VENV  where the environment goes
+#   PIP_ARGS       extra arguments for pip install ARGS  extra arguments for the command run
+
+PYTHON ?= python3
+TORCH_VERSION ?= 2.13.0
+VENV ?= .venv
+PIP_ARGS ?=
+ARGS ?=
+
+STAMP := $(VENV)/.installed-torch-$(TORCH_VERSION)
+ifeq ($(origin PY), undefined)
+PY := $(VENV)/bin/python
+ENVIRONMENT := $(STAMP)
+endif
+
+.PHONY: help install demo test lint format types boundary wheel-check bench bench-quick clean
+
+help:
+	@echo "make demo         train GPT-2 in half of its memory, gradients bit for bit (< 5 minutes)"
+	@echo "make test         the test suite; GPU tests are skipped where there is no GPU"
+	@echo "make lint types   ruff and pyright strict;  make format  applies ruff's fixes"
+	@echo "make boundary     fxremat_solvers imports neither torch nor fxremat"
+	@echo "make wheel-check  sdist -> wheel -> clean environment"
+	@echo "make bench-quick  the benchmark harness in under 10 minutes;  make bench  all of it"
+
+install: $(ENVIRONMENT)
+
+# torch comes first and pinned, so that the project's own range can't choose another build.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --upgrade pip $(PIP_ARGS)
+	$(VENV)/bin/python -m pip install "torch==$(TORCH_VERSION)" $(PIP_ARGS)
+	$(VENV)/bin/python -m pip install -e ".[models,dev]" "torch==$(TORCH_VERSION)" $(PIP_ARGS)
+	rm -f $(VENV)/.installed-torch-*
+	touch $@
+
+demo: $(ENVIRONMENT)
+	$(PY) -m benchmarks.demo $(ARGS)
+
+test: $(ENVIRONMENT)
+	$(PY) -m pytest --ignore=tests/packaging $(ARGS)
+
+lint: $(ENVIRONMENT)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(ENVIRONMENT)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(ENVIRONMENT)
+	$(PY) -m pyright --pythonpath "$$($(PY) -c 'import sys; print(sys.executable)')" $(ARGS)
+
+boundary: $(ENVIRONMENT)
+	$(PY) -m pytest tests/packaging/test_boundary.py
+
+wheel-check: $(ENVIRONMENT)
+	$(PY) -m pytest tests/packaging/test_wheel.py
+
+bench: $(ENVIRONMENT)
+	$(PY) -m benchmarks run --out benchmarks/results/full $(ARGS)
+	$(PY) -m benchmarks report benchmarks/results/full
+
+bench-quick: $(ENVIRONMENT)
+	$(PY) -m benchmarks run --quick --out benchmarks/results/quick $(ARGS)
+	$(PY) -m benchmarks report benchmarks/results/quick
+
+clean:
+	rm -rf build dist demo-output .pytest_cache .ruff_cache .hypothesis

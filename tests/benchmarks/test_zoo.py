@@ -1,0 +1,57 @@
+"""Every model of the zoo traces as one graph, and is the same from the same seed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from benchmarks import zoo
+from benchmarks.measure import Step, compare
+from benchmarks.zoo.chain import NotAChain
+
+
+@pytest.mark.parametrize("name", zoo.CASES)
+def test_traces_as_one_graph(name: str) -> None:
+    torch._dynamo.reset()
+    workload = zoo.get(name).make("tiny")
+    eager = workload.step_module()
+    traced = copy.deepcopy(eager)
+    compiled = torch.compile(traced, backend="aot_eager", fullgraph=True, dynamic=False)
+    outcome = compare(Step(eager, eager), Step(traced, compiled), workload.batch, steps=2)
+    assert outcome.relative_error < 1e-5
+    assert outcome.rng_equal
+
+
+@pytest.mark.parametrize("name", ["gpt2-eager", "lstm64"])
+def test_one_seed_one_model(name: str) -> None:
+    first, second = (zoo.get(name).make("tiny", seed=3) for _ in range(2))
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(first.batch(5), second.batch(5), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first.batch(5)[0], first.batch(6)[0])
+
+
+@pytest.mark.parametrize("name", zoo.CASES)
+def test_grouping_blocks_changes_nothing(name: str) -> None:
+    workload = zoo.get(name).make("tiny")
+    plain = workload.step_module()
+    grouped = copy.deepcopy(plain)
+    try:
+        segments = workload.segments(grouped.model, 2)
+    except NotAChain:
+        pytest.skip("the blocks are no chain")
+    assert segments
+    outcome = compare(Step(plain, plain), Step(plain, grouped), workload.batch, steps=1)
+    assert outcome.loss_equal
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    with pytest.raises(ValueError, match="gpt2-eager"):
+        zoo.get("gpt3")
+    with pytest.raises(ValueError, match="tiny"):
+        zoo.get("gpt2-eager").make("huge")
+    with pytest.raises(ValueError, match="length"):
+        zoo.get("gpt2-eager").make("tiny", sequence=4)
