@@ -1,0 +1,153 @@
+"""Brute force: the cheapest schedule of a small graph, over all orders and all recomputations.
+
+A* over states (ops run so far, values in memory). Values are dropped lazily, only when an op
+would not fit, and then in every inclusion-minimal way: keeping a value that still fits never
+hurts, so no cheaper schedule is missed. The remaining cost of the ops that have not run is the
+(consistent) heuristic. Exponential: for tests and for graphs of at most `MAX_OPS` ops.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+
+from fxremat_solvers.errors import SolverError
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Schedule, Solution, Status
+from fxremat_solvers.simulate import baseline, simulate
+
+MAX_OPS = 14
+"""Largest graph that is tried."""
+
+MAX_STATES = 2_000_000
+"""Most states expanded before giving up."""
+
+
+def exact(problem: RematProblem, budget_bytes: int) -> Solution:
+    """The optimum under a budget, with `lower_bound` equal to the cost.
+
+    Where no schedule fits, status INFEASIBLE, with a schedule of the smallest peak there is and
+    `lower_bound` infinite: no schedule under the budget exists. Raises `SolverError` on graphs
+    of more than `MAX_OPS` ops, or where the search grows beyond `MAX_STATES` states.
+    """
+    if len(problem.ops) > MAX_OPS:
+        raise SolverError(
+            f"exact search takes at most {MAX_OPS} ops and this problem has {len(problem.ops)}: "
+            "use ilp, or auto"
+        )
+    steps = _search(problem, budget_bytes)
+    if steps is not None:
+        schedule = Schedule(steps)
+        replay = simulate(problem, schedule)
+        return Solution(
+            schedule, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "exact"
+        )
+    schedule = Schedule(_lowest_peak(problem, budget_bytes))
+    replay = simulate(problem, schedule)
+    return Solution(schedule, replay.cost, replay.peak_bytes, math.inf, Status.INFEASIBLE, "exact")
+
+
+def _lowest_peak(problem: RematProblem, too_small: int) -> tuple[int, ...]:
+    """Bisection on the budget between one that is too small and the baseline's peak."""
+    best = baseline(problem).ops
+    low, high = max(too_small, -1), simulate(problem, best).peak_bytes
+    while high - low > 1:
+        middle = (low + high) // 2
+        steps = _search(problem, middle)
+        if steps is None:
+            low = middle
+        else:
+            best, high = steps, simulate(problem, steps).peak_bytes
+    return best
+
+
+def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
+    """A* with dominance: a state is dropped when a no dearer one holds a superset."""
+    ops, nbytes = problem.ops, [value.nbytes for value in problem.values]
+    counted = ~_mask(problem.inputs)
+    reads = [_mask(op.inputs) & counted for op in ops]
+    makes = [_mask(op.outputs) for op in ops]
+    final = _mask(problem.outputs) & counted
+    every = (1 << len(ops)) - 1
+    start = (0, 0)
+    left = math.fsum(op.cost for op in ops)
+    # Heap entries: estimate, tie-break, cost so far, ops run, values held.
+    heap: list[tuple[float, int, float, int, int]] = [(left, 0, 0.0, 0, 0)]
+    paid: dict[tuple[int, int], float] = {start: 0.0}
+    came: dict[tuple[int, int], tuple[tuple[int, int], int]] = {}
+    settled: dict[int, list[int]] = {}
+    pushed = expanded = 0
+    while heap:
+        _, _, cost, done, held = heapq.heappop(heap)
+        if cost > paid[done, held]:
+            continue
+        if done == every and held & final == final:
+            return _walk(came, (done, held))
+        # Settled states with the same ops run cost no more (the heuristic is the same).
+        others = settled.setdefault(done, [])
+        if any(held & ~other == 0 for other in others):
+            continue
+        others.append(held)
+        expanded += 1
+        if expanded > MAX_STATES:
+            raise SolverError(
+                f"exact search passed {MAX_STATES} states: use a smaller graph, or ilp"
+            )
+        for k, op in enumerate(ops):
+            if reads[k] & ~held or (done >> k & 1 and not op.recomputable):
+                continue
+            spent = cost + op.cost
+            kept = held & ~makes[k]
+            needed = reads[k]
+            room = budget_bytes - op.workspace_bytes - _bytes(needed | makes[k], nbytes)
+            if room < 0:
+                continue
+            for rest in _maximal(kept & ~needed, room, nbytes):
+                state = (done | 1 << k, rest | needed | makes[k])
+                if spent < paid.get(state, math.inf):
+                    paid[state] = spent
+                    came[state] = ((done, held), k)
+                    pushed += 1
+                    undone = math.fsum(o.cost for i, o in enumerate(ops) if not state[0] >> i & 1)
+                    heapq.heappush(heap, (spent + undone, pushed, spent, *state))
+    return None
+
+
+def _maximal(values: int, room: int, nbytes: list[int]) -> Iterator[int]:
+    """The inclusion-maximal subsets of `values` that fit in `room` bytes."""
+    if _bytes(values, nbytes) <= room:
+        yield values
+        return
+    members = [k for k in range(values.bit_length()) if values >> k & 1]
+    for subset in range((1 << len(members)) - 1):
+        chosen = _mask(members[i] for i in range(len(members)) if subset >> i & 1)
+        spare = room - _bytes(chosen, nbytes)
+        if spare >= 0 and all(nbytes[k] > spare for k in members if not chosen >> k & 1):
+            yield chosen
+
+
+def _mask(members: Iterable[int]) -> int:
+    mask = 0
+    for member in members:
+        mask |= 1 << member
+    return mask
+
+
+def _bytes(mask: int, nbytes: list[int]) -> int:
+    total = 0
+    while mask:
+        low = mask & -mask
+        total += nbytes[low.bit_length() - 1]
+        mask ^= low
+    return total
+
+
+def _walk(
+    came: dict[tuple[int, int], tuple[tuple[int, int], int]], state: tuple[int, int]
+) -> tuple[int, ...]:
+    steps: list[int] = []
+    while state in came:
+        state, op = came[state]
+        steps.append(op)
+    return tuple(reversed(steps))
