@@ -1,0 +1,39 @@
+"""fxremat: train a PyTorch model within a memory budget, gradients bit for bit.
+
+    model = fxremat.optimize(model, budget="6GiB")
+
+or ``torch.compile(model, backend="fxremat", options={"budget": "6GiB"})``.
+"""
+
+from fxremat.api import optimize
+from fxremat.budget import Budget
+from fxremat.errors import (
+    BudgetError,
+    BudgetInfeasible,
+    DeviceError,
+    DoubleBackwardError,
+    FxrematError,
+    GraphBreakError,
+    OptionError,
+    UnsupportedGraphError,
+    VerificationError,
+)
+from fxremat.measure import PeakMeasurement, measure_peak
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "BudgetInfeasible",
+    "DeviceError",
+    "DoubleBackwardError",
+    "FxrematError",
+    "GraphBreakError",
+    "OptionError",
+    "PeakMeasurement",
+    "UnsupportedGraphError",
+    "VerificationError",
+    "measure_peak",
+    "optimize",
+]

@@ -1,0 +1,219 @@
+"""`optimize`: a model (or a function of the whole loss) as one that trains within a budget."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from fxremat import torch_hooks
+from fxremat.backend import Backend, Planned, make_options
+from fxremat.budget import Budget
+from fxremat.errors import DeviceError, GraphBreakError, OptionError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Every new input shape is one more plan; past this many, Dynamo fails rather than run unplanned.
+_SHAPES_LIMIT = 256
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A function compiled under a budget: call it. `backend` holds the graphs and their plans."""
+
+    function: Callable[..., Any]
+    backend: Backend
+    call: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.call(*args, **kwargs)
+        except Exception as error:
+            reason = torch_hooks.unwrap_graph_break(error)
+            if reason is None:
+                raise
+            raise GraphBreakError(
+                "the model does not trace into one graph, so one budget can't hold for its whole "
+                f"step. Remove what breaks the graph, or optimize only the part without it:\n"
+                f"{reason}"
+            ) from error
+
+    def plan_for(self, example_inputs: object) -> None:
+        """Compile for the given inputs without running the model."""
+        args, kwargs = _call_arguments(example_inputs)
+        self.backend.only_plan = True
+        try:
+            with torch.enable_grad():
+                self(*args, **kwargs)
+        except Planned:
+            pass
+        finally:
+            self.backend.only_plan = False
+
+
+def optimize(
+    model: F,
+    *,
+    budget: int | float | str | Budget,
+    example_inputs: object = None,
+    solver: str = "auto",
+    cost: str = "auto",
+    time_limit_s: float = 10.0,
+    seed: int = 0,
+) -> F:
+    """A drop-in for `model` whose training steps stay within `budget`.
+
+    `model` is a module, or any function of tensors (for instance one that returns the whole
+    loss). A module gives a module of the same class with the same parameters, buffers, hooks and
+    `state_dict()` keys; the original stays as it is and shares its parameters.
+
+    `budget` caps the step memory: an int is bytes, a str a size such as ``"6GiB"``, a float in
+    (0, 1] a fraction of the step memory with nothing recomputed; see `Budget`. It holds for one
+    forward and its backward, for every input shape, which gets a plan of its own. Compilation
+    happens at the first call with gradients enabled, or at once where `example_inputs` are given
+    (a tensor, a tuple of arguments or a dict of keyword arguments).
+
+    `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
+    "measured", `time_limit_s` a stop for the solver.
+
+    Raises `BudgetError`, `OptionError`, `DeviceError` at once; `BudgetInfeasible`,
+    `GraphBreakError` and `UnsupportedGraphError` when it compiles.
+    """
+    if not callable(model):
+        raise OptionError(
+            f"model is a {type(model).__name__}: give an nn.Module or a function of tensors"
+        )
+    options = make_options(
+        {
+            "budget": budget,
+            "solver": solver,
+            "cost": cost,
+            "time_limit_s": time_limit_s,
+            "seed": seed,
+        }
+    )
+    backend = Backend(options, whole=True)
+    if isinstance(model, nn.Module):
+        _check_device(model)
+        model = _original(model)
+        function = model.forward
+    else:
+        function = model
+    call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT)
+    compiled = Compiled(function, backend, call)
+    if example_inputs is not None:
+        compiled.plan_for(example_inputs)
+    if isinstance(model, nn.Module):
+        return cast("F", _optimized_module(model, compiled))
+    return cast("F", _optimized_function(model, compiled))
+
+
+def compiled_of(optimized: object) -> Compiled:
+    """What `optimize` compiled; `OptionError` for anything that it did not return."""
+    found = getattr(optimized, "__fxremat__", None)
+    if not isinstance(found, Compiled):
+        raise OptionError(
+            f"{type(optimized).__name__} is not what fxremat.optimize returned: give that object"
+        )
+    return found
+
+
+def _optimized_function(function: Callable[..., Any], compiled: Compiled) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def optimized(*args: Any, **kwargs: Any) -> Any:
+        return compiled(*args, **kwargs)
+
+    optimized.__fxremat__ = compiled  # type: ignore[attr-defined]
+    return optimized
+
+
+def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
+    """A second module over the very same attributes, of a subclass with another `forward`.
+
+    The two share one ``__dict__``: parameters, buffers, submodules, hooks and the training flag
+    are the same objects, whichever of the two they are changed through. What is compiled is kept
+    beside it, in a slot, so that the original carries no trace of it.
+    """
+    cls = type(model)
+
+    @functools.wraps(cls.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__fxremat__(*args, **kwargs)
+
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        import copy
+
+        return _again(copy.deepcopy(model, memo), self.__fxremat__.backend)
+
+    def reduce(self: Any, _protocol: int) -> Any:
+        options = self.__fxremat__.backend.options
+        return _rebuild, (model, options.__dict__)
+
+    subclass = type(
+        cls.__name__,
+        (cls,),
+        {
+            "__slots__": ("__fxremat__",),
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+            "forward": forward,
+            "__deepcopy__": deepcopy,
+            "__reduce_ex__": reduce,
+        },
+    )
+    optimized = subclass.__new__(subclass)
+    object.__setattr__(optimized, "__dict__", model.__dict__)
+    object.__setattr__(optimized, "__fxremat__", compiled)
+    return cast("nn.Module", optimized)
+
+
+def _original(model: nn.Module) -> nn.Module:
+    """The untouched module under an optimized one; the module itself otherwise."""
+    compiled = getattr(model, "__fxremat__", None)
+    if not isinstance(compiled, Compiled):
+        return model
+    return cast("nn.Module", getattr(compiled.function, "__self__", model))
+
+
+def _again(model: nn.Module, backend: Backend) -> nn.Module:
+    return _rebuild(model, backend.options.__dict__)
+
+
+def _rebuild(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    return optimize(model, **options)
+
+
+def _check_device(model: nn.Module) -> None:
+    tensors = (*model.parameters(), *model.buffers())
+    if any(t.device.type == "cuda" for t in tensors) and not torch.cuda.is_available():
+        raise DeviceError("the model is on a CUDA device, but none is available here")
+    devices = {t.device for t in tensors if t.device.type not in ("cpu", "meta")}
+    if len(devices) > 1:
+        raise DeviceError(
+            f"the model spans {sorted(map(str, devices))}: one budget is for one device; optimize "
+            "the part on each device by itself"
+        )
+
+
+def _call_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(cast("Mapping[str, Any]", example_inputs))
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(cast("tuple[Any, ...]", example_inputs)), {}
+    raise OptionError(
+        f"example_inputs is a {type(example_inputs).__name__}: give a tensor, a tuple of "
+        "arguments or a dict of keyword arguments"
+    )
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a model's forward, for callers that match arguments by name."""
+    return inspect.signature(function)

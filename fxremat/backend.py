@@ -1,0 +1,265 @@
+"""The torch.compile backend: plans every training graph that Dynamo gives it.
+
+``torch.compile(model, backend="fxremat", options={"budget": "6GiB"})`` comes in by the entry point
+`fxremat`, `fxremat.optimize` by a `Backend` object; both do the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fxremat_solvers import SOLVERS
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.annotate import check_cost_model
+from fxremat.budget import Budget
+from fxremat.capture import read_joint_graph
+from fxremat.errors import DoubleBackwardError, GraphBreakError, OptionError
+from fxremat.plan import Options, Plan, make_plan, size_of
+from fxremat.profile_ops import OpProfiles
+from fxremat.rewrite import rewrite
+from fxremat.verify import check_peak
+
+
+@dataclass(frozen=True)
+class CompiledGraph:
+    """One training graph as it was compiled.
+
+    `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added.
+    `sees_loss` is False where the graph returns tensors to differentiate other than one scalar:
+    what happens between its forward and its backward is outside the plan.
+    """
+
+    plan: Plan
+    input_shapes: tuple[tuple[int, ...], ...]
+    sees_loss: bool
+    capture_s: float
+    planning_s: float
+    rewrite_s: float
+
+
+@dataclass
+class Backend:
+    """A torch.compile backend with its options, and the graphs it compiled (oldest first).
+
+    `whole` says that Dynamo was told to compile the whole function or fail (fullgraph=True).
+    With `only_plan` set, compiled graphs raise `Planned` instead of running.
+    """
+
+    options: Options
+    graphs: list[CompiledGraph] = field(default_factory=list)
+    profiles: OpProfiles = field(default_factory=OpProfiles)
+    whole: bool = False
+    only_plan: bool = False
+    frame: int | None = None
+
+    def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        started = time.perf_counter()
+        torch_hooks.specialize_symbolic_sizes(example_inputs)
+        self._check_shapes_limit()
+        count = len(self.graphs)
+
+        def partition(
+            joint: fx.GraphModule,
+            _inputs: object,
+            *,
+            num_fwd_outputs: int,
+            static_lifetime_input_indices: Sequence[int] | None = None,
+            **_unused: object,
+        ) -> tuple[fx.GraphModule, fx.GraphModule]:
+            self._check_whole(module)
+            return self._partition(
+                joint,
+                num_fwd_outputs,
+                static_lifetime_input_indices,
+                capture_s=time.perf_counter() - started,
+            )
+
+        run = torch_hooks.make_aot_backend(partition)(module, example_inputs)
+        training = len(self.graphs) > count
+        return torch_hooks.without_dynamo(_Executable(run, self) if training else run)
+
+    def _partition(
+        self,
+        joint_module: fx.GraphModule,
+        num_fwd_outputs: int,
+        static_lifetime_input_indices: Sequence[int] | None,
+        capture_s: float,
+    ) -> tuple[fx.GraphModule, fx.GraphModule]:
+        started = time.perf_counter()
+        joint = read_joint_graph(joint_module, num_fwd_outputs)
+        plan = make_plan(joint, self.options, self.profiles)
+        planned = time.perf_counter()
+        rewritten = rewrite(
+            joint,
+            plan.lowering,
+            plan.schedule,
+            plan.forms,
+            plan.annotations,
+            static_lifetime_input_indices=static_lifetime_input_indices,
+        )
+        check_peak(rewritten, plan.peak_bytes, size_of(joint))
+        done = time.perf_counter()
+        self.graphs.append(
+            CompiledGraph(
+                plan=plan,
+                input_shapes=_shapes(joint_module),
+                sees_loss=_sees_loss(plan),
+                capture_s=capture_s,
+                planning_s=done - started,
+                rewrite_s=done - planned,
+            )
+        )
+        return rewritten.forward, rewritten.backward
+
+    def _check_whole(self, module: fx.GraphModule) -> None:
+        """One budget is for one whole step: refuse graphs that are only a part of it."""
+        reason = torch_hooks.graph_break_of(module)
+        if reason is not None:
+            raise GraphBreakError(
+                f"the model breaks into several graphs: {reason}. One budget can't be kept over "
+                "graphs that are compiled one by one. Remove what breaks the graph "
+                "(torch._dynamo.explain(model)(*inputs) lists every place), or optimize only the "
+                "function without it"
+            )
+        compiling = torch_hooks.compiled_frame_id()
+        if self.whole or compiling is None:
+            return
+        frame, _ = compiling
+        if self.frame is not None and self.frame != frame:
+            raise GraphBreakError(
+                "the model was split into several functions that are compiled one by one (a graph "
+                "break inside a loop or a disabled function does this): one budget can't be kept "
+                "over them. torch._dynamo.explain(model)(*inputs) names the place; remove it, or "
+                "optimize only the function without it"
+            )
+        self.frame = frame
+
+    def _check_shapes_limit(self) -> None:
+        compiling = torch_hooks.compiled_frame_id()
+        if self.whole or compiling is None:
+            return
+        left = torch_hooks.recompilations_left(compiling[1])
+        if left <= 1:
+            warnings.warn(
+                "this is the last input shape that torch compiles for this model; for further "
+                "shapes it would run without any plan or budget. Raise "
+                "torch._dynamo.config.recompile_limit, or pad inputs to fewer shapes",
+                stacklevel=2,
+            )
+
+
+class Planned(Exception):
+    """Raised in place of running, where only a plan was asked for."""
+
+
+@dataclass(frozen=True)
+class _Executable:
+    """A compiled training graph, guarded against gradients of gradients."""
+
+    run: Callable[..., Any]
+    backend: Backend
+
+    def __call__(self, *args: Any) -> Any:
+        if self.backend.only_plan:
+            raise Planned
+        results = self.run(*args)
+        for result in results:
+            if isinstance(result, torch.Tensor) and result.grad_fn is not None:
+                result.grad_fn.register_prehook(_refuse_double_backward)
+                break
+        return results
+
+
+def _refuse_double_backward(_gradients: object) -> None:
+    # The autograd engine runs a backward in grad mode only under create_graph=True.
+    if torch.is_grad_enabled():
+        raise DoubleBackwardError(
+            "create_graph=True was asked of an fxremat model: a rematerialized graph has first "
+            "gradients only. Use the untouched model where gradients of gradients are needed"
+        )
+
+
+def _shapes(joint: fx.GraphModule) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(node.meta["val"].shape)
+        for node in joint.graph.find_nodes(op="placeholder")
+        if torch_hooks.is_primal(node) and isinstance(node.meta.get("val"), torch.Tensor)
+    )
+
+
+def _sees_loss(plan: Plan) -> bool:
+    """Whether the only thing to differentiate is one scalar."""
+    tangents = plan.joint.tangents
+    return all(node.meta["val"].numel() == 1 for node in tangents)
+
+
+def make_options(options: Mapping[str, Any]) -> Options:
+    """Checked options. Raises `OptionError` for unknown, missing or bad ones, `BudgetError`."""
+    known = {name for name in inspect.signature(Options).parameters}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise OptionError(
+            f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}: "
+            f"fxremat takes {', '.join(sorted(known))}"
+        )
+    if "budget" not in options:
+        raise OptionError("the option 'budget' is missing: give bytes, a size or a fraction")
+    checked = Options(**{**options, "budget": Budget.of(options["budget"])})
+    if checked.solver not in SOLVERS:
+        raise OptionError(
+            f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}"
+        )
+    check_cost_model(checked.cost)
+    limit: object = checked.time_limit_s
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
+    seed: object = checked.seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise OptionError(f"seed is {seed!r}: it must be an integer")
+    return checked
+
+
+class EntryPoint:
+    """The backend named "fxremat": one `Backend` for each `torch.compile` call.
+
+    Dynamo calls a named backend anew for every graph and hands it the call's options dict, the
+    same object each time. One Backend must see all graphs of a call, to refuse a second piece of
+    a broken model; the dict is kept, so that its identity stays its own.
+    """
+
+    __name__ = "fxremat"
+
+    def __init__(self) -> None:
+        self._backends: dict[int, tuple[object, Backend]] = {}
+
+    def __call__(
+        self,
+        module: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+    ) -> Callable[..., Any]:
+        if mode is not None:
+            raise OptionError(f"mode={mode!r} means nothing to the fxremat backend: leave it out")
+        given = options if options is not None else {}
+        found = self._backends.get(id(given))
+        if found is None:
+            found = (given, Backend(make_options(given)))
+            self._backends[id(given)] = found
+        return found[1](module, example_inputs)
+
+    def reset(self) -> None:
+        """Forget all calls; `torch._dynamo.reset()` calls this."""
+        self._backends.clear()
+
+
+fxremat = EntryPoint()

@@ -1,0 +1,284 @@
+"""Read AOTAutograd's joint graph: which nodes are work, which are views, who owns which memory.
+
+A *storage* is a block of memory. Views, `detach` and `getitem` alias the storage they read and
+are free; only nodes that make a new storage, or have an effect, are operations to schedule.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.errors import DeviceError, UnsupportedGraphError
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A block of memory made by one node.
+
+    `maker` is the operation, or the placeholder that brings it; `position` the output of a
+    multi-output maker (0 otherwise). `nbytes` is its size as the allocator is asked for it.
+    `resident` storages belong to the caller: parameters, buffers, inputs and constants.
+    """
+
+    index: int
+    maker: fx.Node
+    position: int
+    nbytes: int
+    resident: bool
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class JointGraph:
+    """A joint forward and backward graph, read only.
+
+    `operations` are the live nodes that do work, in the order they run untouched: forward first
+    (its buffer updates at its end), then backward. `first_backward` is the position in it where
+    the backward part begins. `storage_of` maps every tensor-valued node to its storage, and
+    `made_by` every operation to the storages it makes, in order of its outputs.
+    """
+
+    module: fx.GraphModule
+    num_fwd_outputs: int
+    operations: tuple[fx.Node, ...]
+    first_backward: int
+    storages: tuple[Storage, ...]
+    storage_of: Mapping[fx.Node, Storage]
+    made_by: Mapping[fx.Node, tuple[Storage, ...]]
+    tangents: tuple[fx.Node, ...]
+    forward_outputs: tuple[fx.Node, ...]
+    gradients: tuple[fx.Node, ...]
+    device: torch.device
+
+    def storages_read(self, node: fx.Node) -> tuple[Storage, ...]:
+        """The storages an operation reads, through whatever views, each once."""
+        return tuple(dict.fromkeys(self.storage_of[arg] for arg in self.tensor_args(node)))
+
+    def tensor_args(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The tensor-valued arguments of a node."""
+        return tuple(arg for arg in node.all_input_nodes if arg in self.storage_of)
+
+
+def is_effect(node: fx.Node) -> bool:
+    """Whether a node does something besides making its outputs (mutation, assert, collective)."""
+    if node.op != "call_function":
+        return False
+    target = node.target
+    if is_collective(node):
+        return True
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+        return True
+    return torch_hooks.is_impure(node)
+
+
+def is_collective(node: fx.Node) -> bool:
+    """Whether a node communicates with other ranks."""
+    namespace = getattr(node.target, "namespace", "")
+    return namespace in ("_c10d_functional", "c10d_functional", "c10d")
+
+
+def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph:
+    """Read a joint graph. The module is not changed.
+
+    Raises `UnsupportedGraphError` for what can't be planned exactly (symbolic sizes, storages
+    that are not plain memory, in-place mutation other than a buffer update).
+    """
+    fwd_outputs, bwd_outputs, _, _ = torch_hooks.joint_outputs(module, num_fwd_outputs)
+    forward_outputs = tuple(node for node in fwd_outputs if isinstance(node, fx.Node))
+    gradients = tuple(node for node in bwd_outputs if isinstance(node, fx.Node))
+    nodes = list(module.graph.nodes)
+    effects = [node for node in nodes if is_effect(node)]
+    live = _ancestors((*forward_outputs, *gradients, *effects))
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    storages, storage_of, made_by = _find_storages(
+        [node for node in nodes if node in live or node.op == "placeholder"]
+    )
+    work = [n for n in nodes if n in live and (n in made_by or n in effects) and _is_call(n)]
+    for node in work:
+        _check_supported(node, storage_of)
+    needed_forward = _ancestors(forward_outputs)
+    forward = [n for n in work if n in needed_forward or _runs_in_forward(n)]
+    # Buffer updates come last in a joint graph; they belong to the end of the forward part.
+    forward.sort(key=lambda node: node.target is aten.copy_.default)
+    in_forward = set(forward)
+    backward = [node for node in work if node not in in_forward]
+    return JointGraph(
+        module=module,
+        num_fwd_outputs=num_fwd_outputs,
+        operations=(*forward, *backward),
+        first_backward=len(forward),
+        storages=storages,
+        storage_of=storage_of,
+        made_by=made_by,
+        tangents=tuple(
+            n for n in placeholders if torch_hooks.is_tangent(n) and n in storage_of
+        ),
+        forward_outputs=tuple(n for n in forward_outputs if n in storage_of),
+        gradients=tuple(n for n in gradients if n in storage_of),
+        device=_device_of(storages),
+    )
+
+
+def is_identity(node: fx.Node) -> bool:
+    """Whether a node is another name of its first argument (no new shape, stride or dtype)."""
+    return node.target in (aten.detach.default, aten.alias.default)
+
+
+def alias_source(joint: JointGraph, node: fx.Node) -> fx.Node:
+    """The argument that a view node is a view of."""
+    storage = joint.storage_of[node]
+    for arg in node.all_input_nodes:
+        if joint.storage_of.get(arg) is storage:
+            return arg
+    raise AssertionError(f"{node} is not a view")
+
+
+def _is_call(node: fx.Node) -> bool:
+    return node.op == "call_function"
+
+
+def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node in found:
+            continue
+        found.add(node)
+        stack.extend(node.all_input_nodes)
+    return found
+
+
+def _runs_in_forward(node: fx.Node) -> bool:
+    return node.meta.get("partitioner_tag") in ("is_forward", "must_be_in_forward")
+
+
+def _tensors(value: Any) -> list[torch.Tensor | None]:
+    """A node's value as a list of outputs; None for what is not a tensor."""
+    items: Sequence[Any] = value if isinstance(value, (tuple, list)) else [value]
+    return [item if isinstance(item, torch.Tensor) else None for item in items]
+
+
+def _find_storages(
+    nodes: Sequence[fx.Node],
+) -> tuple[
+    tuple[Storage, ...], dict[fx.Node, Storage], dict[fx.Node, tuple[Storage, ...]]
+]:
+    """One walk in graph order: a storage not seen before belongs to the node that shows it."""
+    by_key: dict[int, Storage] = {}
+    storage_of: dict[fx.Node, Storage] = {}
+    made_by: dict[fx.Node, tuple[Storage, ...]] = {}
+    for node in nodes:
+        if node.op == "output":
+            continue
+        value = node.meta.get("val")
+        if node.op == "get_attr" and value is None:
+            value = _attribute(node)
+        if node.target is operator.getitem and node.args[0] in made_by:
+            # An output of an operation: made there.
+            tensor = _tensors(value)[0]
+            if tensor is not None:
+                storage_of[node] = by_key[torch_hooks.storage_key(tensor)]
+            continue
+        made: list[Storage] = []
+        is_tuple = isinstance(value, (tuple, list))
+        for position, tensor in enumerate(_tensors(value)):
+            if tensor is None:
+                continue
+            if tensor.layout is not torch.strided:
+                raise UnsupportedGraphError(
+                    f"{node.name} is a {tensor.layout} tensor: only dense (strided) tensors can "
+                    "be planned; keep sparse parts out of the optimized function"
+                )
+            key = torch_hooks.storage_key(tensor)
+            storage = by_key.get(key)
+            if storage is None:
+                nbytes = tensor.untyped_storage().nbytes()
+                if not isinstance(nbytes, int):
+                    raise UnsupportedGraphError(
+                        f"{node.name} has the symbolic size {nbytes} bytes: plans are made for "
+                        "fixed shapes; compile with dynamic=False"
+                    )
+                storage = Storage(
+                    index=len(by_key),
+                    maker=node,
+                    position=position,
+                    nbytes=allocated_bytes(nbytes, tensor.device),
+                    resident=node.op == "get_attr" or _is_resident(node),
+                    device=tensor.device,
+                )
+                by_key[key] = storage
+                made.append(storage)
+            if not is_tuple:
+                storage_of[node] = storage
+            elif storage not in made:
+                # A multi-output view (split, unbind): the tuple itself is an alias.
+                storage_of[node] = storage
+        if made:
+            made_by[node] = tuple(made)
+            if is_tuple and node in storage_of:
+                raise UnsupportedGraphError(
+                    f"{node.name} returns new memory and a view of its input at once; "
+                    "fxremat can't plan that"
+                )
+    return tuple(by_key.values()), storage_of, made_by
+
+
+def _is_resident(node: fx.Node) -> bool:
+    return node.op == "placeholder" and not torch_hooks.is_tangent(node)
+
+
+def _attribute(node: fx.Node) -> Any:
+    value: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def allocated_bytes(nbytes: int, device: torch.device) -> int:
+    """What the allocator takes for a tensor: CUDA's caching allocator counts 512-byte blocks."""
+    if device.type == "cuda":
+        return -(-nbytes // 512) * 512
+    return nbytes
+
+
+def _device_of(storages: Sequence[Storage]) -> torch.device:
+    """The device that the step's memory is on; CPU scalars beside a GPU are no second device."""
+    devices = {s.device for s in storages if s.device.type not in ("cpu", "meta")}
+    if len(devices) > 1:
+        raise DeviceError(
+            f"the graph spans {sorted(map(str, devices))}: one budget is for one device; "
+            "optimize the part on each device by itself"
+        )
+    return devices.pop() if devices else torch.device("cpu")
+
+
+def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+        source = node.args[0] if node.args else None
+        if (
+            target is not aten.copy_.default
+            or not isinstance(source, fx.Node)
+            or not storage_of[source].resident
+        ):
+            raise UnsupportedGraphError(
+                f"{node.name} ({target}) changes memory in place inside the traced graph; fxremat "
+                "plans functional graphs and buffer updates only: keep this op out of the "
+                "optimized function"
+            )
+    for arg in node.all_input_nodes:
+        if isinstance(arg.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            raise UnsupportedGraphError(
+                f"{node.name} depends on the symbolic value {arg.name}: plans are made for fixed "
+                "shapes; compile with dynamic=False"
+            )

@@ -1,0 +1,86 @@
+"""Measured memory: what the allocator was really asked for while a function ran.
+
+On CPU from the allocator's own events, as the profiler records them; on CUDA from the caching
+allocator's counters. Nothing here looks at a graph: this is what predictions are held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from fxremat import torch_hooks
+from fxremat.errors import FxrematError
+
+
+class ProfilerBusyError(FxrematError):
+    """Another torch profiler is running; only one can."""
+
+
+@dataclass(frozen=True)
+class PeakMeasurement:
+    """Memory allocated while a function ran, in bytes above the level at its entry.
+
+    `peak_bytes` is the most that was allocated at once, `end_bytes` what was still allocated when
+    it returned (its result excluded if dropped). `timeline_bytes` is the level after every
+    allocation and free on CPU, empty on CUDA.
+    """
+
+    peak_bytes: int
+    end_bytes: int
+    timeline_bytes: tuple[int, ...] = ()
+
+
+def measure_peak(
+    function: Callable[[], Any], *, device: str | torch.device = "cpu"
+) -> PeakMeasurement:
+    """Run `function` once and measure the memory that it allocates on `device`.
+
+    Run it a few times before: compilation and first calls allocate more than later ones. To
+    measure a training step, set gradients to None first, so that they count as the step's.
+    CUDA figures are whole 512-byte blocks, and the call resets torch's peak statistics.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        torch.cuda.synchronize(device)
+        return PeakMeasurement(
+            peak_bytes=torch.cuda.max_memory_allocated(device) - before,
+            end_bytes=torch.cuda.memory_allocated(device) - before,
+        )
+    level = peak = 0
+    timeline: list[int] = []
+    for nbytes in allocation_events(function, device):
+        level += nbytes
+        peak = max(peak, level)
+        timeline.append(level)
+    return PeakMeasurement(peak, level, tuple(timeline))
+
+
+def allocation_events(
+    function: Callable[[], Any], device: torch.device
+) -> list[int]:
+    """The allocator's events on a device while `function` runs, in order: bytes, negative frees.
+
+    Raises `ProfilerBusyError` where a profiler is running already.
+    """
+    if torch_hooks.profiler_is_active():
+        raise ProfilerBusyError(
+            "memory can't be measured while a torch profiler is running: start the profiler after "
+            "the first (compiling) call of the optimized model"
+        )
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities, profile_memory=True) as recorded:
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return torch_hooks.memory_events(recorded, device)

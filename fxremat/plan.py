@@ -1,0 +1,232 @@
+"""Plan one joint graph: annotate, lower, solve, check, and say what was decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fxremat_solvers import (
+    RematProblem,
+    Schedule,
+    Simulation,
+    Solution,
+    Status,
+    baseline,
+    simulate,
+    solve,
+)
+from torch import fx
+
+from fxremat.annotate import Annotation, annotate
+from fxremat.budget import Budget
+from fxremat.capture import JointGraph
+from fxremat.errors import BudgetInfeasible
+from fxremat.lower import Lowering, lower
+from fxremat.profile_ops import OpProfiles
+from fxremat.recomputability import Recomputability, recomputability
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to plan: the budget, the solver and its time limit, the cost model, the seed."""
+
+    budget: Budget
+    solver: str = "auto"
+    cost: str = "auto"
+    time_limit_s: float = 10.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that each step of planning took."""
+
+    annotate_s: float
+    lower_s: float
+    solve_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for one joint graph.
+
+    `problem` is the problem as this schedule settles it; `simulation` and `untouched` replay the
+    schedule and the baseline order on it. Peaks are in bytes, costs in seconds.
+    """
+
+    joint: JointGraph
+    lowering: Lowering
+    annotations: Mapping[fx.Node, Annotation]
+    forms: Mapping[fx.Node, Recomputability]
+    options: Options
+    budget_bytes: int
+    solution: Solution
+    problem: RematProblem
+    simulation: Simulation
+    untouched: Simulation
+    timings: Timings
+
+    @property
+    def peak_bytes(self) -> int:
+        """The step memory under this plan."""
+        return self.simulation.peak_bytes
+
+    @property
+    def baseline_peak_bytes(self) -> int:
+        """The step memory with nothing recomputed."""
+        return self.untouched.peak_bytes
+
+    @property
+    def schedule(self) -> Schedule:
+        """The ops of the problem in the order they run."""
+        return self.solution.schedule
+
+    @property
+    def extra_seconds(self) -> float:
+        """Predicted time of all recomputation, a step."""
+        return self.solution.cost - self.problem.baseline_cost
+
+
+def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan:
+    """Plan a joint graph under a budget.
+
+    Raises `BudgetInfeasible`, with the floor, where no schedule within the budget is found.
+    """
+    clock = _Clock()
+    annotations = annotate(joint, options.cost, profiles)
+    annotate_s = clock.lap()
+    forms = recomputability(joint)
+    lowering = lower(joint, annotations, forms)
+    as_is = baseline(lowering.problem)
+    untouched = simulate(lowering.settled(as_is), as_is)
+    lower_s = clock.lap()
+    budget_bytes = options.budget.to_bytes(untouched.peak_bytes)
+    solution = _solve(lowering, untouched, budget_bytes, options)
+    problem = lowering.settled(solution.schedule)
+    simulation = simulate(problem, solution.schedule)
+    if simulation.peak_bytes > budget_bytes:
+        raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
+    return Plan(
+        joint=joint,
+        lowering=lowering,
+        annotations=annotations,
+        forms=forms,
+        options=options,
+        budget_bytes=budget_bytes,
+        solution=solution,
+        problem=problem,
+        simulation=simulation,
+        untouched=untouched,
+        timings=Timings(annotate_s, lower_s, clock.lap()),
+    )
+
+
+def _solve(
+    lowering: Lowering, untouched: Simulation, budget_bytes: int, options: Options
+) -> Solution:
+    if untouched.peak_bytes <= budget_bytes:
+        return Solution(
+            schedule=baseline(lowering.problem),
+            cost=lowering.problem.baseline_cost,
+            peak_bytes=untouched.peak_bytes,
+            lower_bound=lowering.problem.baseline_cost,
+            status=Status.OPTIMAL,
+            solver="nothing to recompute",
+        )
+    return solve(
+        lowering.problem,
+        budget_bytes,
+        solver=options.solver,
+        time_limit_s=options.time_limit_s,
+        seed=options.seed,
+    )
+
+
+def _infeasible(
+    lowering: Lowering,
+    problem: RematProblem,
+    schedule: Schedule,
+    simulation: Simulation,
+    budget_bytes: int,
+) -> BudgetInfeasible:
+    holders = live_at(problem, schedule, simulation, simulation.peak_step)
+    described = tuple(
+        (_describe(lowering, value), problem.values[value].nbytes) for value in holders
+    )
+    step = schedule.ops[simulation.peak_step]
+    lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
+    workspace = problem.ops[step].workspace_bytes
+    if workspace:
+        lines.append(f"  {workspace:>15,} B  workspace of {problem.ops[step].name}")
+    if len(described) > 8:
+        lines.append(f"  ... and {len(described) - 8} smaller")
+    floor_bytes = simulation.peak_bytes
+    return BudgetInfeasible(
+        f"the budget of {budget_bytes:,} bytes can't be met: the smallest that was reached is "
+        f"{floor_bytes:,} bytes, while {problem.ops[step].name} runs. It holds there:\n"
+        + "\n".join(lines)
+        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return.",
+        budget_bytes=budget_bytes,
+        floor_bytes=floor_bytes,
+        holders=described,
+    )
+
+
+def live_at(
+    problem: RematProblem, schedule: Schedule, simulation: Simulation, step: int
+) -> list[int]:
+    """The values that hold memory while a step runs, largest first."""
+    live: set[int] = set()
+    for position in range(step + 1):
+        live.update(problem.ops[schedule.ops[position]].outputs)
+        if position < step:
+            live.difference_update(simulation.dies[position])
+    held = [value for value in live if problem.values[value].nbytes]
+    return sorted(held, key=lambda value: (-problem.values[value].nbytes, value))
+
+
+def _describe(lowering: Lowering, value: int) -> str:
+    name = lowering.problem.values[value].name
+    for storage, index in lowering.value_of.items():
+        if index == value:
+            where = source_line(storage.maker)
+            return f"{name}{f' ({where})' if where else ''}"
+    return name
+
+
+def source_line(node: fx.Node) -> str:
+    """The user's line of code that a node comes from: ``file:line, code``; empty if unknown."""
+    trace = node.meta.get("stack_trace")
+    if not isinstance(trace, str):
+        return ""
+    lines = [line.strip() for line in trace.strip().splitlines() if line.strip()]
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith("File "):
+            code = lines[index + 1] if index + 1 < len(lines) else ""
+            path, line = lines[index].split('"')[1], lines[index].split("line ")[1].split(",")[0]
+            return f"{path.rsplit('/', 1)[-1]}:{line}{', ' + code if code else ''}"
+    return ""
+
+
+class _Clock:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
+        self.last = now()
+
+    def lap(self) -> float:
+        last, self.last = self.last, self.now()
+        return self.last - last
+
+
+def size_of(joint: JointGraph) -> Callable[[Any], int]:
+    """Bytes that a new tensor counts for, on the step's device."""
+    from fxremat.capture import allocated_bytes
+
+    def size(tensor: Any) -> int:
+        if tensor.device.type != joint.device.type:
+            return 0
+        return allocated_bytes(tensor.untyped_storage().nbytes(), tensor.device)
+
+    return size

@@ -1,0 +1,181 @@
+"""What may be recomputed, and in which form.
+
+A recomputed node must give the same bits again and do nothing else. Most ops do as they are.
+Random ops do when they replay the generator's state (`rng`); the functional BatchNorm does in the
+form that leaves the running statistics alone. Everything else that has an effect, reads memory
+that changes, or is not deterministic runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import fx
+
+from fxremat.capture import JointGraph, is_collective, is_effect
+
+aten = torch.ops.aten
+
+
+class Form(Enum):
+    """How a node is recomputed."""
+
+    NEVER = "never"
+    AS_IS = "as is"
+    REPLAY_RNG = "replay the generator state of its first run"
+    BATCH_NORM = "without the running statistics"
+
+
+@dataclass(frozen=True)
+class Recomputability:
+    """`form` of a node and, where it is NEVER, the reason (for reports and errors)."""
+
+    form: Form
+    reason: str = ""
+
+
+# Results that depend on the order in which threads add up (on CUDA), or on uninitialised memory.
+_NONDETERMINISTIC = frozenset(
+    {
+        "index_add",
+        "index_put",
+        "_unsafe_index_put",
+        "index_reduce",
+        "scatter_add",
+        "scatter_reduce",
+        "put",
+        "cumsum",
+        "histc",
+        "bincount",
+        "kthvalue",
+        "median",
+        "embedding_dense_backward",
+        "_embedding_bag",
+        "_embedding_bag_dense_backward",
+        "grid_sampler_2d_backward",
+        "grid_sampler_3d_backward",
+        "_adaptive_avg_pool2d_backward",
+        "_adaptive_avg_pool3d_backward",
+        "adaptive_max_pool2d_backward",
+        "avg_pool3d_backward",
+        "max_pool2d_with_indices_backward",
+        "max_pool3d_with_indices_backward",
+        "fractional_max_pool2d_backward",
+        "upsample_bilinear2d_backward",
+        "upsample_bicubic2d_backward",
+        "upsample_linear1d_backward",
+        "upsample_trilinear3d_backward",
+        "reflection_pad1d_backward",
+        "reflection_pad2d_backward",
+        "reflection_pad3d_backward",
+        "replication_pad1d_backward",
+        "replication_pad2d_backward",
+        "replication_pad3d_backward",
+        "nll_loss2d_forward",
+        "_ctc_loss_backward",
+        "_scaled_dot_product_efficient_attention_backward",
+        "_scaled_dot_product_flash_attention_backward",
+        "_scaled_dot_product_cudnn_attention_backward",
+        "_flash_attention_backward",
+        "_efficient_attention_backward",
+        "convolution_backward",
+    }
+)
+_UNINITIALISED = frozenset({"empty", "empty_like", "empty_strided", "new_empty"})
+_BATCH_NORMS = (aten._native_batch_norm_legit_functional.default,)
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether a node draws from a global generator."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    # Fused attention and dropout carry the tag also where their probability is 0.
+    for index, argument in enumerate(target._schema.arguments):
+        if argument.name in ("dropout_p", "p"):
+            value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+            if value is None:
+                value = argument.default_value
+            if value == 0:
+                return False
+        if argument.name == "train" and index < len(node.args) and node.args[index] is False:
+            return False
+    return True
+
+
+def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
+    """The device whose generator a random node draws from; None where it can't be told."""
+    device = node.kwargs.get("device")
+    if device is not None:
+        return torch.device(device)
+    for arg in joint.tensor_args(node):
+        return joint.storage_of[arg].device
+    return None
+
+
+def mutated_placeholders(joint: JointGraph) -> frozenset[fx.Node]:
+    """The inputs that the graph itself writes to (BatchNorm's running statistics)."""
+    return frozenset(
+        joint.storage_of[node.args[0]].maker
+        for node in joint.operations
+        if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node)
+    )
+
+
+def is_batch_norm_with_statistics(node: fx.Node) -> bool:
+    """Whether a node is a BatchNorm in training mode that also returns new running statistics."""
+    return node.target in _BATCH_NORMS and node.args[5] is True
+
+
+def recomputability(joint: JointGraph) -> dict[fx.Node, Recomputability]:
+    """The form in which each operation of the graph may be recomputed."""
+    mutated = mutated_placeholders(joint)
+    outputs = {joint.storage_of[n] for n in (*joint.forward_outputs, *joint.gradients)}
+    return {node: _form(joint, node, mutated, outputs) for node in joint.operations}
+
+
+def _form(
+    joint: JointGraph, node: fx.Node, mutated: Iterable[fx.Node], outputs: set[object]
+) -> Recomputability:
+    def never(reason: str) -> Recomputability:
+        return Recomputability(Form.NEVER, reason)
+
+    target = node.target
+    if is_collective(node):
+        return never("communicates with other ranks")
+    if is_effect(node):
+        return never("has an effect")
+    if not isinstance(target, torch._ops.OpOverload):
+        return never("higher-order op")
+    if target.namespace not in ("aten", "prims"):
+        return never("custom op: not known to be deterministic and free of effects")
+    name = target._schema.name.split("::")[1]
+    if name in _UNINITIALISED:
+        return never("uninitialised memory")
+    if name in _NONDETERMINISTIC and (
+        joint.device.type != "cpu" or name in ("bincount", "histc")
+    ):
+        return never("not deterministic")
+    made = joint.made_by.get(node, ())
+    reads_mutated = any(s.maker in mutated for s in joint.storages_read(node))
+    if is_batch_norm_with_statistics(node):
+        normalised = [s for s in made if s.position < 3]
+        if any(s in outputs for s in normalised):
+            return never("makes an output of the step")
+        return Recomputability(Form.BATCH_NORM)
+    if reads_mutated:
+        return never("reads a buffer that the step updates")
+    if any(storage in outputs for storage in made):
+        return never("makes an output of the step")
+    if "generator" in node.kwargs and node.kwargs["generator"] is not None:
+        return never("draws from a generator of the user's")
+    if is_random(node):
+        if generator_device(joint, node) is None:
+            return never("random, on a device that can't be told")
+        return Recomputability(Form.REPLAY_RNG)
+    return Recomputability(Form.AS_IS)

@@ -1,0 +1,374 @@
+"""Schedule -> forward graph and backward graph that follow it op for op.
+
+First the whole schedule is written out as one joint graph: every run of an operation is a node,
+recomputed ones named ``<name>_recomputed[_k]``; a view is written where it is first needed after
+each computation of its storage. Then torch splits it where the schedule has the tangents, at the
+residuals: one tensor for each storage that backward still reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fxremat_solvers import Schedule
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.annotate import Annotation
+from fxremat.capture import JointGraph, Storage, alias_source, is_identity
+from fxremat.errors import UnsupportedGraphError
+from fxremat.lower import Lowering
+from fxremat.recomputability import Form, Recomputability
+
+aten = torch.ops.aten
+
+# Key in a rewritten node's meta: workspace of the op that it runs, in bytes.
+WORKSPACE = "fxremat_workspace_bytes"
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The two graphs. The forward graph returns `num_fwd_outputs` of the user's, then residuals."""
+
+    forward: fx.GraphModule
+    backward: fx.GraphModule
+    num_fwd_outputs: int
+
+
+def rewrite(
+    joint: JointGraph,
+    lowering: Lowering,
+    schedule: Schedule,
+    forms: Mapping[fx.Node, Recomputability],
+    annotations: Mapping[fx.Node, Annotation],
+    *,
+    static_lifetime_input_indices: Sequence[int] | None = None,
+) -> Rewritten:
+    """The graphs of a schedule that the oracle accepts. The joint graph is not changed."""
+    writer = _Writer(joint, lowering, schedule, forms, annotations)
+    scheduled, saved = writer.write()
+    forward, backward = torch_hooks.extract_forward_and_backward(
+        scheduled,
+        saved,
+        num_fwd_outputs=joint.num_fwd_outputs,
+        static_lifetime_input_indices=static_lifetime_input_indices,
+    )
+    # The split copies whatever can be computed on either side; keep what belongs there.
+    _drop_unused(forward, writer.forward_names)
+    _drop_unused(backward, writer.backward_names)
+    return Rewritten(forward, backward, joint.num_fwd_outputs)
+
+
+def _drop_unused(module: fx.GraphModule, belongs: set[str]) -> None:
+    def must_stay(node: fx.Node) -> bool:
+        if node.op in ("placeholder", "output"):
+            return True
+        return node.name in belongs and node.is_impure()
+
+    module.graph.eliminate_dead_code(is_impure_node=must_stay)
+    module.recompile()
+
+
+class _Writer:
+    """Writes the scheduled joint graph.
+
+    `current` holds, for each storage, the nodes of its latest computation: the tensor itself and
+    the views of it written so far, by the node of the untouched graph that they stand for.
+    """
+
+    def __init__(
+        self,
+        joint: JointGraph,
+        lowering: Lowering,
+        schedule: Schedule,
+        forms: Mapping[fx.Node, Recomputability],
+        annotations: Mapping[fx.Node, Annotation],
+    ) -> None:
+        self.joint = joint
+        self.lowering = lowering
+        self.steps = schedule.ops
+        self.forms = forms
+        self.annotations = annotations
+        self.graph = fx.Graph()
+        self.current: dict[Storage, dict[fx.Node, fx.Node]] = {}
+        self.states: dict[fx.Node, fx.Node] = {}
+        self.written: set[fx.Node] = set()
+        self.runs = [0] * len(lowering.node_of)
+        self.runs_in_all = [0] * len(lowering.node_of)
+        for op in self.steps:
+            self.runs_in_all[op] += 1
+        self.in_backward = False
+        self.forward_names: set[str] = set()
+        self.backward_names: set[str] = set()
+        self.outputs_of = _getitems(joint)
+
+    def write(self) -> tuple[fx.GraphModule, list[fx.Node]]:
+        joint = self.joint
+        module = joint.module
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+        results: dict[fx.Node, fx.Node] = {}
+        boundary = self.steps.index(self.lowering.tangents_op)
+        for op in self.steps[:boundary]:
+            self._run(op)
+        for node in joint.forward_outputs:
+            results[node] = self._exact(node)
+        self._cross(boundary)
+        self.in_backward = True
+        for op in self.steps[boundary + 1 :]:
+            self._run(op)
+        for node in joint.gradients:
+            if node not in results:
+                results[node] = self._exact(node)
+        output = next(iter(module.graph.find_nodes(op="output")))
+        # A forward output that is a gradient too keeps the forward's node.
+        written = self.graph.output(fx.node.map_arg(output.args[0], lambda n: results.get(n, n)))
+        written.meta = copy.copy(output.meta)
+        scheduled = torch_hooks.lazy_graph_module(module, self.graph)
+        return scheduled, self._saved()
+
+    def _placeholder(self, node: fx.Node) -> None:
+        new = self.graph.placeholder(node.name)
+        new.target = node.target
+        new.meta = copy.copy(node.meta)
+        self.written.add(node)
+        self.forward_names.add(new.name)
+        storage = self.joint.storage_of.get(node)
+        if storage is not None:
+            self.current.setdefault(storage, {})[node] = new
+
+    def _run(self, op: int) -> None:
+        """Write one run of an operation."""
+        node = self.lowering.node_of[op]
+        if node is None:
+            return
+        self.runs[op] += 1
+        first = self.runs[op] == 1
+        form = self.forms[node].form
+        args = fx.node.map_arg(node.args, self._argument)
+        kwargs = fx.node.map_arg(node.kwargs, self._argument)
+        if form is Form.REPLAY_RNG and self.runs_in_all[op] > 1:
+            new = self._write_random(node, args, kwargs, first=first)
+        elif form is Form.BATCH_NORM and not first:
+            new = self._write_batch_norm(node, args)
+        else:
+            new = self._write(node, node.target, args, kwargs)
+        new.meta[WORKSPACE] = self.annotations[node].workspace_bytes
+        made = self.joint.made_by.get(node, ())
+        if isinstance(node.meta.get("val"), (tuple, list)):
+            for storage in made:
+                self.current[storage] = {}
+                if first or form is not Form.BATCH_NORM or storage.position < 3:
+                    self._write_outputs(node, new, storage)
+        elif made:
+            self.current[made[0]] = {node: new}
+
+    def _write_outputs(self, node: fx.Node, new: fx.Node, storage: Storage) -> None:
+        getitems = self.outputs_of.get((node, storage.position), ())
+        for getitem in getitems[:1]:
+            item = self._write(getitem, operator.getitem, (new, storage.position), {})
+            self.current[storage].update(dict.fromkeys(getitems, item))
+
+    def _write(
+        self,
+        node: fx.Node,
+        target: Any,
+        args: Any,
+        kwargs: Any,
+        *,
+        suffix: str = "",
+        value: Any = None,
+    ) -> fx.Node:
+        """Add a node that stands for `node` of the untouched graph."""
+        name = f"{node.name}{suffix}"
+        if node in self.written and not suffix:
+            name = f"{node.name}_recomputed"
+        new = self.graph.create_node("call_function", target, args, kwargs, name=name)
+        if not suffix:
+            self.written.add(node)
+        new.meta = copy.copy(node.meta)
+        if value is not None:
+            new.meta["val"] = value
+        if self.in_backward and "partitioner_tag" in new.meta:
+            new.meta["partitioner_tag"] = "is_backward"
+        (self.backward_names if self.in_backward else self.forward_names).add(new.name)
+        return new
+
+    def _write_random(self, node: fx.Node, args: Any, kwargs: Any, *, first: bool) -> fx.Node:
+        """A random op that is recomputed: its first run keeps the generator's state."""
+        if not first:
+            return self._write(
+                node,
+                torch_hooks.run_with_rng_state,
+                (self.states[node], node.target, *args),
+                kwargs,
+            )
+        value = node.meta["val"]
+        state = _state_like(node)
+        both = self._write(
+            node,
+            torch_hooks.run_and_save_rng_state,
+            (node.target, *args),
+            kwargs,
+            suffix="_with_rng_state",
+            value=(state, value),
+        )
+        both.meta[WORKSPACE] = self.annotations[node].workspace_bytes
+        self.states[node] = self._write(
+            node, operator.getitem, (both, 0), {}, suffix="_rng_state", value=state
+        )
+        return self._write(node, operator.getitem, (both, 1), {})
+
+    def _write_batch_norm(self, node: fx.Node, args: tuple[Any, ...]) -> fx.Node:
+        """BatchNorm without running statistics: the same result, and nothing to update."""
+        source, weight, bias, _mean, _var, training, momentum, eps = args
+        return self._write(
+            node,
+            aten._native_batch_norm_legit.no_stats,
+            (source, weight, bias, training, momentum, eps),
+            {},
+            value=tuple(node.meta["val"][:3]),
+        )
+
+    def _argument(self, node: fx.Node) -> fx.Node:
+        if node in self.joint.storage_of:
+            return self._tensor(_named(self.joint, node))
+        if node.op == "get_attr":
+            return self._get_attr(node)
+        raise UnsupportedGraphError(f"{node.name} is read by an operation but is no tensor")
+
+    def _tensor(self, node: fx.Node) -> fx.Node:
+        """The node that holds a tensor of the untouched graph now, its view written if need be."""
+        views = self.current.setdefault(self.joint.storage_of[node], {})
+        if node not in views:
+            if node.op == "get_attr":
+                views[node] = self._get_attr(node)
+            else:
+                args = fx.node.map_arg(node.args, self._argument)
+                kwargs = fx.node.map_arg(node.kwargs, self._argument)
+                views[node] = self._write(node, node.target, args, kwargs)
+        return views[node]
+
+    def _exact(self, node: fx.Node) -> fx.Node:
+        """Like `_tensor`, but never another name of it: outputs keep their identity."""
+        if node.op == "call_function" and is_identity(node):
+            source = self._exact(alias_source(self.joint, node))
+            return self._write(node, node.target, (source,), {})
+        return self._tensor(node)
+
+    def _get_attr(self, node: fx.Node) -> fx.Node:
+        new = self.graph.create_node("get_attr", node.target, name=node.name)
+        new.meta = copy.copy(node.meta)
+        (self.backward_names if self.in_backward else self.forward_names).add(new.name)
+        return new
+
+    def _cross(self, boundary: int) -> None:
+        """Choose what stands for each storage that backward reads: one tensor a storage."""
+        needed: dict[Storage, list[fx.Node]] = {}
+        remade: set[Storage] = set()
+
+        def need(node: fx.Node) -> None:
+            storage = self.joint.storage_of.get(node)
+            if storage is not None and storage not in remade:
+                needed.setdefault(storage, []).append(_named(self.joint, node))
+
+        for op in self.steps[boundary + 1 :]:
+            node = self.lowering.node_of[op]
+            if node is None:
+                continue
+            for arg in node.all_input_nodes:
+                need(arg)
+            remade.update(self.joint.made_by.get(node, ()))
+        for node in self.joint.gradients:
+            need(node)
+        tangents = {self.joint.storage_of[node] for node in self.joint.tangents}
+        for storage in list(self.current):
+            if storage in tangents:
+                continue
+            if storage not in needed:
+                del self.current[storage]
+                continue
+            shared = _last_common(self.joint, needed[storage])
+            self.current[storage] = {shared: self._tensor(shared)}
+        for storage, nodes in needed.items():
+            if storage not in self.current and nodes[0].op != "get_attr":
+                raise AssertionError(f"{storage.maker} is read by backward but was dropped")
+
+    def _saved(self) -> list[fx.Node]:
+        """What backward reads of the forward part: the residuals, in order of computation."""
+        forward = {
+            node
+            for node in self.graph.nodes
+            if node.name in self.forward_names and not torch_hooks.is_tangent(node)
+        }
+        read: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            if node.name in self.backward_names:
+                read.update(arg for arg in node.all_input_nodes if arg in forward)
+        output = next(iter(self.graph.find_nodes(op="output")))
+        gradients = list(output.args[0])[self.joint.num_fwd_outputs :]  # type: ignore[arg-type]
+        read.update(g for g in gradients if isinstance(g, fx.Node) and g in forward)
+        return [node for node in self.graph.nodes if node in read and node.op != "get_attr"]
+
+
+def _named(joint: JointGraph, node: fx.Node) -> fx.Node:
+    """The node that `node` is another name of (through `detach` and `alias`)."""
+    while node.op == "call_function" and is_identity(node):
+        node = alias_source(joint, node)
+    return node
+
+
+def _last_common(joint: JointGraph, nodes: Iterable[fx.Node]) -> fx.Node:
+    """The tensor nearest to all of `nodes` that they are all views of."""
+    paths = [_path(joint, node) for node in dict.fromkeys(nodes)]
+    shared = paths[0][0]
+    for step in zip(*paths, strict=False):
+        if any(node is not step[0] for node in step):
+            break
+        if not isinstance(step[0].meta.get("val"), (tuple, list)):
+            shared = step[0]
+    return shared
+
+
+def _path(joint: JointGraph, node: fx.Node) -> list[fx.Node]:
+    """From the tensor that a storage was made as to the given view of it, without other names."""
+    storage = joint.storage_of[node]
+    path = [node]
+    while node is not storage.maker and not (
+        node.target is operator.getitem and node.args[0] is storage.maker
+    ):
+        node = _named(joint, alias_source(joint, node))
+        path.append(node)
+    return path[::-1]
+
+
+def _getitems(joint: JointGraph) -> dict[tuple[fx.Node, int], tuple[fx.Node, ...]]:
+    """The getitem nodes of each output of each operation."""
+    found: dict[tuple[fx.Node, int], tuple[fx.Node, ...]] = {}
+    for node in joint.made_by:
+        for user in node.users:
+            if user.target is operator.getitem and user in joint.storage_of:
+                position = user.args[1]
+                assert isinstance(position, int)
+                found[node, position] = (*found.get((node, position), ()), user)
+    return found
+
+
+def _state_like(node: fx.Node) -> torch.Tensor:
+    """A fake tensor like the generator state that the op's first run keeps."""
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (tuple, list)) else value
+    mode = torch_hooks.fake_mode_of(node)
+    if first.device.type == "cuda" and torch.cuda.is_available():
+        nbytes = torch.cuda.get_rng_state(first.device).numel()
+    else:
+        nbytes = torch.get_rng_state().numel()
+    assert mode is not None
+    with mode:
+        return torch.empty(nbytes, dtype=torch.uint8)

@@ -1,0 +1,267 @@
+"""Every private or experimental torch API that fxremat stands on, and nothing else.
+
+Supported: torch 2.11 to 2.13. `tests/graph/test_torch_hooks.py` fails loudly when one changes.
+"""
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+import torch._dynamo
+import torch._dynamo.config
+import torch._dynamo.exc
+import torch.fx._lazy_graph_module
+from torch import fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.debugging import boxed_nop
+from torch._functorch import partitioners
+from torch._guards import CompileContext
+from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.flop_counter import flop_registry
+
+__all__ = [
+    "FakeTensor",
+    "PassesThroughDynamo",
+    "boxed_executor",
+    "compile_whole",
+    "compiled_frame_id",
+    "extract_forward_and_backward",
+    "fake_mode_of",
+    "flop_formula",
+    "graph_break_of",
+    "make_aot_backend",
+    "profiler_is_active",
+    "run_and_save_rng_state",
+    "run_with_rng_state",
+    "specialize_symbolic_sizes",
+    "unwrap_graph_break",
+]
+
+Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
+
+
+class PassesThroughDynamo(torch._dynamo.exc.ShortenTraceback):
+    """An exception that a backend can raise and the user sees unchanged.
+
+    Dynamo wraps what a backend raises in `BackendCompilerFailed`, except this class of its own.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args, first_useful_frame=None)
+
+
+def make_aot_backend(partitioner: Partitioner) -> Callable[..., Callable[..., Any]]:
+    """A Dynamo backend that traces the joint graph, splits it with `partitioner`, and executes
+    both halves op by op with boxed arguments, so that residuals are freed as they are used up.
+    """
+    return aot_autograd(
+        fw_compiler=boxed_nop,
+        partition_fn=partitioner,
+        # Buffer updates stay inside the graph (as copy_), as they do under aot_eager.
+        keep_inference_input_mutations=True,
+    )
+
+
+def boxed_executor(module: fx.GraphModule) -> Callable[[list[Any]], Any]:
+    """`module` as a function of one list, which it empties as it goes."""
+    return boxed_nop(module, [])
+
+
+def extract_forward_and_backward(
+    joint: fx.GraphModule,
+    saved: Sequence[fx.Node],
+    *,
+    num_fwd_outputs: int,
+    static_lifetime_input_indices: Sequence[int] | None,
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Split a joint graph at the given residuals, keeping the order of its nodes."""
+    placeholders = [node for node in joint.graph.nodes if node.op == "placeholder"]
+    primals = [node for node in placeholders if partitioners._is_primal(node)]
+    static_nodes = [primals[i] for i in static_lifetime_input_indices or ()]
+    forward, backward = partitioners._extract_fwd_bwd_modules(
+        joint,
+        list(saved),
+        saved_sym_nodes=[],
+        num_fwd_outputs=num_fwd_outputs,
+        static_lifetime_input_nodes=cast("Any", dict.fromkeys(static_nodes)),
+    )
+    return forward, backward
+
+
+def lazy_graph_module(root: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    """A graph module whose code is only generated when it is called."""
+    return fx._lazy_graph_module._make_graph_module(root, graph)
+
+
+def joint_outputs(
+    joint: fx.GraphModule, num_fwd_outputs: int
+) -> tuple[list[fx.Node | None], list[fx.Node | None], list[Any], list[Any]]:
+    """Forward outputs, gradients, and AOT's descriptors of both."""
+    return partitioners._extract_fwd_bwd_outputs(joint, num_fwd_outputs=num_fwd_outputs)
+
+
+def is_primal(node: fx.Node) -> bool:
+    """Whether a placeholder of a joint graph is an input of the forward part."""
+    return partitioners._is_primal(node)
+
+
+def is_tangent(node: fx.Node) -> bool:
+    """Whether a placeholder of a joint graph is a gradient that the backward part is given."""
+    return partitioners._is_tangent(node)
+
+
+def gradient_of(descriptor: Any) -> int | None:
+    """The index of the primal that an output of the backward part is the gradient of."""
+    source = getattr(descriptor, "grad_of", None)
+    index = getattr(source, "idx", None)
+    return index if isinstance(index, int) else None
+
+
+def graph_break_of(dynamo_graph: fx.GraphModule) -> str | None:
+    """Why Dynamo ended this graph before the function's end, with the line; None if it did not."""
+    reason = getattr(dynamo_graph, "compile_subgraph_reason", None)
+    if reason is None or not reason.graph_break:
+        return None
+    where = ""
+    if reason.user_stack:
+        frame = reason.user_stack[-1]
+        where = f" at {frame.filename}:{frame.lineno} ({frame.line})"
+    return f"{str(reason.reason).strip().splitlines()[0]}{where}"
+
+
+def compiled_frame_id() -> tuple[int, int] | None:
+    """Dynamo's (frame id, compilation number) of what is being compiled, None outside of it."""
+    compile_id = CompileContext.current_compile_id()
+    if compile_id is None or compile_id.frame_id is None:
+        return None
+    return compile_id.frame_id, compile_id.frame_compile_id or 0
+
+
+def specialize_symbolic_sizes(example_inputs: Sequence[Any]) -> None:
+    """Fix every symbolic size among a graph's inputs to the size that runs.
+
+    Installs guards, so that another size gets a compilation, and a plan, of its own.
+    """
+    for value in example_inputs:
+        if isinstance(value, torch.SymInt):
+            int(value)
+        elif isinstance(value, torch.Tensor):
+            for size in (*value.shape, *value.stride(), value.storage_offset()):
+                if isinstance(size, torch.SymInt):
+                    int(size)
+
+
+def compile_whole(
+    function: Callable[..., Any], backend: Callable[..., Any], recompile_limit: int
+) -> Callable[..., Any]:
+    """`torch.compile` of the whole of `function`: one graph a shape, or an error.
+
+    The function is wrapped in a code object of its own, because Dynamo counts recompilations
+    per code object: two optimized copies of one model class must not use up each other's.
+    """
+
+    def fxremat_step(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    code = fxremat_step.__code__
+    own = types.FunctionType(
+        code.replace(co_name=f"fxremat_step_{id(function):x}"),
+        fxremat_step.__globals__,
+        "fxremat_step",
+        fxremat_step.__defaults__,
+        fxremat_step.__closure__,
+    )
+    options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        return torch.compile(own, **options, recompile_limit=recompile_limit)
+    compiled = torch.compile(own, **options)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=recompile_limit):
+            return compiled(*args, **kwargs)
+
+    return run
+
+
+def unwrap_graph_break(error: BaseException) -> str | None:
+    """The reason, if `error` is Dynamo's way of saying that a function is not one graph."""
+    if isinstance(error, torch._dynamo.exc.Unsupported):
+        return str(error)
+    return None
+
+
+def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
+    """The fake tensor mode that a traced node's value belongs to."""
+    value = node.meta.get("val")
+    if isinstance(value, (tuple, list)):
+        value = next((v for v in value if isinstance(v, FakeTensor)), None)
+    return value.fake_mode if isinstance(value, FakeTensor) else None
+
+
+def paused_fake_mode() -> AbstractContextManager[Any]:
+    """Leave the tracing modes for a while, so that real tensors can be made and run."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    return _disable_current_modes()
+
+
+def flop_formula(target: Any) -> Callable[..., int] | None:
+    """torch's FLOP formula of an op, called as the op with `out_val=` its result."""
+    packet = getattr(target, "overloadpacket", target)
+    return cast("Callable[..., int] | None", flop_registry.get(packet))
+
+
+def profiler_is_active() -> bool:
+    """Whether a torch profiler is running (only one can)."""
+    return bool(torch._C._autograd._profiler_enabled())
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Identity of a (fake) tensor's storage; valid while the tensor is alive."""
+    return tensor.untyped_storage()._cdata
+
+
+def without_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, never traced by Dynamo."""
+    return torch._dynamo.disable(function)
+
+
+def no_op() -> AbstractContextManager[None]:
+    """A context that does nothing."""
+    return nullcontext()
+
+
+def memory_events(recorded: torch.profiler.profile, device: torch.device) -> list[int]:
+    """The allocation events of a finished profile on one device, in order of time."""
+    results = recorded.profiler.kineto_results  # type: ignore[union-attr]
+    wanted = {"cpu": torch.autograd.DeviceType.CPU, "cuda": torch.autograd.DeviceType.CUDA}
+    events = [
+        (event.start_ns(), event.nbytes())
+        for event in results.events()
+        if event.name() == "[memory]" and event.device_type() == wanted[device.type]
+    ]
+    events.sort(key=lambda event: event[0])
+    return [nbytes for _, nbytes in events]
+
+
+def is_impure(node: fx.Node) -> bool:
+    """Whether fx takes a node for one with effects; drawing random numbers is none."""
+    if "impure_random" in inspect.signature(fx.Node.is_impure).parameters:
+        return node.is_impure(impure_random=False)
+    return node.is_impure()
+
+
+def recompilations_left(frame_compile_id: int) -> int:
+    """How many more times Dynamo compiles a frame before it runs it uncompiled, after this one."""
+    return torch._dynamo.config.recompile_limit - 1 - frame_compile_id

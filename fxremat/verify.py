@@ -1,0 +1,171 @@
+"""Check rewritten graphs on their own: what they will allocate, without looking at the plan.
+
+The forward and backward graphs are replayed as the executor runs them: a node's new storages are
+allocated when it runs and freed after the last node that reads them or a view of them. The peak
+must be the one that the plan promises, to the byte.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.errors import VerificationError
+from fxremat.rewrite import WORKSPACE, Rewritten
+
+SizeOf = Callable[[torch.Tensor], int]
+
+
+@dataclass(eq=False)
+class _Block:
+    """One storage at run time; two are never equal."""
+
+    nbytes: int
+
+
+# The blocks of a node's result, nested as the result is.
+_Blocks = Any
+
+
+def check_peak(rewritten: Rewritten, planned_bytes: int, size_of: SizeOf) -> None:
+    """Raise `VerificationError` unless the graphs' own peak is the planned one.
+
+    `size_of` gives the bytes that a new tensor counts for (0 for one on another device).
+    """
+    peak = max(timeline(rewritten, size_of), default=0)
+    if peak != planned_bytes:
+        raise VerificationError(
+            f"the rewritten graphs need {peak} bytes where the plan says {planned_bytes}: this is "
+            "a defect of fxremat, please report it with the model"
+        )
+
+
+def timeline(rewritten: Rewritten, size_of: SizeOf) -> list[int]:
+    """Bytes in use while each node of the forward and then the backward graph runs."""
+    for module in (rewritten.forward, rewritten.backward):
+        module.graph.lint()
+    inputs = {n.name: _Block(0) for n in rewritten.forward.graph.find_nodes(op="placeholder")}
+    forward = _replay(rewritten.forward.graph, inputs, {}, size_of)
+    returned = _returned(rewritten.forward.graph)
+    held_by_user = {
+        block: None
+        for node in returned[: rewritten.num_fwd_outputs]
+        if isinstance(node, fx.Node)
+        for block in _each(forward.blocks.get(node))
+    }
+    by_name = {node.name: forward.blocks.get(node) for node in returned if node is not None}
+    given: dict[str, _Blocks] = {}
+    for node in rewritten.backward.graph.find_nodes(op="placeholder"):
+        if torch_hooks.is_tangent(node):
+            given[node.name] = _Block(size_of(node.meta["val"]))
+            if node.meta["val"].numel() == 1:
+                # The engine's caller holds the gradient of a scalar loss while backward runs.
+                held_by_user[given[node.name]] = None
+        else:
+            given[node.name] = by_name[node.name]
+    backward = _replay(rewritten.backward.graph, given, held_by_user, size_of)
+    return [*forward.bytes_in_use, *backward.bytes_in_use]
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    blocks: Mapping[fx.Node, _Blocks]
+    bytes_in_use: tuple[int, ...]
+
+
+def _replay(
+    graph: fx.Graph,
+    inputs: Mapping[str, _Blocks],
+    held: Mapping[_Block, None],
+    size_of: SizeOf,
+) -> _Replayed:
+    """Run a graph on blocks instead of tensors; `held` blocks stay whatever the graph does."""
+    nodes = list(graph.nodes)
+    let_go = _let_go_after(nodes)
+    blocks: dict[fx.Node, _Blocks] = {}
+    holders: dict[_Block, int] = dict.fromkeys(held, 1)
+    live = sum(block.nbytes for block in held)
+    in_use: list[int] = []
+    for node in nodes:
+        if node.op == "placeholder":
+            blocks[node] = inputs[node.name]
+        elif node.op == "get_attr":
+            blocks[node] = _Block(0)
+        elif node.op == "call_function":
+            blocks[node] = _result_blocks(node, blocks, size_of)
+        for block in _each(blocks.get(node)):
+            live += block.nbytes if not holders.get(block) else 0
+            holders[block] = holders.get(block, 0) + 1
+        in_use.append(live + node.meta.get(WORKSPACE, 0))
+        for dead in let_go.get(node, ()):
+            for block in _each(blocks.get(dead)):
+                holders[block] -= 1
+                live -= block.nbytes if not holders[block] else 0
+    return _Replayed(blocks, tuple(in_use))
+
+
+def _let_go_after(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """Which nodes' results the generated code drops after each node; what is returned stays."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        last[node] = node
+        for arg in node.all_input_nodes:
+            last[arg] = node
+    after: dict[fx.Node, list[fx.Node]] = {}
+    for node, user in last.items():
+        if user.op != "output":
+            after.setdefault(user, []).append(node)
+    return after
+
+
+def _result_blocks(
+    node: fx.Node, blocks: Mapping[fx.Node, _Blocks], size_of: SizeOf
+) -> _Blocks:
+    """The block of each tensor of a node's result; views share their source's."""
+    if node.target is operator.getitem:
+        source, position = node.args
+        assert isinstance(source, fx.Node)
+        found = blocks[source]
+        return found[position] if isinstance(found, list) else found
+    by_key = {
+        torch_hooks.storage_key(arg.meta["val"]): blocks[arg]
+        for arg in node.all_input_nodes
+        if isinstance(arg.meta.get("val"), torch.Tensor)
+    }
+
+    def block(value: Any) -> _Blocks:
+        if isinstance(value, (tuple, list)):
+            return [block(item) for item in value]  # type: ignore[misc]
+        if not isinstance(value, torch.Tensor):
+            return None
+        key = torch_hooks.storage_key(value)
+        if key not in by_key:
+            by_key[key] = _Block(size_of(value))
+        return by_key[key]
+
+    return block(node.meta.get("val"))
+
+
+def _each(blocks: _Blocks) -> Iterator[_Block]:
+    """The distinct blocks of a result."""
+    stack: list[_Blocks] = [blocks]
+    seen: set[int] = set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)  # type: ignore[arg-type]
+        elif isinstance(item, _Block) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+
+
+def _returned(graph: fx.Graph) -> list[fx.Node | None]:
+    output = next(iter(graph.find_nodes(op="output")))
+    values: Iterable[Any] = output.args[0]  # type: ignore[assignment]
+    return [value if isinstance(value, fx.Node) else None for value in values]
