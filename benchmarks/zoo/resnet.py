@@ -11,7 +11,7 @@ from benchmarks.zoo.chain import Containers
 
 SIZES = {
     "tiny": {"width": 8, "shallow": 1, "batch": 2, "side": 32},
-    "bench": {"width": 64, "shallow": 0, "batch": 8, "side": 96},
+    "bench": {"width": 64, "shallow": 0, "batch": 16, "side": 96},
     "cuda": {"width": 64, "shallow": 0, "batch": 128, "side": 224},
 }
 CLASSES = 10
