@@ -1,8 +1,315 @@
-"""Lower bounds."""
+"""Lower bounds that hold for every schedule: any order of the ops, any number of recomputations.
 
+**Cost.** Take a chain of ops v_1, ..., v_k, each a strict descendant of the one before, and let
+position j be the moment when v_j runs for the first time: in any schedule the positions come in
+this order. What depends on v_j runs after position j; what v_j depends on has run before. So at
+each position, for each value x that is needed later, one of these holds:
+
+- x is live at position j, and its bytes count beside those v_j itself takes, or
+- the op that makes x runs after position j, and if it had run before, its cost is paid again.
+
+Between two positions that a value must be read between, a hold and a recomputation serve only
+that read, so recomputations in different *gaps* are different and are all paid. What is
+recomputed after a position needs its own inputs, by the same alternative.
+
+Dropping everything else gives a relaxation. With a price per byte at each position for the
+memory constraints (Lagrange) it is a minimum closure, so a minimum cut solves it exactly; the
+prices are found by a cutting-plane method with a trust region, and every evaluation is a valid
+bound (Geoffrion 1974; closures: Picard 1976). The single-position case is the cut between
+forward and backward used by PyTorch's min-cut partitioner, with a budget.
+
+What is lost: memory taken in between by recomputed values that are held for other
+recomputations, integrality of the knapsack at each position, and positions outside the chain.
+
+**Peak.** See `peak_lower_bound`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linprog  # pyright: ignore[reportMissingTypeStubs]
+
+from fxremat_solvers.closure import (
+    SINK,
+    SOURCE,
+    Floats,
+    Integers,
+    Network,
+    minimum_cut,
+    network,
+)
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.simulate import baseline, simulate
+
+_UNITS = 1.5e9
+"""The integer cost of the whole baseline: cuts are rounded down to this resolution."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The relaxation over one chain of positions.
+
+    `fixed_bytes[j]` is what the op at position j takes itself. Arc k costs `cost[k]` plus, where
+    `position[k]` is not -1, `size[k]` bytes at the price of that position; `infinite[k]` arcs
+    are implications. `constant_bytes[j]` are values that are live at j in every case.
+    """
+
+    chain: tuple[int, ...]
+    fixed_bytes: Floats
+    net: Network
+    cost: Floats
+    position: Integers
+    size: Floats
 
 
 def lower_bound(problem: RematProblem, budget_bytes: int) -> float:
-    """A lower bound on the cost of any schedule within the budget."""
-    return problem.baseline_cost
+    """A lower bound on the cost of any schedule whose peak is at most `budget_bytes`.
+
+    Any schedule: any order of first runs, any number of recomputations. `inf` where the budget is
+    below `peak_lower_bound`, that is where no schedule exists. Never below the baseline's cost.
+    """
+    if simulate(problem, baseline(problem)).peak_bytes <= budget_bytes:
+        return problem.baseline_cost
+    if peak_lower_bound(problem) > budget_bytes:
+        return math.inf
+    return problem.baseline_cost + extra_cost_bound(problem, budget_bytes)
+
+
+def main_chain(problem: RematProblem, budget_bytes: int) -> tuple[int, ...]:
+    """A path of ops that passes through as much of the memory above the budget as possible."""
+    running = simulate(problem, baseline(problem)).running_bytes
+    n = len(problem.ops)
+    best = [0.0] * n
+    previous = [-1] * n
+    for k, op in enumerate(problem.ops):
+        over = running[k] - budget_bytes
+        weight = over / budget_bytes + 1.0 if over > 0 else 1e-3
+        for value in op.inputs:
+            p = problem.producer[value]
+            if p >= 0 and best[p] > best[k]:
+                best[k], previous[k] = best[p], p
+        best[k] += weight
+    node = max(range(n), key=lambda k: best[k])
+    path: list[int] = []
+    while node >= 0:
+        path.append(node)
+        node = previous[node]
+    return tuple(reversed(path))
+
+
+def relax(problem: RematProblem, chain: Sequence[int]) -> Relaxation:
+    """Write the relaxation over a chain of positions (indices 1..k) as a network."""
+    return _Relaxer(problem, tuple(chain)).build()
+
+
+class _Relaxer:
+    def __init__(self, problem: RematProblem, chain: tuple[int, ...]) -> None:
+        self.problem = problem
+        self.chain = chain
+        self.tails: list[int] = []
+        self.heads: list[int] = []
+        self.cost: list[float] = []
+        self.position: list[int] = []
+        self.size: list[float] = []
+        self.n_nodes = 2
+
+    def arc(self, tail: int, head: int, cost: float, position: int = -1, size: float = 0.0) -> None:
+        if tail == head or head == SOURCE or tail == SINK:
+            return
+        self.tails.append(tail)
+        self.heads.append(head)
+        self.cost.append(cost)
+        self.position.append(position)
+        self.size.append(size)
+
+    def node(self) -> int:
+        self.n_nodes += 1
+        return self.n_nodes - 1
+
+    def build(self) -> Relaxation:
+        problem, chain, k = self.problem, self.chain, len(self.chain)
+        ops, producer = problem.ops, problem.producer
+        end = len(ops)
+        place = {op: j + 1 for j, op in enumerate(chain)}
+        # after[w]: the last position w always runs after; by[w]: the first it always runs by.
+        after = [0] * (end + 1)
+        by = [k + 1] * (end + 1)
+        for w, op in enumerate(ops):
+            for value in op.inputs:
+                p = producer[value]
+                if p >= 0:
+                    after[w] = max(after[w], place.get(p, after[p]))
+        after[end] = k
+        for w in range(end - 1, -1, -1):
+            if w in place:
+                by[w] = place[w]
+            else:
+                for value in ops[w].outputs:
+                    for reader in problem.consumers[value]:
+                        by[w] = min(by[w], by[reader])
+        outputs = set(problem.outputs)
+        fixed = np.zeros(k)
+        own: list[set[int]] = []
+        uncounted = set(problem.inputs)
+        for j, v in enumerate(chain):
+            held = ({*ops[v].inputs} - uncounted) | {*ops[v].outputs}
+            own.append(held)
+            fixed[j] = sum(problem.values[x].nbytes for x in held) + ops[v].workspace_bytes
+        # again[x][j]: the node for "the maker of x runs after position j, before the next read
+        # of x that is known to come between two positions".
+        again: list[list[int]] = [[] for _ in problem.values]
+        wanted: list[list[int]] = [[] for _ in problem.values]
+        gap: list[list[int]] = [[] for _ in problem.values]
+        last: list[int] = [0] * len(problem.values)
+        readers: list[tuple[int, ...]] = []
+        for x, consumers in enumerate(problem.consumers):
+            readers.append((*consumers, end) if x in outputs else consumers)
+        for u, op in enumerate(ops):
+            main = max(op.outputs, key=lambda x: problem.values[x].nbytes, default=-1)
+            for x in sorted(op.outputs, key=lambda x: x != main):
+                narrow = sorted({after[w] for w in readers[x] if by[w] == after[w] + 1})
+                last[x] = max((after[w] for w in readers[x]), default=0)
+                row = [SOURCE] * (k + 2)
+                gaps = [k + 1] * (k + 2)
+                where = 0
+                for j in range(1, k + 1):
+                    while where < len(narrow) and narrow[where] < j:
+                        where += 1
+                    gaps[j] = narrow[where] if where < len(narrow) else k + 1
+                    if j <= after[u]:
+                        continue
+                    if j >= by[u] and not op.recomputable:
+                        row[j] = SINK
+                        continue
+                    row[j] = self.node()
+                    opens = j == max(by[u], 1) or (j > by[u] and gaps[j] != gaps[j - 1])
+                    if not (j == 1 or opens and j > by[u]) and row[j - 1] != SOURCE:
+                        self.arc(row[j], row[j - 1], math.inf)
+                    if x == main:
+                        if opens and j >= by[u]:
+                            self.arc(row[j], SINK, op.cost)
+                    elif j >= by[u] and gaps[j] <= gap[main][j]:
+                        self.arc(row[j], again[main][j], math.inf)
+                again[x] = row
+                gap[x] = gaps
+        for x, u in enumerate(producer):
+            if u < 0:
+                continue
+            row = [SINK] * (k + 2)
+            size = float(problem.values[x].nbytes)
+            for j in range(after[u] + 1, k + 1):
+                if j <= last[x]:
+                    row[j] = SOURCE
+                elif readers[x]:
+                    row[j] = self.node()
+                    if j > last[x] + 1 and j > after[u] + 1:
+                        self.arc(row[j], row[j - 1], math.inf)
+                if size and x not in own[j - 1] and row[j] != SINK:
+                    self.arc(row[j], again[x][j], 0.0, j - 1, size)
+            wanted[x] = row
+        for w, op in enumerate(ops):
+            for y in op.outputs:
+                for j in range(1, k + 1):
+                    node = again[y][j]
+                    if node == SINK or node == SOURCE:
+                        continue
+                    for x in dict.fromkeys(op.inputs):
+                        if producer[x] >= 0 and j > after[producer[x]]:
+                            self.arc(node, wanted[x][j], math.inf)
+        tails, heads = np.array(self.tails, dtype=np.int64), np.array(self.heads, dtype=np.int64)
+        return Relaxation(
+            chain=chain,
+            fixed_bytes=fixed,
+            net=network(self.n_nodes, tails, heads),
+            cost=np.array(self.cost),
+            position=np.array(self.position, dtype=np.int64),
+            size=np.array(self.size),
+        )
+
+
+def evaluate(
+    relaxation: Relaxation, prices: Floats, budget_bytes: int, unit: float
+) -> tuple[float, Floats]:
+    """The dual value at some prices (cost per byte at each position), and a supergradient."""
+    priced = relaxation.position >= 0
+    weight = relaxation.cost.copy()
+    weight[priced] += prices[relaxation.position[priced]] * relaxation.size[priced]
+    value, on = minimum_cut(relaxation.net, weight / unit)
+    dual = value * unit + float(prices @ (relaxation.fixed_bytes - budget_bytes))
+    tail, head = relaxation.net.tail_of_arc, relaxation.net.head_of_arc
+    cut = priced & on[tail] & ~on[head]
+    used = np.bincount(
+        relaxation.position[cut], weights=relaxation.size[cut], minlength=len(prices)
+    )
+    return dual, used + relaxation.fixed_bytes - budget_bytes
+
+
+def extra_cost_bound(
+    problem: RematProblem, budget_bytes: int, iterations: int = 60, verbose: bool = False
+) -> float:
+    chain = main_chain(problem, budget_bytes)
+    relaxation = relax(problem, chain)
+    unit = problem.baseline_cost / _UNITS
+    best, _ = maximise(relaxation, budget_bytes, unit, iterations, verbose)
+    return max(0.0, best)
+
+
+def maximise(
+    relaxation: Relaxation, budget_bytes: int, unit: float, iterations: int, verbose: bool = False
+) -> tuple[float, Floats]:
+    """Cutting planes within a trust region; prices are scaled so that budget bytes cost 1."""
+    k = len(relaxation.chain)
+    scale = unit * _UNITS / budget_bytes
+    center = np.zeros(k)
+    value, slope = evaluate(relaxation, center * scale, budget_bytes, unit)
+    cuts: list[tuple[float, Floats]] = [(value, slope * scale)]
+    best = value
+    radius = 0.2
+    for it in range(iterations):
+        # max t : t <= value_i + slope_i (x - x_i)
+        a = np.array([[*(-s), 1.0] for _, s in cuts])
+        b = np.array([v for v, _ in cuts])
+        low = np.maximum(center - radius, 0.0)
+        result = linprog(
+            np.array([0.0] * k + [-1.0]),
+            A_ub=a,
+            b_ub=b,
+            bounds=[*zip(low, center + radius, strict=True), (None, None)],
+            method="highs",
+        )
+        if result.x is None:
+            break
+        x = result.x[:k]
+        predicted = float(result.x[k])
+        if predicted <= best + 1e-5 * unit * _UNITS:
+            break
+        value, slope = evaluate(relaxation, x * scale, budget_bytes, unit)
+        cuts.append((value - float(slope * scale @ x), slope * scale))
+        if value > best + 0.1 * (predicted - best):
+            radius *= 1.5
+            center, best = x, value
+        else:
+            if value > best:
+                center, best = x, value
+            radius *= 0.7
+        if verbose:
+            print(it, value / unit / _UNITS, predicted / unit / _UNITS, radius, (x > 1e-9).sum())
+    return best, center * scale
+
+
+def peak_lower_bound(problem: RematProblem) -> int:
+    return max(
+        (
+            sum(
+                problem.values[v].nbytes
+                for v in {*op.inputs, *op.outputs}.difference(problem.inputs)
+            )
+            + op.workspace_bytes
+            for op in problem.ops
+        ),
+        default=0,
+    )
