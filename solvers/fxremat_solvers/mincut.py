@@ -1,0 +1,362 @@
+"""Priced minimum cuts: what to hold and what to drop, for the whole graph at once.
+
+The order of first runs is the baseline's. Between two consecutive reads of a value (its birth
+and the end count as reads) lies a *gap*; a value is held across it, or dropped and recomputed
+just before the read that ends it, for its maker's cost. With a price per byte at each step, a
+hold costs its bytes times the prices it passes, a recomputation its seconds, and it needs its
+own inputs, held or recomputed; the cheapest choice is a minimum cut (the idea of PyTorch's
+min-cut partitioner, which has no prices; Lagrangian relaxation of the memory constraints).
+
+Prices rise where the replayed schedule is over the budget and fall where there is slack
+(a subgradient method on the oracle's own figures). Each cut gives a schedule by recomputing just
+before the first use, never early; the cheapest one that fits is kept, and then every drop that
+turns out unnecessary is undone.
+
+Limits: the memory that recomputed values take while they wait for one another is not in the cut,
+only in the prices' response to it; ops are not reordered.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.closure import SINK, SOURCE, Floats, Network, minimum_cut, network
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Schedule, Solution, Status
+from fxremat_solvers.simulate import Simulation, baseline, simulate
+
+_UNITS = 5e8
+"""The integer cost of the whole baseline in cuts."""
+
+Gap = tuple[int, int]
+"""(value, k): the gap that ends with the value's k-th read."""
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Reads of each value: steps of the baseline, the birth first, and n at the end for outputs."""
+
+    reads: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The network over gaps. Arc k costs `cost[k]` plus `size[k]` x prices in (low, high]."""
+
+    gaps: tuple[Gap, ...]
+    nodes: tuple[int, ...]
+    net: Network
+    cost: Floats
+    size: Floats
+    low: np.ndarray
+    high: np.ndarray
+
+
+def mincut(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    time_limit_s: float = 30.0,
+    seed: int = 0,
+    iterations: int = 120,
+    with_bound: bool = True,
+) -> Solution:
+    """The best schedule of a series of priced cuts.
+
+    Deterministic: `iterations` bounds the work, the clock only cuts it off. `seed` is accepted
+    for uniformity and has no effect. `with_bound=False` leaves out `bounds.lower_bound` (then
+    `lower_bound` is the baseline's cost).
+    """
+    del seed
+    plain = baseline(problem)
+    replay = simulate(problem, plain)
+    if replay.peak_bytes <= budget_bytes:
+        return Solution(plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "mincut")
+    search = _Search(problem, budget_bytes, time.monotonic() + time_limit_s)
+    search.run(replay, iterations)
+    best = search.best
+    if best is None:
+        lowest = search.lowest
+        final = simulate(problem, lowest)
+        return Solution(
+            Schedule(tuple(lowest)),
+            final.cost,
+            final.peak_bytes,
+            problem.baseline_cost,
+            Status.INFEASIBLE,
+            "mincut",
+        )
+    final = simulate(problem, best)
+    bound = problem.baseline_cost
+    if with_bound:
+        bound = min(lower_bound(problem, budget_bytes), final.cost)
+    done = final.cost <= bound * (1 + 1e-9)
+    status = Status.OPTIMAL if done else Status.FEASIBLE
+    return Solution(Schedule(tuple(best)), final.cost, final.peak_bytes, bound, status, "mincut")
+
+
+def _reads(problem: RematProblem) -> tuple[tuple[int, ...], ...]:
+    n, outputs = len(problem.ops), set(problem.outputs)
+    return tuple(
+        ()
+        if maker < 0
+        else (maker, *problem.consumers[value], *((n,) if value in outputs else ()))
+        for value, maker in enumerate(problem.producer)
+    )
+
+
+class _Search:
+    def __init__(self, problem: RematProblem, budget_bytes: int, deadline: float) -> None:
+        self.problem = problem
+        self.budget = budget_bytes
+        self.deadline = deadline
+        self.n = len(problem.ops)
+        self.nbytes = [v.nbytes for v in problem.values]
+        self.reads = _reads(problem)
+        self.unit = problem.baseline_cost / _UNITS or 1.0
+        self.best: list[int] | None = None
+        self.best_cost = float("inf")
+        self.best_drops: frozenset[Gap] = frozenset()
+        self.best_prices: Floats = np.zeros(self.n + 2)
+        self.lowest: list[int] = list(range(self.n))
+        self.lowest_peak = 2**63
+        self.trace: list[tuple[int, float]] = []
+
+    # ---- the search over prices
+
+    def run(self, replay: Simulation, iterations: int) -> None:
+        n, budget = self.n, self.budget
+        cut = self.network(replay)
+        scale = self.problem.baseline_cost / budget
+        prices = np.zeros(n + 1)
+        memory = np.array([*replay.running_bytes, 0], dtype=float)
+        step = 0.3
+        for _ in range(iterations):
+            over = (memory - budget) / budget
+            worst = int(np.argmax(over))
+            if over[worst] > 0:
+                prices[worst] += step * max(float(over[worst]), 0.02) * scale
+            slack = over < 0
+            prices[slack] *= np.maximum(1.0 + step * over[slack], 0.5)
+            drops = self.solve(cut, prices)
+            memory = self.attempt(drops, prices)
+            step = max(step * 0.98, 0.02)
+            if time.monotonic() > self.deadline:
+                return
+        self.fill()
+
+    def attempt(self, drops: frozenset[Gap], prices: Floats) -> Floats:
+        """Replay the schedule of some drops; the most memory in each stage."""
+        steps = self.recover(drops, prices)
+        replay = simulate(self.problem, steps)
+        self.trace.append((replay.peak_bytes, replay.cost))
+        if replay.peak_bytes < self.lowest_peak:
+            self.lowest, self.lowest_peak = steps, replay.peak_bytes
+        if replay.peak_bytes <= self.budget and replay.cost < self.best_cost:
+            self.best, self.best_cost = steps, replay.cost
+            self.best_drops, self.best_prices = drops, prices.copy()
+        memory = np.zeros(self.n + 1)
+        seen = bytearray(self.n)
+        stage = 0
+        for op, running in zip(steps, replay.running_bytes, strict=True):
+            memory[stage] = max(memory[stage], running)
+            if not seen[op]:
+                seen[op] = 1
+                stage += 1
+        return memory
+
+    # ---- the cut
+
+    def network(self, replay: Simulation) -> _Cut:
+        """One node per gap that memory above the budget touches."""
+        problem, reads = self.problem, self.reads
+        over = np.array([b > 0.8 * self.budget for b in replay.running_bytes] + [False])
+        crowded = np.concatenate(([0], np.cumsum(over)))
+        tails: list[int] = []
+        heads: list[int] = []
+        cost: list[float] = []
+        size: list[float] = []
+        low: list[int] = []
+        high: list[int] = []
+        count = 2
+
+        def arc(a: int, b: int, c: float, s: float = 0.0, lo: int = 0, hi: int = 0) -> None:
+            if a == b or b == SOURCE or a == SINK:
+                return
+            tails.append(a)
+            heads.append(b)
+            cost.append(c)
+            size.append(s)
+            low.append(lo)
+            high.append(hi)
+
+        node: dict[Gap, int] = {}
+        for value, times in enumerate(reads):
+            maker = problem.producer[value]
+            if maker < 0 or not problem.ops[maker].recomputable:
+                continue
+            for k in range(1, len(times)):
+                # Steps strictly between the reads; a crowded one must be among them.
+                if crowded[times[k]] > crowded[times[k - 1] + 1]:
+                    node[value, k] = count
+                    count += 1
+        last = [times[-1] if times else -1 for times in reads]
+        # Values without a gap at some step are held there or dead; dead ones may be held on for
+        # a recomputation, up to its time.
+        ends: dict[int, set[int]] = {}
+        for (value, k), here in node.items():
+            when = reads[value][k]
+            maker = problem.producer[value]
+            for y in problem.ops[maker].inputs:
+                if problem.producer[y] >= 0 and when > last[y]:
+                    ends.setdefault(y, set()).add(when)
+        tail_node: dict[tuple[int, int], int] = {}
+        tail_times: dict[int, list[int]] = {}
+        drop_tail: dict[int, int] = {}
+        for y, times in ends.items():
+            tail_times[y] = sorted(times)
+            before = last[y]
+            maker = problem.producer[y]
+            dropped = SINK
+            if problem.ops[maker].recomputable:
+                dropped = count
+                count += 1
+                drop_tail[y] = dropped
+                arc(dropped, SINK, problem.ops[maker].cost)
+            previous = -1
+            for when in tail_times[y]:
+                wanted = count
+                count += 1
+                tail_node[y, when] = wanted
+                arc(wanted, dropped, 0.0, float(self.nbytes[y]), before, when)
+                if previous >= 0:
+                    arc(wanted, previous, np.inf)
+                previous, before = wanted, when
+        for (value, k), here in node.items():
+            op = problem.ops[problem.producer[value]]
+            times = reads[value]
+            main = max(op.outputs, key=lambda x: self.nbytes[x])
+            partner = self.gap_at(main, times[k])
+            linked = node.get((main, partner)) if value != main and partner else None
+            arc(here, SINK if linked is None else linked, op.cost)
+            arc(SOURCE, here, 0.0, float(self.nbytes[value]), times[k - 1], times[k] - 1)
+            self.needs(op.inputs, here, times[k], node, tail_node, arc)
+        for y, dropped in drop_tail.items():
+            op = problem.ops[problem.producer[y]]
+            self.needs(op.inputs, dropped, tail_times[y][0], node, tail_node, arc)
+        ordered = tuple(node)
+        return _Cut(
+            gaps=ordered,
+            nodes=tuple(node[g] for g in ordered),
+            net=network(count, np.array(tails), np.array(heads)),
+            cost=np.array(cost),
+            size=np.array(size),
+            low=np.array(low),
+            high=np.array(high),
+        )
+
+    def gap_at(self, value: int, when: int) -> int:
+        """The gap of a value that a step falls into (0: before its birth or after its last)."""
+        times = self.reads[value]
+        k = bisect.bisect_left(times, when)
+        return k if 0 < k < len(times) else 0
+
+    def needs(self, inputs: Iterable[int], here: int, when: int, node, tail_node, arc) -> None:
+        """A recomputation at a step reads inputs that are past their last read: hold them on."""
+        for y in dict.fromkeys(inputs):
+            wanted = tail_node.get((y, when))
+            if wanted is not None:
+                arc(here, wanted, np.inf)
+
+    def solve(self, cut: _Cut, prices: Floats) -> frozenset[Gap]:
+        total = np.concatenate(([0.0], np.cumsum(prices)))
+        weight = cut.cost + cut.size * (total[cut.high + 1] - total[cut.low + 1])
+        _, on = minimum_cut(cut.net, weight / self.unit)
+        return frozenset(g for g, k in zip(cut.gaps, cut.nodes, strict=True) if on[k])
+
+    # ---- from drops to a schedule
+
+    def recover(self, drops: frozenset[Gap], prices: Floats) -> list[int]:
+        """Run the baseline order, dropping values over their gaps, recomputing just in time."""
+        problem, reads, nbytes = self.problem, self.reads, self.nbytes
+        producer, ops = problem.producer, problem.ops
+        total = np.concatenate(([0.0], np.cumsum(prices))).tolist()
+        available = bytearray(len(nbytes))
+        for value in problem.inputs:
+            available[value] = 1
+        at = [0] * len(nbytes)
+        steps: list[int] = []
+        outputs = problem.outputs
+        for stage in range(self.n + 1):
+            wanted: Sequence[int] = ops[stage].inputs if stage < self.n else outputs
+            helpers: list[int] = []
+            missing = [v for v in wanted if not available[v]]
+            # Depth first: a maker runs after the makers of what it misses.
+            stack = [(producer[v], False) for v in reversed(missing)]
+            while stack:
+                maker, ready = stack.pop()
+                if ready:
+                    if all(available[v] for v in ops[maker].outputs):
+                        continue
+                    steps.append(maker)
+                    for v in ops[maker].outputs:
+                        available[v] = 1
+                        helpers.append(v)
+                    continue
+                if all(available[v] for v in ops[maker].outputs):
+                    continue
+                stack.append((maker, True))
+                stack.extend(
+                    (producer[v], False) for v in reversed(ops[maker].inputs) if not available[v]
+                )
+            if stage < self.n:
+                steps.append(stage)
+                for v in ops[stage].outputs:
+                    available[v] = 1
+            # A value made only to make another is dropped again if holding it on is dear.
+            for v in helpers:
+                times = reads[v]
+                k = bisect.bisect_left(times, stage)
+                if k < len(times) and times[k] == stage:
+                    continue
+                if k >= len(times):
+                    continue
+                rent = nbytes[v] * (total[times[k]] - total[min(stage + 1, times[k])])
+                if rent > ops[producer[v]].cost and ops[producer[v]].recomputable:
+                    available[v] = 0
+            if stage < self.n:
+                for v in (*wanted, *ops[stage].outputs):
+                    if producer[v] < 0:
+                        continue
+                    times = reads[v]
+                    k = bisect.bisect_right(times, stage)
+                    if k < len(times) and (v, k) in drops:
+                        available[v] = 0
+        del at
+        return steps
+
+    # ---- undoing drops
+
+    def fill(self) -> None:
+        """Undo drops, those that save most per byte first, as long as the schedule fits."""
+        if self.best is None:
+            return
+        tries = max(50, 400_000 // max(self.n, 1))
+        order = sorted(
+            self.best_drops,
+            key=lambda g: (-self.problem.ops[self.problem.producer[g[0]]].cost, g),
+        )
+        drops, prices = self.best_drops, self.best_prices
+        for gap in order[:tries]:
+            if time.monotonic() > self.deadline:
+                return
+            before = self.best_cost
+            self.attempt(drops - {gap}, prices)
+            if self.best_cost < before:
+                drops = self.best_drops
