@@ -51,6 +51,7 @@ class _Cut:
 
     gaps: tuple[Gap, ...]
     nodes: tuple[int, ...]
+    tails: tuple[tuple[int, int, int], ...]
     net: Network
     cost: Floats
     size: Floats
@@ -207,15 +208,16 @@ class _Search:
                     node[value, k] = count
                     count += 1
         last = [times[-1] if times else -1 for times in reads]
-        # Values without a gap at some step are held there or dead; dead ones may be held on for
-        # a recomputation, up to its time.
+        # A value past its last read may be held on for a recomputation that reads it.
         ends: dict[int, set[int]] = {}
-        for (value, k), here in node.items():
-            when = reads[value][k]
-            maker = problem.producer[value]
-            for y in problem.ops[maker].inputs:
-                if problem.producer[y] >= 0 and when > last[y]:
-                    ends.setdefault(y, set()).add(when)
+        for op in reversed(problem.ops):
+            again = {reads[v][k] for v in op.outputs for k in range(len(reads[v])) if (v, k) in node}
+            again.update(min(ends[v]) for v in op.outputs if v in ends)
+            for y in op.inputs:
+                if problem.producer[y] >= 0:
+                    late = [when for when in again if when > last[y]]
+                    if late:
+                        ends.setdefault(y, set()).update(late)
         tail_node: dict[tuple[int, int], int] = {}
         tail_times: dict[int, list[int]] = {}
         drop_tail: dict[int, int] = {}
@@ -250,10 +252,13 @@ class _Search:
         for y, dropped in drop_tail.items():
             op = problem.ops[problem.producer[y]]
             self.needs(op.inputs, dropped, tail_times[y][0], node, tail_node, arc)
+        for y, dropped in drop_tail.items():
+            node[y, len(reads[y])] = dropped
         ordered = tuple(node)
         return _Cut(
             gaps=ordered,
             nodes=tuple(node[g] for g in ordered),
+            tails=tuple((y, len(reads[y]), tail_node[y, tail_times[y][0]]) for y in tail_times),
             net=network(count, np.array(tails), np.array(heads)),
             cost=np.array(cost),
             size=np.array(size),
@@ -278,7 +283,9 @@ class _Search:
         total = np.concatenate(([0.0], np.cumsum(prices)))
         weight = cut.cost + cut.size * (total[cut.high + 1] - total[cut.low + 1])
         _, on = minimum_cut(cut.net, weight / self.unit)
-        return frozenset(g for g, k in zip(cut.gaps, cut.nodes, strict=True) if on[k])
+        drops = {g for g, k in zip(cut.gaps, cut.nodes, strict=True) if on[k]}
+        drops.update((y, k) for y, k, wanted in cut.tails if not on[wanted])
+        return frozenset(drops)
 
     # ---- from drops to a schedule
 
@@ -290,7 +297,6 @@ class _Search:
         available = bytearray(len(nbytes))
         for value in problem.inputs:
             available[value] = 1
-        at = [0] * len(nbytes)
         steps: list[int] = []
         outputs = problem.outputs
         for stage in range(self.n + 1):
@@ -326,6 +332,8 @@ class _Search:
                 if k < len(times) and times[k] == stage:
                     continue
                 if k >= len(times):
+                    if (v, k) in drops:
+                        available[v] = 0
                     continue
                 rent = nbytes[v] * (total[times[k]] - total[min(stage + 1, times[k])])
                 if rent > ops[producer[v]].cost and ops[producer[v]].recomputable:
@@ -336,9 +344,8 @@ class _Search:
                         continue
                     times = reads[v]
                     k = bisect.bisect_right(times, stage)
-                    if k < len(times) and (v, k) in drops:
+                    if (v, k) in drops:
                         available[v] = 0
-        del at
         return steps
 
     # ---- undoing drops
