@@ -29,9 +29,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog  # pyright: ignore[reportMissingTypeStubs]
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.closure import (
     SINK,
@@ -44,6 +45,8 @@ from fxremat_solvers.closure import (
 )
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.simulate import baseline, simulate
+
+_linprog: Any = optimize.linprog  # pyright: ignore[reportUnknownMemberType]
 
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
@@ -248,57 +251,116 @@ def evaluate(
     return dual, used + relaxation.fixed_bytes - budget_bytes
 
 
-def extra_cost_bound(
-    problem: RematProblem, budget_bytes: int, iterations: int = 60, verbose: bool = False
-) -> float:
+def extra_cost_bound(problem: RematProblem, budget_bytes: int) -> float:
+    """What any schedule under the budget costs beyond the baseline, at least.
+
+    Positions are tried one at a time along the chain, coarsely and then around the best; the
+    best ones are priced together. The work is bounded by counts, so the answer is deterministic.
+    """
+    if problem.baseline_cost <= 0:
+        return 0.0
     chain = main_chain(problem, budget_bytes)
-    relaxation = relax(problem, chain)
-    unit = problem.baseline_cost / _UNITS
-    best, _ = maximise(relaxation, budget_bytes, unit, iterations, verbose)
-    return max(0.0, best)
+    effort = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
+    samples = max(4, min(24, 60_000 // effort))
+    joint = max(1, min(10, 40_000 // effort))
+    scale = problem.baseline_cost / budget_bytes
+    tried: dict[int, tuple[float, float]] = {}
+    best, best_price = 0.0, 0.2 * scale
+
+    def attempt(place: int) -> None:
+        nonlocal best, best_price
+        if place in tried or not 0 <= place < len(chain):
+            return
+        relaxation = relax(problem, (chain[place],))
+        start = np.array([best_price])
+        value, prices = maximise(relaxation, budget_bytes, scale, start, 10, best)
+        tried[place] = value, float(prices[0])
+        if value > best:
+            best, best_price = value, float(prices[0])
+
+    running = simulate(problem, baseline(problem)).running_bytes
+    crowded = [i for i, v in enumerate(chain) if running[v] > 0.5 * budget_bytes]
+    if not crowded:
+        return 0.0
+    attempt(max(crowded, key=lambda i: running[chain[i]]))
+    spacing = max(1, len(crowded) // samples)
+    for place in crowded[spacing // 2 :: spacing]:
+        attempt(place)
+    while spacing > 1 and best > 0 and len(tried) < 2 * samples:
+        spacing = (spacing + 1) // 2
+        middle = max(tried, key=lambda i: tried[i][0])
+        attempt(middle - spacing)
+        attempt(middle + spacing)
+    if best <= 0 or joint == 1:
+        return best
+    chosen = _spread(tried, joint)
+    relaxation = relax(problem, [chain[i] for i in chosen])
+    start = np.array([best_price if tried[i][0] == best else 0.0 for i in chosen])
+    value, _ = maximise(relaxation, budget_bytes, scale, start, 25, best)
+    return max(best, value)
+
+
+def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:
+    """The best positions, no two next to each other as long as there are others."""
+    ranked = sorted((i for i in tried if tried[i][0] > 0), key=lambda i: (-tried[i][0], i))
+    width = max(1, (max(ranked) - min(ranked)) // (2 * count))
+    chosen: list[int] = []
+    for i in ranked:
+        if all(abs(i - other) >= width for other in chosen) and len(chosen) < count:
+            chosen.append(i)
+    return sorted(chosen)
 
 
 def maximise(
-    relaxation: Relaxation, budget_bytes: int, unit: float, iterations: int, verbose: bool = False
+    relaxation: Relaxation,
+    budget_bytes: int,
+    scale: float,
+    start: Floats,
+    evaluations: int,
+    known: float,
 ) -> tuple[float, Floats]:
-    """Cutting planes within a trust region; prices are scaled so that budget bytes cost 1."""
+    """The best dual value found and its prices, by cutting planes within a trust region.
+
+    `scale` is a natural price (baseline cost over budget); gives up once the cutting-plane model
+    proves that `known` can't be beaten by more than 1e-5 of the baseline.
+    """
     k = len(relaxation.chain)
-    scale = unit * _UNITS / budget_bytes
-    center = np.zeros(k)
-    value, slope = evaluate(relaxation, center * scale, budget_bytes, unit)
-    cuts: list[tuple[float, Floats]] = [(value, slope * scale)]
-    best = value
-    radius = 0.2
-    for it in range(iterations):
-        # max t : t <= value_i + slope_i (x - x_i)
-        a = np.array([[*(-s), 1.0] for _, s in cuts])
-        b = np.array([v for v, _ in cuts])
-        low = np.maximum(center - radius, 0.0)
-        result = linprog(
-            np.array([0.0] * k + [-1.0]),
-            A_ub=a,
-            b_ub=b,
-            bounds=[*zip(low, center + radius, strict=True), (None, None)],
-            method="highs",
-        )
-        if result.x is None:
-            break
-        x = result.x[:k]
-        predicted = float(result.x[k])
-        if predicted <= best + 1e-5 * unit * _UNITS:
-            break
-        value, slope = evaluate(relaxation, x * scale, budget_bytes, unit)
-        cuts.append((value - float(slope * scale @ x), slope * scale))
-        if value > best + 0.1 * (predicted - best):
-            radius *= 1.5
-            center, best = x, value
+    tolerance = 1e-5 * scale * budget_bytes
+    unit = scale * budget_bytes / _UNITS
+    center = start / scale
+    zero = np.zeros(k)
+    cuts: list[tuple[float, Floats]] = []
+    best, best_point = -math.inf, center
+    radius = 4.0 if k == 1 else 0.1
+    for turn in range(evaluations):
+        if turn == 0:
+            point, predicted = center, math.inf
         else:
-            if value > best:
-                center, best = x, value
+            result = _linprog(
+                np.array([0.0] * k + [-1.0]),
+                A_ub=np.array([[*(-s), 1.0] for _, s in cuts]),
+                b_ub=np.array([v for v, _ in cuts]),
+                bounds=[
+                    *zip(np.maximum(center - radius, zero), center + radius, strict=True),
+                    (None, None),
+                ],
+                method="highs",
+            )
+            if result.x is None:
+                break
+            point, predicted = result.x[:k], float(result.x[k])
+            if predicted <= best + tolerance or (radius >= 1.0 and predicted <= known + tolerance):
+                break
+        value, slope = evaluate(relaxation, point * scale, budget_bytes, unit)
+        cuts.append((value - float(slope * scale @ point), slope * scale))
+        if value > best:
+            radius *= 1.5 if value > best + 0.1 * (predicted - best) else 0.7
+            best, best_point, center = value, point, point
+        else:
             radius *= 0.7
-        if verbose:
-            print(it, value / unit / _UNITS, predicted / unit / _UNITS, radius, (x > 1e-9).sum())
-    return best, center * scale
+        if k == 1:
+            radius = 4.0
+    return best, best_point * scale
 
 
 def peak_lower_bound(problem: RematProblem) -> int:

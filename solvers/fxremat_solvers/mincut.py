@@ -78,7 +78,9 @@ def mincut(
     plain = baseline(problem)
     replay = simulate(problem, plain)
     if replay.peak_bytes <= budget_bytes:
-        return Solution(plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "mincut")
+        return Solution(
+            plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "mincut"
+        )
     search = _Search(problem, budget_bytes, time.monotonic() + time_limit_s)
     search.run(replay, iterations)
     best = search.best
@@ -105,9 +107,7 @@ def mincut(
 def _reads(problem: RematProblem) -> tuple[tuple[int, ...], ...]:
     n, outputs = len(problem.ops), set(problem.outputs)
     return tuple(
-        ()
-        if maker < 0
-        else (maker, *problem.consumers[value], *((n,) if value in outputs else ()))
+        () if maker < 0 else (maker, *problem.consumers[value], *((n,) if value in outputs else ()))
         for value, maker in enumerate(problem.producer)
     )
 
@@ -211,7 +211,9 @@ class _Search:
         # A value past its last read may be held on for a recomputation that reads it.
         ends: dict[int, set[int]] = {}
         for op in reversed(problem.ops):
-            again = {reads[v][k] for v in op.outputs for k in range(len(reads[v])) if (v, k) in node}
+            again = {
+                reads[v][k] for v in op.outputs for k in range(len(reads[v])) if (v, k) in node
+            }
             again.update(min(ends[v]) for v in op.outputs if v in ends)
             for y in op.inputs:
                 if problem.producer[y] >= 0:
