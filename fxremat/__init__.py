@@ -19,6 +19,7 @@ from fxremat.errors import (
     VerificationError,
 )
 from fxremat.measure import PeakMeasurement, measure_peak
+from fxremat.report import Report, explain
 
 __version__ = "0.1.0"
 
@@ -32,8 +33,10 @@ __all__ = [
     "GraphBreakError",
     "OptionError",
     "PeakMeasurement",
+    "Report",
     "UnsupportedGraphError",
     "VerificationError",
+    "explain",
     "measure_peak",
     "optimize",
 ]

@@ -14,6 +14,7 @@ from fxremat_solvers import (
     Solution,
     Status,
     baseline,
+    floor,
     simulate,
     solve,
 )
@@ -107,6 +108,11 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
     problem = lowering.settled(solution.schedule)
     simulation = simulate(problem, solution.schedule)
     if simulation.peak_bytes > budget_bytes:
+        lowest = floor(lowering.problem, time_limit_s=options.time_limit_s, seed=options.seed)
+        if lowest.peak_bytes < simulation.peak_bytes:
+            solution = lowest
+            problem = lowering.settled(solution.schedule)
+            simulation = simulate(problem, solution.schedule)
         raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
     return Plan(
         joint=joint,

@@ -7,7 +7,6 @@ results are kept in the `OpProfiles` that the caller holds.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from fxremat.measure import allocation_events
 # Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
 _MARK = (1_000_003, 1_000_033)
 _TIMED_SECONDS = 0.005
-_TIMED_RUNS = (3, 10)
+_TIMED_RUNS = (4, 10)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class _Op:
         return True
 
     def seconds(self, device: torch.device) -> float:
-        """Median time of a run, the device's queue drained before and after."""
+        """Least time of a run, the device's queue drained before and after."""
         times: list[float] = []
         least, most = _TIMED_RUNS
         while len(times) < least or (sum(times) < _TIMED_SECONDS and len(times) < most):
@@ -154,7 +153,7 @@ class _Op:
             self.target(*self.args, **self.kwargs)
             _synchronize(device)
             times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        return min(times)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -163,8 +163,9 @@ class _Writer:
         made = self.joint.made_by.get(node, ())
         if isinstance(node.meta.get("val"), (tuple, list)):
             for storage in made:
-                self.current[storage] = {}
+                # BatchNorm's new running statistics are made by its first run alone.
                 if first or form is not Form.BATCH_NORM or storage.position < 3:
+                    self.current[storage] = {}
                     self._write_outputs(node, new, storage)
         elif made:
             self.current[made[0]] = {node: new}

@@ -1,0 +1,324 @@
+"""`explain`: what a plan keeps, what it recomputes, what that costs, and how good it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fxremat_solvers import floor
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from torch import fx
+
+from fxremat.api import compiled_of
+from fxremat.backend import CompiledGraph
+from fxremat.errors import OptionError
+from fxremat.plan import Plan, source_line
+from fxremat.plot import plot_timeline
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderResult
+
+_FLOOR_TIME_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the plan does with the operations of one line of code in one module.
+
+    Identical layers are folded: `module` has ``*`` for their number and `layers` counts them.
+    `kept_bytes` are residuals held from forward to backward. `recomputed_bytes` are what all
+    recomputed runs make, `recomputed_flops` and `recomputed_seconds` (predicted) what they take;
+    `recomputed` says how many operations are recomputed and `runs` how often in all.
+    """
+
+    module: str
+    source: str
+    layers: int
+    operations: int
+    kept_bytes: int
+    recomputed: int
+    runs: int
+    recomputed_bytes: int
+    recomputed_flops: int
+    recomputed_seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """One compiled graph's plan in figures. Memory in bytes, times in seconds a step.
+
+    `budget_bytes` is the cap, `baseline_peak_bytes` the step memory with nothing recomputed and
+    `planned_peak_bytes` under the plan; `residual_bytes` are held at the boundary of forward and
+    backward. `extra_seconds` is predicted; `lower_bound_seconds` is what any schedule under the
+    budget must take extra, at the least, and `status` what the solver knows. `floor_bytes` is the
+    smallest budget found that can be met. `notes` say what the plan can't see.
+    `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
+    runs, `boundary` and `baseline_boundary` the steps at which backward begins.
+    """
+
+    budget_bytes: int
+    baseline_peak_bytes: int
+    planned_peak_bytes: int
+    residual_bytes: int
+    baseline_seconds: float
+    extra_seconds: float
+    lower_bound_seconds: float
+    status: str
+    solver: str
+    floor_bytes: int
+    solve_s: float
+    planning_s: float
+    capture_s: float
+    input_shapes: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    timeline_bytes: tuple[int, ...]
+    baseline_timeline_bytes: tuple[int, ...]
+    boundary: int
+    baseline_boundary: int
+
+    def to_json(self) -> str:
+        """All fields as a JSON object."""
+        return json.dumps(asdict(self))
+
+    def plot(self, path: str | Path) -> None:
+        """Save the memory timeline before and after, with the budget as a line (.png, .svg...)."""
+        plot_timeline(self, Path(path))
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        yield _render(self)
+
+    def __str__(self) -> str:
+        console = Console(width=120, record=True, file=_Nowhere())
+        console.print(self)
+        return console.export_text()
+
+
+def explain(optimized: object, *, graph: int = -1) -> Report:
+    """The report on what `optimize` compiled: the newest graph, or another by its index.
+
+    There is one graph for each input shape (and training flag). Raises `OptionError` where
+    nothing has been compiled yet, or for a graph that is not there.
+    """
+    graphs = compiled_of(optimized).backend.graphs
+    if not graphs:
+        raise OptionError(
+            "nothing is compiled yet: run one training step first, or give optimize() the "
+            "example_inputs"
+        )
+    try:
+        compiled = graphs[graph]
+    except IndexError:
+        raise OptionError(f"there is no graph {graph}: {len(graphs)} are compiled") from None
+    return report_on(compiled)
+
+
+def report_on(compiled: CompiledGraph) -> Report:
+    """The report on one compiled graph."""
+    plan = compiled.plan
+    lowest = floor(plan.lowering.problem, time_limit_s=_FLOOR_TIME_LIMIT_S)
+    boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
+    return Report(
+        budget_bytes=plan.budget_bytes,
+        baseline_peak_bytes=plan.baseline_peak_bytes,
+        planned_peak_bytes=plan.peak_bytes,
+        residual_bytes=sum(nbytes for _, nbytes in residuals(plan)),
+        baseline_seconds=plan.problem.baseline_cost,
+        extra_seconds=plan.extra_seconds,
+        lower_bound_seconds=max(0.0, plan.solution.lower_bound - plan.problem.baseline_cost),
+        status=str(plan.solution.status),
+        solver=plan.solution.solver,
+        floor_bytes=min(lowest.peak_bytes, plan.peak_bytes),
+        solve_s=plan.timings.solve_s,
+        planning_s=compiled.planning_s,
+        capture_s=compiled.capture_s,
+        input_shapes=compiled.input_shapes,
+        notes=_notes(compiled),
+        rows=_rows(plan),
+        timeline_bytes=plan.simulation.running_bytes,
+        baseline_timeline_bytes=plan.untouched.running_bytes,
+        boundary=boundary,
+        baseline_boundary=plan.lowering.tangents_op,
+    )
+
+
+def residuals(plan: Plan) -> list[tuple[int, int]]:
+    """The values held from forward to backward, other than the user's outputs: (value, bytes)."""
+    problem = plan.problem
+    boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
+    live: set[int] = set()
+    for step in range(boundary + 1):
+        live.update(problem.ops[plan.schedule.ops[step]].outputs)
+        live.difference_update(plan.simulation.dies[step])
+    outputs = {*problem.outputs, *problem.ops[plan.lowering.tangents_op].outputs}
+    return [(value, problem.values[value].nbytes) for value in sorted(live - outputs)]
+
+
+def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
+    plan = compiled.plan
+    notes: list[str] = []
+    if not compiled.sees_loss:
+        sizes = ", ".join(str(tuple(n.meta["val"].shape)) for n in plan.joint.tangents)
+        notes.append(
+            "The loss is computed outside: the plan can't see what it allocates between forward "
+            f"and backward. Gradients of the outputs {sizes} are counted. To bring the loss "
+            "inside, optimize a function that returns it."
+        )
+    guessed = [n.name for n, a in plan.annotations.items() if not a.workspace_measured]
+    guessed = [name for name in guessed if not name.startswith("copy_")]
+    if guessed:
+        notes.append(
+            f"The workspace of {len(guessed)} operations could not be measured and is taken to be "
+            f"0: {', '.join(guessed[:5])}{', ...' if len(guessed) > 5 else ''}."
+        )
+    return tuple(notes)
+
+
+def _rows(plan: Plan) -> tuple[Row, ...]:
+    runs = Counter(plan.schedule.ops)
+    kept = dict(residuals(plan))
+    grouped: dict[tuple[str, str], list[fx.Node]] = {}
+    layers: dict[tuple[str, str], set[str]] = {}
+    for node in plan.joint.operations:
+        module = module_path(node)
+        key = (_folded(module), source_line(node))
+        grouped.setdefault(key, []).append(node)
+        layers.setdefault(key, set()).add(module)
+    rows = [
+        _row(plan, key, nodes, len(layers[key]), runs, kept) for key, nodes in grouped.items()
+    ]
+    wanted = [row for row in rows if row.kept_bytes or row.runs]
+    return tuple(sorted(wanted, key=lambda r: (-r.recomputed_seconds, -r.kept_bytes)))
+
+
+def _row(
+    plan: Plan,
+    key: tuple[str, str],
+    nodes: Iterable[fx.Node],
+    layers: int,
+    runs: Counter[int],
+    kept: dict[int, int],
+) -> Row:
+    lowering, problem = plan.lowering, plan.problem
+    nodes = list(nodes)
+    extra = {node: runs[lowering.run_of[node]] - 1 for node in nodes}
+    made = {
+        node: [lowering.value_of[s] for s in plan.joint.made_by.get(node, ())] for node in nodes
+    }
+    return Row(
+        module=key[0],
+        source=key[1],
+        layers=layers,
+        operations=len(nodes),
+        kept_bytes=sum(kept.get(value, 0) for values in made.values() for value in values),
+        recomputed=sum(1 for count in extra.values() if count),
+        runs=sum(extra.values()),
+        recomputed_bytes=sum(
+            count * sum(problem.values[value].nbytes for value in made[node])
+            for node, count in extra.items()
+        ),
+        recomputed_flops=sum(n * plan.annotations[node].flops for node, n in extra.items()),
+        recomputed_seconds=math.fsum(
+            n * plan.annotations[node].seconds for node, n in extra.items()
+        ),
+    )
+
+
+def module_path(node: fx.Node) -> str:
+    """The module that a node comes from, as in `named_modules()`; empty for none."""
+    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    path = ""
+    for entry in stack.values():
+        path = str(entry[0])
+    path = re.sub(r"^L\['[^']*'\](\.__self__)?\.?", "", path)
+    path = re.sub(r"\._modules\['([^']*)'\]|\[(\d+)\]", lambda m: f".{m[1] or m[2]}", path)
+    return path
+
+
+def _folded(path: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+
+
+def human_bytes(nbytes: float) -> str:
+    """``12.3 MiB``"""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(nbytes) < 1024 or unit == "GiB":
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
+        nbytes /= 1024
+    raise AssertionError
+
+
+def _render(report: Report) -> RenderableType:
+    summary = Table.grid(padding=(0, 2))
+    summary.add_column(style="bold")
+    summary.add_column(justify="right")
+    summary.add_column()
+    percent = 100 * report.extra_seconds / report.baseline_seconds if report.rows else 0.0
+    bound = 100 * report.lower_bound_seconds / report.baseline_seconds
+    for label, figure, remark in (
+        ("budget", human_bytes(report.budget_bytes), ""),
+        ("peak, nothing recomputed", human_bytes(report.baseline_peak_bytes), ""),
+        (
+            "peak, planned",
+            human_bytes(report.planned_peak_bytes),
+            f"{report.planned_peak_bytes / report.baseline_peak_bytes:.1%} of it",
+        ),
+        ("kept for backward", human_bytes(report.residual_bytes), ""),
+        ("smallest budget met", human_bytes(report.floor_bytes), ""),
+        (
+            "extra time, predicted",
+            f"{percent:.2f} %",
+            f"{1e3 * report.extra_seconds:.2f} ms; no schedule takes less than {bound:.2f} %",
+        ),
+        ("solver", report.solver, f"{report.status}, {report.solve_s:.2f} s"),
+        (
+            "compilation",
+            f"{report.planning_s:.2f} s",
+            f"added to {report.capture_s:.2f} s of tracing",
+        ),
+    ):
+        summary.add_row(label, figure, remark)
+    table = Table(title="Kept and recomputed, by line of code", title_justify="left")
+    for heading, justify in (
+        ("module", "left"),
+        ("line", "left"),
+        ("layers", "right"),
+        ("kept", "right"),
+        ("recomputed", "right"),
+        ("ops", "right"),
+        ("runs", "right"),
+        ("GFLOP", "right"),
+        ("ms", "right"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in report.rows:
+        table.add_row(
+            row.module,
+            Text(row.source),
+            str(row.layers),
+            human_bytes(row.kept_bytes) if row.kept_bytes else "",
+            human_bytes(row.recomputed_bytes) if row.runs else "",
+            str(row.recomputed) if row.runs else "",
+            str(row.runs) if row.runs else "",
+            f"{row.recomputed_flops / 1e9:.3f}" if row.runs else "",
+            f"{1e3 * row.recomputed_seconds:.3f}" if row.runs else "",
+        )
+    notes = [Text(f"Note: {note}") for note in report.notes]
+    return Group(summary, Text(), table, *notes)
+
+
+class _Nowhere:
+    """A file that keeps nothing; the recording console keeps what is printed."""
+
+    def write(self, text: Any) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
