@@ -22,7 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.measure import Step, check_measurement, same, step_peak
+from benchmarks.measure import Step, check_measurement, same, step_peak, step_timeline
+from benchmarks.plots import measured_timelines
 from benchmarks.zoo import Batch, Case, get
 
 TEXT = Path(__file__).parent / "data" / "founding_documents.txt"
@@ -214,10 +215,11 @@ def main() -> int:
     rounds = train((plain, small), batches, args.steps, args.seed, console)
     outcome = Outcome(rounds, (peak, small_peak), budget, compile_s)
     console.print(results(outcome, (plain.name, small.name)))
-    args.out.mkdir(parents=True, exist_ok=True)
-    report = fxremat.explain(optimized)
-    report.plot(args.out / "timeline.png")
-    console.print(f"memory through the step, before and after: {args.out / 'timeline.png'}")
+    timelines = {who.name: step_timeline(who.step, batches(0)) for who in (plain, small)}
+    saved = [measured_timelines(args.out / "measured.png", timelines, budget)]
+    fxremat.explain(optimized).plot(args.out / "planned.png")
+    saved.append(args.out / "planned.png")
+    console.print("memory through the step: " + ", ".join(map(str, saved)))
 
     exact = all(r.loss_same and r.gradients_same and r.rng_same for r in rounds)
     if small_peak > budget:

@@ -1,9 +1,9 @@
 """How every figure is measured: peak memory, time ratios, and the equality of gradients.
 
-Peak memory on the CPU is the allocator's own events, as the profiler records them, summed in time
-order; on CUDA it is the allocator's counter. Both count above the level at entry: parameters,
-buffers, inputs and optimizer state are the caller's. Never measure under a dispatch mode: a
-compiled graph is silently bypassed there.
+Peak memory is `fxremat.measure`'s: the allocator's own events on the CPU, its counters on CUDA; it
+looks at no graph, and `check_measurement` holds it against known allocations. It counts above the
+level at entry: parameters, buffers, inputs and optimizer state are the caller's. Never measure
+under a dispatch mode: a compiled graph is silently bypassed there.
 
 Time is always a ratio to a reference that runs in the same process in alternating rounds, since
 the speed of a shared machine drifts by more than the differences that matter.
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.zoo import Batch
+from fxremat import measure
+
+Tensors = Sequence[Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -42,39 +44,9 @@ class Step:
         return loss.detach()
 
 
-def cpu_memory_events(fn: Callable[[], object]) -> list[int]:
-    """The CPU allocator's events while `fn` runs: bytes, negative where freed, in time order."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        fn()
-    kineto = recorded.profiler.kineto_results  # type: ignore[union-attr]
-    events = [
-        (event.start_ns(), event.nbytes())
-        for event in kineto.events()
-        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
-    ]
-    events.sort(key=lambda event: event[0])  # stable: events of one instant keep their order
-    return [nbytes for _, nbytes in events]
-
-
-def timeline(events: Sequence[int]) -> list[int]:
-    """Live bytes after each event."""
-    level, levels = 0, [0]
-    for nbytes in events:
-        level += nbytes
-        levels.append(level)
-    return levels
-
-
 def measure_peak(fn: Callable[[], object], device: str = "cpu") -> int:
     """The most bytes live at once while `fn` runs, above what is live at entry."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        entry = torch.cuda.memory_allocated(device)
-        fn()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - entry
-    return max(timeline(cpu_memory_events(fn)))
+    return measure.measure_peak(fn, device=device).peak_bytes
 
 
 def step_peak(step: Step, batch: Batch, device: str = "cpu") -> int:
@@ -85,12 +57,21 @@ def step_peak(step: Step, batch: Batch, device: str = "cpu") -> int:
     return peak
 
 
-def step_timeline(step: Step, batch: Batch) -> list[int]:
-    """Live bytes through one step on the CPU."""
+def step_timeline(step: Step, batch: Batch) -> tuple[int, ...]:
+    """Live bytes above entry after every allocation and free of one step, on the CPU."""
     step.clear()
-    levels = timeline(cpu_memory_events(lambda: step.run(batch)))
+    levels = measure.measure_peak(lambda: step.run(batch)).timeline_bytes
     step.clear()
     return levels
+
+
+def saved_bytes(step: Step, batch: Batch, device: str = "cpu") -> int:
+    """What a forward leaves allocated for its backward, the loss included."""
+    held: list[Tensor] = []
+    step.clear()
+    left = measure.measure_peak(lambda: held.append(step.call(*batch)), device=device).end_bytes
+    held.clear()
+    return left
 
 
 def resident_bytes(module: nn.Module) -> int:
@@ -195,8 +176,11 @@ def compare(
     """Runs both for some steps, each step from one seed, and compares everything they leave.
 
     The parameters aren't updated, so that a wrong step doesn't spoil the next one's figure;
-    buffers carry over. The two must own separate copies of one model.
+    buffers carry over. The two must own separate copies of one model; tensors are matched by their
+    order, since a method that groups blocks renames them.
     """
+    parameters = [name for name, _ in reference.module.named_parameters()]
+    buffers = [name for name, _ in reference.module.named_buffers()]
     loss_equal = gradients_equal = buffers_equal = rng_equal = True
     worst = 0.0
     difference: str | None = None
@@ -205,9 +189,9 @@ def compare(
         right = _outcome(step, batches(i), seed + i, device)
         loss_equal &= torch.equal(left.loss, right.loss)
         rng_equal &= all(torch.equal(a, b) for a, b in zip(left.rng, right.rng, strict=True))
-        unequal = [n for n, a in left.buffers.items() if not same(a, right.buffers.get(n))]
+        unequal = differing(buffers, left.buffers, right.buffers)
         buffers_equal &= not unequal
-        wrong = [n for n, a in left.gradients.items() if not same(a, right.gradients.get(n))]
+        wrong = differing(parameters, left.gradients, right.gradients)
         gradients_equal &= not wrong
         worst = max(worst, relative_error(left.gradients, right.gradients))
         if difference is None and (wrong or unequal):
@@ -222,8 +206,8 @@ def compare(
 @dataclass(frozen=True)
 class _Outcome:
     loss: Tensor
-    gradients: dict[str, Tensor | None]
-    buffers: dict[str, Tensor | None]
+    gradients: Tensors
+    buffers: Tensors
     rng: list[Tensor]
 
 
@@ -233,8 +217,8 @@ def _outcome(step: Step, batch: Batch, seed: int, device: str) -> _Outcome:
     loss = step.run(batch)
     return _Outcome(
         loss=loss.clone(),
-        gradients={n: p.grad for n, p in step.module.named_parameters()},
-        buffers={n: b.clone() for n, b in step.module.named_buffers()},
+        gradients=[p.grad for p in step.module.parameters()],
+        buffers=[b.clone() for b in step.module.buffers()],
         rng=rng_state(device),
     )
 
@@ -245,6 +229,11 @@ def rng_state(device: str) -> list[Tensor]:
     if torch.device(device).type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
+
+
+def differing(names: Sequence[str], left: Tensors, right: Tensors) -> list[str]:
+    """The names of the tensors that aren't bit for bit the same."""
+    return [n for n, a, b in zip(names, left, right, strict=True) if not same(a, b)]
 
 
 def same(a: Tensor | None, b: Tensor | None) -> bool:
@@ -265,13 +254,12 @@ def _bits(t: Tensor) -> Tensor:
     return t.contiguous().view(integers[t.element_size()])
 
 
-def relative_error(reference: dict[str, Tensor | None], other: dict[str, Tensor | None]) -> float:
+def relative_error(reference: Tensors, other: Tensors) -> float:
     """The norm of the difference of two sets of gradients over the norm of the first."""
     error = norm = 0.0
-    for name, gradient in reference.items():
+    for gradient, mine in zip(reference, other, strict=True):
         if gradient is None:
             continue
-        mine = other.get(name)
         wide = gradient.double()
         norm += wide.square().sum().item()
         gap = wide if mine is None else wide - mine.double()

@@ -1,0 +1,99 @@
+"""A step measured every way: peak, saved bytes, gradients against eager, time against eager."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks import methods, zoo
+from benchmarks.measure import (
+    Comparison,
+    Step,
+    check_measurement,
+    compare,
+    resident_bytes,
+    saved_bytes,
+    step_peak,
+    step_timeline,
+    time_ratio,
+)
+from benchmarks.methods.base import Prepared, Task
+
+if TYPE_CHECKING:
+    from benchmarks.cell import Cell
+
+CLOSE = 1e-4  # float32 sums taken in another order differ by less than this
+
+
+def run(cell: Cell, effort: Mapping[str, Any]) -> dict[str, Any]:
+    check_measurement(cell.device)
+    workload, reference, prepared, step = prepare(cell)
+    batch = workload.batch
+    start = time.perf_counter()
+    step.run(batch(0))
+    first_step_s = time.perf_counter() - start
+    reference.run(batch(0))
+
+    outcome = compare(reference, step, batch, effort["compare_steps"], cell.device)
+    row: dict[str, Any] = {
+        "first_step_s": first_step_s,
+        "resident_bytes": resident_bytes(reference.module),
+        "eager_peak_bytes": step_peak(reference, batch(0), cell.device),
+        "peak_bytes": max(step_peak(step, batch(i), cell.device) for i in (0, 1)),
+        "saved_bytes": saved_bytes(step, batch(0), cell.device),
+        "comparison": asdict(outcome),
+        "verdict": verdict(outcome),
+        "facts": dict(prepared.facts()),
+    }
+    if outcome.gradients_equal is False and cell.method.startswith("fxremat"):
+        row["equals_aot_eager"] = equals_untouched_graph(workload, step, batch, effort, cell.device)
+    if effort.get("timeline") and cell.device == "cpu":
+        row["timeline"] = thinned(step_timeline(step, batch(0)), 400)
+    if effort["rounds"]:
+        ratio = time_ratio(
+            reference, step, batch, effort["rounds"], cell.device, effort["timing_limit_s"]
+        )
+        row["time"] = asdict(ratio)
+    return row
+
+
+def prepare(cell: Cell) -> tuple[zoo.Workload, Step, Prepared, Step]:
+    """The workload, the eager reference, and the method's step on a copy of the model."""
+    workload = zoo.get(cell.model).make(cell.size, cell.seed, **cell.numbers)
+    if cell.device != "cpu":
+        workload = workload.to(cell.device, autocast=torch.bfloat16)
+    reference = workload.step_module()
+    module = copy.deepcopy(reference)
+    task = Task(workload, module, cell.point, cell.budget_bytes)
+    prepared = methods.get(cell.method).prepare(task)
+    return workload, Step(reference, reference), prepared, Step(module, prepared.call)
+
+
+def verdict(outcome: Comparison) -> str:
+    """`bitwise`, `close` (the order of float sums), or `wrong`."""
+    if outcome.equal:
+        return "bitwise"
+    fine = outcome.relative_error < CLOSE and outcome.buffers_equal
+    return "close" if fine else "wrong"
+
+
+def equals_untouched_graph(
+    workload: zoo.Workload, step: Step, batch: Any, effort: Mapping[str, Any], device: str
+) -> bool:
+    """Whether the step leaves bit for bit what AOTAutograd's graph does, where eager's differs."""
+    module = copy.deepcopy(workload.step_module())
+    call = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=False)
+    for mine, theirs in zip(step.module.buffers(), module.buffers(), strict=True):
+        theirs.copy_(mine)
+    return compare(Step(module, call), step, batch, effort["compare_steps"], device).equal
+
+
+def thinned(levels: tuple[int, ...], count: int) -> list[int]:
+    """At most `count` levels, the highest of each stretch, so that no peak is lost."""
+    width = max(1, -(-len(levels) // count))
+    return [max(levels[i : i + width]) for i in range(0, len(levels), width)]

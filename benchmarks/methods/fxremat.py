@@ -1,0 +1,98 @@
+"""fxremat at a budget, by solver.
+
+A point is a fraction of the step memory with nothing recomputed ("0.5"), the smallest budget that
+the solver can meet ("floor"), a multiple of it ("1.1*floor"), or bytes measured elsewhere
+("=checkpoint-block", "=eager/2"), which the runner looks up.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.methods.base import Method, Prepared, Task, Unavailable
+
+POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor", "=checkpoint-block", "=eager/2")
+ABLATION = ("0.7", "0.5", "0.4", "floor")
+
+
+def prepare(task: Task, solver: str) -> Prepared:
+    try:
+        import fxremat
+        from fxremat_solvers import SOLVERS
+    except ImportError as error:
+        raise Unavailable(f"fxremat can't be imported: {error}") from error
+    if solver not in SOLVERS:
+        raise Unavailable(f"this fxremat has no solver {solver!r}")
+    batch = task.workload.batch(0)
+    start = time.perf_counter()
+    try:
+        budget = budget_of(task, solver)
+        optimized = fxremat.optimize(task.step, budget=budget, solver=solver, example_inputs=batch)
+    except fxremat.BudgetInfeasible as error:
+        raise Unavailable(
+            f"infeasible: {error.budget_bytes} bytes is under the floor, {error.floor_bytes}"
+        ) from error
+    compile_s = time.perf_counter() - start
+    return Prepared(optimized, functools.partial(facts, optimized, compile_s))
+
+
+def budget_of(task: Task, solver: str) -> int | float:
+    if task.budget_bytes is not None:
+        return task.budget_bytes
+    factor, _, name = task.point.rpartition("*")
+    if name == "floor":
+        return int(float(factor or 1) * floor_bytes(task, solver))
+    return float(task.point)
+
+
+def floor_bytes(task: Task, solver: str) -> int:
+    """The smallest budget that can be met, as the error for an impossible one says."""
+    import fxremat
+
+    try:
+        fxremat.optimize(task.step, budget=1, solver=solver, example_inputs=task.workload.batch(0))
+    except fxremat.BudgetInfeasible as error:
+        return error.floor_bytes
+    raise RuntimeError("a budget of one byte was met")
+
+
+def facts(optimized: Any, compile_s: float) -> Mapping[str, Any]:
+    """The plan's own figures, beside which the measured ones are put."""
+    from fxremat.api import compiled_of
+
+    graph = compiled_of(optimized).backend.graphs[0]
+    plan = graph.plan
+    return {
+        "budget_bytes": plan.budget_bytes,
+        "predicted_peak_bytes": plan.peak_bytes,
+        "baseline_peak_bytes": plan.baseline_peak_bytes,
+        "predicted_extra": plan.extra_seconds / plan.problem.baseline_cost,
+        "lower_bound_extra": _bound(plan),
+        "status": str(plan.solution.status),
+        "solver": plan.solution.solver,
+        "ops": len(plan.problem.ops),
+        "compile_s": compile_s,
+        "capture_s": graph.capture_s,
+        "planning_s": graph.planning_s,
+        "solve_s": plan.timings.solve_s,
+    }
+
+
+def _bound(plan: Any) -> float | None:
+    bound = plan.solution.lower_bound
+    return None if bound is None else bound / plan.problem.baseline_cost - 1
+
+
+def method(solver: str, points: tuple[str, ...]) -> Method:
+    name = "fxremat" if solver == "auto" else f"fxremat-{solver}"
+    about = f"fxremat, solver {solver!r}"
+    return Method(name, about, functools.partial(prepare, solver=solver), points)
+
+
+METHODS = (
+    method("auto", POINTS),
+    *(method(solver, ABLATION) for solver in ("greedy", "mincut", "ilp", "chain", "anneal")),
+)

@@ -1,0 +1,96 @@
+"""Which cells a run has: the quick suite, the full one, or a choice from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks import methods, zoo
+from benchmarks.cell import Cell
+
+QUICK_MODELS = ("gpt2-eager", "unet")
+QUICK_METHODS = {
+    "eager": ("",),
+    "aot_default": ("",),
+    "aot_eager": ("",),
+    "checkpoint-block": ("",),
+    "checkpoint-sqrt": ("",),
+    "selective": ("",),
+    "torch-budget": ("0.5", "0"),
+    "fxremat": ("1", "0.7", "0.5", "floor", "=checkpoint-block"),
+}
+QUICK_EFFORT = {"rounds": 5, "compare_steps": 2, "timing_limit_s": 12, "batch_tries": 8}
+FULL_EFFORT = {
+    "rounds": 9,
+    "compare_steps": 3,
+    "timing_limit_s": 45,
+    "timeline": True,
+    "batch_tries": 10,
+}
+
+SEQUENCE_LENGTHS = (256, 512, 1024, 2048, 4096)
+SEQUENCE_NUMBERS = {"layers": 4, "width": 64, "heads": 2, "vocabulary": 64, "batch": 1}
+SEQUENCE_METHODS = {"eager": "", "checkpoint-block": "", "fxremat": "1.05*floor"}
+BATCH_MODELS = ("unet", "vgg16bn")
+BATCH_METHODS = ("eager", "aot_default", "checkpoint-block", "checkpoint-sqrt", "fxremat")
+CLIP_MODELS = ("gpt2-eager", "bert-eager")
+CLIP_METHODS = {"aot_default": "", "fxremat": "0.5", "checkpoint-block": "", "torch-budget": "0.5"}
+
+
+def quick() -> list[Cell]:
+    return [
+        Cell(model, method, point)
+        for model in QUICK_MODELS
+        for method, points in QUICK_METHODS.items()
+        for point in points
+    ]
+
+
+def steps(
+    models: Sequence[str],
+    names: Sequence[str],
+    points: Sequence[str] | None,
+    **fields: Any,
+) -> Iterator[Cell]:
+    """Every model with every method, at the method's own points or those given."""
+    for model in models:
+        for name in names:
+            own = methods.get(name).points
+            chosen = own if points is None or own == ("",) else tuple(points)
+            yield from (Cell(model, name, point, **fields) for point in chosen)
+
+
+def full(device: str = "cpu") -> list[Cell]:
+    """The whole benchmark; on CUDA at the published sizes."""
+    size = "bench" if device == "cpu" else "cuda"
+    cells = list(steps(tuple(zoo.CASES), tuple(methods.METHODS), None, device=device, size=size))
+    if device != "cpu":
+        return cells
+    cells += questions()
+    return cells
+
+
+def questions() -> list[Cell]:
+    """The cells of the questions that need more than one step at one size."""
+    cells = [
+        Cell("gpt2-eager", method, point, numbers={**SEQUENCE_NUMBERS, "length": length})
+        for length in SEQUENCE_LENGTHS
+        for method, point in SEQUENCE_METHODS.items()
+    ]
+    cells += [
+        Cell(
+            model,
+            method,
+            "=eager",
+            kind="batch",
+            numbers={"batch": zoo.get(model).sizes["bench"]["batch"]},
+        )
+        for model in BATCH_MODELS
+        for method in BATCH_METHODS
+    ]
+    cells += [
+        Cell(model, method, point, kind="clip")
+        for model in CLIP_MODELS
+        for method, point in CLIP_METHODS.items()
+    ]
+    return cells
