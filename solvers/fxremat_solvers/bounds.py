@@ -121,7 +121,7 @@ class _Relaxer:
         self.n_nodes = 2
 
     def arc(self, tail: int, head: int, cost: float, position: int = -1, size: float = 0.0) -> None:
-        if tail == head or head == SOURCE or tail == SINK:
+        if tail in (head, SINK) or head == SOURCE:
             return
         self.tails.append(tail)
         self.heads.append(head)
@@ -190,7 +190,7 @@ class _Relaxer:
                         continue
                     row[j] = self.node()
                     opens = j == max(by[u], 1) or (j > by[u] and gaps[j] != gaps[j - 1])
-                    if not (j == 1 or opens and j > by[u]) and row[j - 1] != SOURCE:
+                    if not (j == 1 or (opens and j > by[u])) and row[j - 1] != SOURCE:
                         self.arc(row[j], row[j - 1], math.inf)
                     if x == main:
                         if opens and j >= by[u]:
@@ -214,11 +214,11 @@ class _Relaxer:
                 if size and x not in own[j - 1] and row[j] != SINK:
                     self.arc(row[j], again[x][j], 0.0, j - 1, size)
             wanted[x] = row
-        for w, op in enumerate(ops):
+        for op in ops:
             for y in op.outputs:
                 for j in range(1, k + 1):
                     node = again[y][j]
-                    if node == SINK or node == SOURCE:
+                    if node in (SINK, SOURCE):
                         continue
                     for x in dict.fromkeys(op.inputs):
                         if producer[x] >= 0 and j > after[producer[x]]:

@@ -21,13 +21,14 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.closure import SINK, SOURCE, Floats, Network, minimum_cut, network
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.profile import Integers, profiler
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import Simulation, baseline, simulate
 
@@ -36,13 +37,6 @@ _UNITS = 5e8
 
 Gap = tuple[int, int]
 """(value, k): the gap that ends with the value's k-th read."""
-
-
-@dataclass(frozen=True)
-class _Gaps:
-    """Reads of each value: steps of the baseline, the birth first, and n at the end for outputs."""
-
-    reads: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -55,8 +49,8 @@ class _Cut:
     net: Network
     cost: Floats
     size: Floats
-    low: np.ndarray
-    high: np.ndarray
+    low: Integers
+    high: Integers
 
 
 def mincut(
@@ -85,23 +79,24 @@ def mincut(
     search.run(replay, iterations)
     best = search.best
     if best is None:
-        lowest = search.lowest
-        final = simulate(problem, lowest)
+        schedule = Schedule(tuple(map(int, search.lowest)))
+        final = simulate(problem, schedule)
         return Solution(
-            Schedule(tuple(lowest)),
+            schedule,
             final.cost,
             final.peak_bytes,
             problem.baseline_cost,
             Status.INFEASIBLE,
             "mincut",
         )
-    final = simulate(problem, best)
+    schedule = Schedule(tuple(map(int, best)))
+    final = simulate(problem, schedule)
     bound = problem.baseline_cost
     if with_bound:
         bound = min(lower_bound(problem, budget_bytes), final.cost)
     done = final.cost <= bound * (1 + 1e-9)
     status = Status.OPTIMAL if done else Status.FEASIBLE
-    return Solution(Schedule(tuple(best)), final.cost, final.peak_bytes, bound, status, "mincut")
+    return Solution(schedule, final.cost, final.peak_bytes, bound, status, "mincut")
 
 
 def _reads(problem: RematProblem) -> tuple[tuple[int, ...], ...]:
@@ -121,13 +116,15 @@ class _Search:
         self.nbytes = [v.nbytes for v in problem.values]
         self.reads = _reads(problem)
         self.unit = problem.baseline_cost / _UNITS or 1.0
-        self.best: list[int] | None = None
+        self.profiler = profiler(problem)
+        self.costs = np.array([op.cost for op in problem.ops])
+        self.best: Integers | None = None
         self.best_cost = float("inf")
         self.best_drops: frozenset[Gap] = frozenset()
         self.best_prices: Floats = np.zeros(self.n + 2)
-        self.lowest: list[int] = list(range(self.n))
+        self.lowest: Integers = np.arange(self.n)
         self.lowest_peak = 2**63
-        self.trace: list[tuple[int, float]] = []
+        self.closing: list[list[Gap]] = [[] for _ in problem.ops]
 
     # ---- the search over prices
 
@@ -154,22 +151,20 @@ class _Search:
 
     def attempt(self, drops: frozenset[Gap], prices: Floats) -> Floats:
         """Replay the schedule of some drops; the most memory in each stage."""
-        steps = self.recover(drops, prices)
-        replay = simulate(self.problem, steps)
-        self.trace.append((replay.peak_bytes, replay.cost))
-        if replay.peak_bytes < self.lowest_peak:
-            self.lowest, self.lowest_peak = steps, replay.peak_bytes
-        if replay.peak_bytes <= self.budget and replay.cost < self.best_cost:
-            self.best, self.best_cost = steps, replay.cost
+        steps = np.array(self.recover(drops, prices), dtype=np.int64)
+        running = self.profiler.running_bytes(steps)
+        peak, cost = int(running.max()), float(self.costs[steps].sum())
+        if peak < self.lowest_peak:
+            self.lowest, self.lowest_peak = steps, peak
+        if peak <= self.budget and cost < self.best_cost:
+            self.best, self.best_cost = steps, cost
             self.best_drops, self.best_prices = drops, prices.copy()
+        # Stage t ends with the first run of op t, and first runs are in baseline order.
+        highest = np.maximum.accumulate(steps)
+        fresh = np.concatenate(([True], highest[1:] > highest[:-1]))
+        stage = np.cumsum(fresh) - fresh
         memory = np.zeros(self.n + 1)
-        seen = bytearray(self.n)
-        stage = 0
-        for op, running in zip(steps, replay.running_bytes, strict=True):
-            memory[stage] = max(memory[stage], running)
-            if not seen[op]:
-                seen[op] = 1
-                stage += 1
+        np.maximum.at(memory, stage, running)
         return memory
 
     # ---- the cut
@@ -188,7 +183,7 @@ class _Search:
         count = 2
 
         def arc(a: int, b: int, c: float, s: float = 0.0, lo: int = 0, hi: int = 0) -> None:
-            if a == b or b == SOURCE or a == SINK:
+            if a in (b, SINK) or b == SOURCE:
                 return
             tails.append(a)
             heads.append(b)
@@ -196,6 +191,15 @@ class _Search:
             size.append(s)
             low.append(lo)
             high.append(hi)
+
+        tail_node: dict[tuple[int, int], int] = {}
+
+        def needs(inputs: Iterable[int], here: int, when: int) -> None:
+            """A recomputation at a step reads inputs past their last read: hold them on."""
+            for y in dict.fromkeys(inputs):
+                wanted = tail_node.get((y, when))
+                if wanted is not None:
+                    arc(here, wanted, np.inf)
 
         node: dict[Gap, int] = {}
         for value, times in enumerate(reads):
@@ -220,7 +224,6 @@ class _Search:
                     late = [when for when in again if when > last[y]]
                     if late:
                         ends.setdefault(y, set()).update(late)
-        tail_node: dict[tuple[int, int], int] = {}
         tail_times: dict[int, list[int]] = {}
         drop_tail: dict[int, int] = {}
         for y, times in ends.items():
@@ -250,13 +253,16 @@ class _Search:
             linked = node.get((main, partner)) if value != main and partner else None
             arc(here, SINK if linked is None else linked, op.cost)
             arc(SOURCE, here, 0.0, float(self.nbytes[value]), times[k - 1], times[k] - 1)
-            self.needs(op.inputs, here, times[k], node, tail_node, arc)
+            needs(op.inputs, here, times[k])
         for y, dropped in drop_tail.items():
             op = problem.ops[problem.producer[y]]
-            self.needs(op.inputs, dropped, tail_times[y][0], node, tail_node, arc)
+            needs(op.inputs, dropped, tail_times[y][0])
         for y, dropped in drop_tail.items():
             node[y, len(reads[y])] = dropped
         ordered = tuple(node)
+        self.closing = [[] for _ in problem.ops]
+        for value, k in ordered:
+            self.closing[reads[value][k - 1]].append((value, k))
         return _Cut(
             gaps=ordered,
             nodes=tuple(node[g] for g in ordered),
@@ -273,13 +279,6 @@ class _Search:
         times = self.reads[value]
         k = bisect.bisect_left(times, when)
         return k if 0 < k < len(times) else 0
-
-    def needs(self, inputs: Iterable[int], here: int, when: int, node, tail_node, arc) -> None:
-        """A recomputation at a step reads inputs that are past their last read: hold them on."""
-        for y in dict.fromkeys(inputs):
-            wanted = tail_node.get((y, when))
-            if wanted is not None:
-                arc(here, wanted, np.inf)
 
     def solve(self, cut: _Cut, prices: Floats) -> frozenset[Gap]:
         total = np.concatenate(([0.0], np.cumsum(prices)))
@@ -341,13 +340,9 @@ class _Search:
                 if rent > ops[producer[v]].cost and ops[producer[v]].recomputable:
                     available[v] = 0
             if stage < self.n:
-                for v in (*wanted, *ops[stage].outputs):
-                    if producer[v] < 0:
-                        continue
-                    times = reads[v]
-                    k = bisect.bisect_right(times, stage)
-                    if (v, k) in drops:
-                        available[v] = 0
+                for gap in self.closing[stage]:
+                    if gap in drops:
+                        available[gap[0]] = 0
         return steps
 
     # ---- undoing drops
