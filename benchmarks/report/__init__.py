@@ -1,0 +1,37 @@
+"""The report of a run: one markdown page with a table a question, and the plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import records
+from benchmarks.report import figures, questions, tables
+from benchmarks.report.rows import Rows
+
+HEADER = """# Benchmark results
+
+Written by `python -m benchmarks report` from `{file}`; nothing here is typed in by hand.
+
+{environment}
+
+Peak is the most bytes live at once during forward and backward above the level at entry, by the
+allocator's own events (CPU) or counters (CUDA). Time is the median of the ratios of alternating
+rounds against the untouched eager step in the same process, the middle half in brackets. Gradients
+are `bitwise` equal to eager's (with losses, buffers and the random state), `close` (the order of
+float sums differs; relative error under 1e-4), or **wrong**.
+"""
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes the page and the plots beside the rows; returns what was written."""
+    rows = Rows(tuple(records.load(folder).values()))
+    if not rows.all:
+        raise SystemExit(f"no rows in {folder / records.FILE}: run the benchmark first")
+    header = HEADER.format(file=records.FILE, environment=tables.environment(rows))
+    plots = figures.write(rows, folder)
+    sections = [header, *questions.sections(rows), tables.not_run(rows)]
+    if plots:
+        sections.append("## Plots\n\n" + "\n".join(f"![{p.stem}]({p.name})" for p in plots))
+    page = folder / "report.md"
+    page.write_text("\n\n".join(section.strip() for section in sections if section) + "\n")
+    return [page, *plots]

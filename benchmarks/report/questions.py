@@ -1,0 +1,337 @@
+"""The questions that the report answers, one table each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from benchmarks.records import Row
+from benchmarks.report.rows import Rows, extra, is_ours, is_right
+from benchmarks.report.tables import (
+    gradients,
+    mebibytes,
+    method,
+    percent,
+    ratio,
+    section,
+)
+
+
+def sections(rows: Rows) -> Iterator[str]:
+    """Every question for which there are rows."""
+    yield at_peak_of_checkpointing(rows)
+    yield at_half(rows)
+    yield lowest(rows)
+    yield activations(rows)
+    yield solvers(rows)
+    yield predicted(rows)
+    yield sequence(rows)
+    yield batches(rows)
+    yield clipping(rows)
+    for model in rows.models():
+        yield everything(rows, model)
+
+
+def timed(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if "time" in row]
+
+
+def fastest_within(rows: list[Row], peak_bytes: float) -> dict[str, Row]:
+    """For every method its fastest right row within a peak."""
+    best: dict[str, Row] = {}
+    for row in timed(rows):
+        if row["peak_bytes"] > peak_bytes or not is_right(row):
+            continue
+        if row["method"] not in best or extra(row) < extra(best[row["method"]]):
+            best[row["method"]] = row
+    return best
+
+
+def at_most(rows: Rows, model: str, peak_bytes: float | None) -> list[str] | None:
+    """fxremat's and the best peer's extra time within a peak."""
+    if peak_bytes is None:
+        return None
+    best = fastest_within(rows.steps(model), peak_bytes)
+    ours = best.get("fxremat")
+    peers = [row for row in best.values() if not is_ours(row)]
+    peer = min(peers, key=extra, default=None)
+    return [
+        mebibytes(peak_bytes),
+        "-" if ours is None else f"{percent(extra(ours))} ({ours['point']})",
+        "-" if peer is None else f"{percent(extra(peer))} ({method(peer)})",
+    ]
+
+
+def at_peak_of_checkpointing(rows: Rows) -> str:
+    lines: list[list[str]] = []
+    for model in rows.models():
+        block = rows.step(model, "checkpoint-block")
+        if block is None or "time" not in block:
+            continue
+        found = at_most(rows, model, block["peak_bytes"])
+        ours = fastest_within(rows.steps(model), block["peak_bytes"]).get("fxremat")
+        if found is None:
+            continue
+        share = "-"
+        if ours is not None and extra(block) > 0:
+            share = f"{extra(ours) / extra(block):.2f}"
+        lines.append([model, *found, percent(extra(block)), share])
+    about = (
+        "The peak is what `torch.utils.checkpoint` around every block reaches. For each: the extra "
+        "time over eager of its fastest row within that peak whose gradients are right."
+    )
+    columns = ("model", "peak, MiB", "fxremat", "best peer", "checkpoint-block", "ours / its")
+    return section("At the peak of per-block checkpointing", about, columns, lines)
+
+
+def at_half(rows: Rows) -> str:
+    lines: list[list[str]] = []
+    for model in rows.models():
+        for name, label in (("eager", "eager's"), ("aot_default", "the untouched graph's")):
+            base = rows.step(model, name)
+            found = at_most(rows, model, base and base["peak_bytes"] / 2)
+            if found is not None:
+                lines.append([model, label, *found])
+    about = (
+        "The extra time over eager of the fastest row with right gradients within half of a peak."
+    )
+    columns = ("model", "half of", "peak, MiB", "fxremat", "best peer")
+    return section("At half of the step memory", about, columns, lines)
+
+
+def lowest(rows: Rows) -> str:
+    lines: list[list[str]] = []
+    for model in rows.models():
+        right = [row for row in timed(rows.steps(model)) if is_right(row)]
+
+        def least(keep: Callable[[Row], bool], right: list[Row] = right) -> str:
+            row = min(filter(keep, right), key=lambda r: r["peak_bytes"], default=None)
+            if row is None:
+                return "-"
+            return f"{mebibytes(row['peak_bytes'])} ({method(row)}, {percent(extra(row))})"
+
+        eager = rows.step(model, "eager")
+        lines.append(
+            [
+                model,
+                mebibytes(eager and eager["peak_bytes"]),
+                least(is_ours),
+                least(lambda row: not is_ours(row)),
+            ]
+        )
+    about = "The lowest measured peak with right gradients, and its extra time over eager."
+    columns = ("model", "eager, MiB", "fxremat, MiB", "lowest peer, MiB")
+    return section("The lowest peak", about, columns, lines)
+
+
+def activations(rows: Rows) -> str:
+    lines = [
+        [
+            model,
+            method(row),
+            mebibytes(row["peak_bytes"]),
+            mebibytes(row["saved_bytes"]),
+            ratio(row),
+        ]
+        for model in ("mlp-relu", "mlp-gelu")
+        for row in timed(rows.steps(model))
+        if row["method"] in ("eager", "aot_default", "aot_eager", "checkpoint-block", "fxremat")
+    ]
+    about = (
+        "ReLU's backward needs only its output, which the next layer saves anyway; GELU's needs "
+        "its input as well. The same deep MLP with the one and the other."
+    )
+    columns = ("model", "method", "peak, MiB", "saved, MiB", "time / eager")
+    return section("ReLU against GELU", about, columns, lines)
+
+
+def solvers(rows: Rows) -> str:
+    lines = [
+        [
+            model,
+            row["point"],
+            row["method"],
+            facts["solver"],
+            str(facts["ops"]),
+            mebibytes(facts["budget_bytes"]),
+            percent(facts["predicted_extra"], 2),
+            percent(facts["lower_bound_extra"], 2),
+            f"{facts['solve_s']:.1f}",
+        ]
+        for model in rows.models()
+        for row in sorted(rows.steps(model), key=lambda r: (r["point"], r["method"]))
+        if is_ours(row) and (facts := row["facts"])
+    ]
+    about = "Predicted extra time of each solver's plan over the graph's own time, and its bound."
+    columns = (
+        "model",
+        "point",
+        "method",
+        "plan by",
+        "ops",
+        "budget, MiB",
+        "predicted",
+        "bound",
+        "solve, s",
+    )
+    return section("Solvers", about, columns, lines)
+
+
+def predicted(rows: Rows) -> str:
+    lines: list[list[str]] = []
+    for model in rows.models():
+        base = rows.step(model, "fxremat", "1")
+        for row in rows.steps(model):
+            if row["method"] != "fxremat":
+                continue
+            facts = row["facts"]
+            gap = row["peak_bytes"] / facts["predicted_peak_bytes"] - 1
+            measured = None
+            if base is not None and "time" in base and "time" in row:
+                measured = row["time"]["median"] / base["time"]["median"] - 1
+            within = "yes" if row["peak_bytes"] <= facts["budget_bytes"] else "**no**"
+            lines.append(
+                [
+                    model,
+                    row["point"],
+                    mebibytes(facts["budget_bytes"]),
+                    mebibytes(facts["predicted_peak_bytes"]),
+                    mebibytes(row["peak_bytes"]),
+                    percent(gap, 3),
+                    within,
+                    percent(facts["predicted_extra"]),
+                    percent(measured),
+                    gradients(row),
+                ]
+            )
+    about = (
+        "Extra time here is over fxremat with nothing recomputed (budget 1), the plan's own base."
+    )
+    columns = (
+        "model",
+        "point",
+        "budget, MiB",
+        "predicted peak",
+        "measured peak",
+        "gap",
+        "within",
+        "predicted time",
+        "measured time",
+        "gradients",
+    )
+    return section("Predicted and measured", about, columns, lines)
+
+
+def sequence(rows: Rows) -> str:
+    found = [
+        row
+        for row in rows.of_kind("step", plain=False)
+        if row["numbers"].get("length")
+        and row["method"] in ("eager", "checkpoint-block", "fxremat")
+    ]
+    lines: list[list[str]] = []
+    for name in ("eager", "checkpoint-block", "fxremat"):
+        mine = sorted(
+            (r for r in found if r["method"] == name), key=lambda r: r["numbers"]["length"]
+        )
+        for before, row in zip([None, *mine], mine, strict=False):
+            lines.append(
+                [
+                    method(row),
+                    str(row["numbers"]["length"]),
+                    mebibytes(row["saved_bytes"]),
+                    slope(before, row, "saved_bytes"),
+                    mebibytes(row["peak_bytes"]),
+                    slope(before, row, "peak_bytes"),
+                    gradients(row),
+                ]
+            )
+    about = (
+        "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward; "
+        "the slope is that of its logarithm against the length's: 2 where L x L matrices are saved, "
+        "1 where none is."
+    )
+    columns = ("method", "length", "saved, MiB", "slope", "peak, MiB", "slope", "gradients")
+    return section("Saved bytes against sequence length", about, columns, lines)
+
+
+def slope(before: Row | None, row: Row, field: str) -> str:
+    if before is None:
+        return ""
+    rise = math.log(row[field] / before[field])
+    return f"{rise / math.log(row['numbers']['length'] / before['numbers']['length']):.2f}"
+
+
+def batches(rows: Rows) -> str:
+    lines: list[list[str]] = []
+    for row in rows.of_kind("batch", plain=False):
+        start = row["numbers"]["batch"]
+        lines.append(
+            [
+                row["model"],
+                mebibytes(row["budget_bytes"]),
+                row["method"],
+                str(row["largest_batch"]),
+                str(row["first_not_fitting"]),
+                f"{row['largest_batch'] / start:.2f}",
+            ]
+        )
+    about = (
+        "The room is eager's peak at the batch that the other tables use; found by doubling and "
+        "bisection to 1/16, each batch measured."
+    )
+    columns = ("model", "room, MiB", "method", "largest batch", "does not fit", "against eager's")
+    return section("The largest batch in a fixed budget", about, columns, lines)
+
+
+def clipping(rows: Rows) -> str:
+    lines = [
+        [
+            row["model"],
+            method(row),
+            "identical" if row["norms_identical"] else f"{row['largest_norm_error']:.1e}",
+            str(len(row["eager_clipped_steps"])),
+            str(len(row["clipped_steps"])),
+            str(row["decisions_differ"]),
+        ]
+        for row in rows.of_kind("clip")
+    ]
+    about = "20 training steps with dropout, clipped at the median norm of eager's first five."
+    columns = (
+        "model",
+        "method",
+        "norms: largest relative error",
+        "eager clips",
+        "it clips",
+        "decisions that differ",
+    )
+    return section("Gradient clipping", about, columns, lines)
+
+
+def everything(rows: Rows, model: str) -> str:
+    lines: list[list[str]] = []
+    for row in sorted(timed(rows.steps(model)), key=lambda r: -r["peak_bytes"]):
+        compile_s = row["facts"].get("compile_s", 0) + row["first_step_s"]
+        lines.append(
+            [
+                method(row),
+                mebibytes(row["peak_bytes"]),
+                mebibytes(row["saved_bytes"]),
+                ratio(row),
+                gradients(row),
+                f"{compile_s:.1f}",
+            ]
+        )
+    eager = rows.step(model, "eager")
+    resident = mebibytes(eager and eager["resident_bytes"])
+    about = (
+        f"{zoo_source(model)}. Parameters and buffers, resident beside the peak: {resident} MiB."
+    )
+    columns = ("method", "peak, MiB", "saved, MiB", "time / eager", "gradients", "first step, s")
+    return section(model, about, columns, lines)
+
+
+def zoo_source(model: str) -> str:
+    from benchmarks import zoo
+
+    return zoo.get(model).source

@@ -1,0 +1,52 @@
+"""The rows of a run, as the tables ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import zoo
+from benchmarks.records import Row
+
+PEERS_FIRST = ("eager", "aot_default", "aot_eager", "inductor", "checkpoint", "selective", "torch")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a run."""
+
+    all: tuple[Row, ...]
+
+    def of_kind(self, kind: str, plain: bool = True) -> Iterator[Row]:
+        """The rows that worked; `plain` leaves out those of a changed model size."""
+        for row in self.all:
+            if row["kind"] == kind and row["status"] == "ok" and not (plain and row["numbers"]):
+                yield row
+
+    def models(self, kind: str = "step") -> list[str]:
+        """Models with rows, in the zoo's order."""
+        found = {row["model"] for row in self.of_kind(kind, plain=False)}
+        return [name for name in zoo.CASES if name in found]
+
+    def steps(self, model: str) -> list[Row]:
+        return [row for row in self.of_kind("step") if row["model"] == model]
+
+    def step(self, model: str, method: str, point: str = "") -> Row | None:
+        for row in self.steps(model):
+            if row["method"] == method and row["point"] == point:
+                return row
+        return None
+
+
+def is_ours(row: Row) -> bool:
+    return row["method"].startswith("fxremat")
+
+
+def is_right(row: Row) -> bool:
+    """Gradients that are eager's, up to the order of float sums."""
+    return row["verdict"] != "wrong" or row.get("equals_aot_eager", False)
+
+
+def extra(row: Row) -> float:
+    """Extra time over eager, as a share."""
+    return row["time"]["median"] - 1
