@@ -46,7 +46,8 @@ from fxremat_solvers.closure import (
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.simulate import baseline, simulate
 
-_linprog: Any = optimize.linprog  # pyright: ignore[reportUnknownMemberType]
+# SciPy is untyped.
+_optimize: Any = optimize
 
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
@@ -336,7 +337,7 @@ def maximise(
         if turn == 0:
             point, predicted = center, math.inf
         else:
-            result = _linprog(
+            result = _optimize.linprog(
                 np.array([0.0] * k + [-1.0]),
                 A_ub=np.array([[*(-s), 1.0] for _, s in cuts]),
                 b_ub=np.array([v for v, _ in cuts]),

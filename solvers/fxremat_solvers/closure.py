@@ -17,11 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array  # pyright: ignore[reportMissingTypeStubs]
-from scipy.sparse.csgraph import (  # pyright: ignore[reportMissingTypeStubs]
-    breadth_first_order,  # pyright: ignore[reportUnknownVariableType]
-    maximum_flow,  # pyright: ignore[reportUnknownVariableType]
-)
+from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
+from scipy.sparse import csgraph  # pyright: ignore[reportMissingTypeStubs]
 
 SOURCE, SINK = 0, 1
 INFINITE = 2**31 - 1
@@ -29,9 +26,9 @@ INFINITE = 2**31 - 1
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_csr: Any = csr_array
-_flow: Any = maximum_flow
-_reach: Any = breadth_first_order
+# SciPy is untyped.
+_sparse: Any = sparse
+_csgraph: Any = csgraph
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,13 @@ def minimum_cut(net: Network, capacities: Floats) -> tuple[int, NDArray[np.bool_
     np.add.at(merged, net.slot, capacities)
     whole = np.minimum(np.floor(merged), INFINITE).astype(np.int32)
     shape = (net.n_nodes, net.n_nodes)
-    graph = _csr((whole, net.indices, net.indptr), shape=shape)
-    result = _flow(graph, SOURCE, SINK, method="dinic")
+    graph = _sparse.csr_array((whole, net.indices, net.indptr), shape=shape)
+    result = _csgraph.maximum_flow(graph, SOURCE, SINK, method="dinic")
     # The flow matrix holds f on an arc and -f on its reverse: capacity - flow is the residual.
     residual = graph.astype(np.int64) - result.flow.astype(np.int64)
     residual.data = (residual.data > 0).astype(np.int8)
     residual.eliminate_zeros()
-    reached = _reach(residual, SOURCE, return_predecessors=False)
+    reached = _csgraph.breadth_first_order(residual, SOURCE, return_predecessors=False)
     on = np.zeros(net.n_nodes, dtype=np.bool_)
     on[reached] = True
     return int(result.flow_value), on

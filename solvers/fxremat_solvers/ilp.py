@@ -22,6 +22,7 @@ from typing import Any
 import pulp as _pulp  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import Op, RematProblem
 from fxremat_solvers.retention import (
     Candidates,
@@ -117,6 +118,11 @@ def ilp_detail(
         cost = problem.baseline_cost
         solution = Solution(plain, cost, baseline_peak, cost, Status.OPTIMAL, "ilp")
         return IlpDetail(solution, "any schedule", cost, True, "none", "Optimal", 0, 0)
+    if warm_start is None:
+        # HiGHS alone may find nothing in time: start from the priced cuts' plan.
+        guess = mincut(problem, budget_bytes, time_limit_s=time_limit_s / 4, with_bound=False)
+        if guess.status != Status.INFEASIBLE:
+            warm_start = guess.schedule
     order = _first_runs(warm_start or plain)
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}

@@ -48,6 +48,7 @@ class _Cut:
     tails: tuple[tuple[int, int, int], ...]
     net: Network
     cost: Floats
+    maker: Integers
     size: Floats
     low: Integers
     high: Integers
@@ -124,6 +125,8 @@ class _Search:
         self.best_prices: Floats = np.zeros(self.n + 2)
         self.lowest: Integers = np.arange(self.n)
         self.lowest_peak = 2**63
+        self.charge = np.ones(self.n)
+        self.last_steps: Integers = np.arange(self.n)
         self.closing: list[list[Gap]] = [[] for _ in problem.ops]
 
     # ---- the search over prices
@@ -134,17 +137,19 @@ class _Search:
         scale = self.problem.baseline_cost / budget
         prices = np.zeros(n + 1)
         memory = np.array([*replay.running_bytes, 0], dtype=float)
-        step = 0.3
+        step = np.full(n + 1, 0.02)
         for _ in range(iterations):
             over = (memory - budget) / budget
             worst = int(np.argmax(over))
             if over[worst] > 0:
-                prices[worst] += step * max(float(over[worst]), 0.02) * scale
-            slack = over < 0
-            prices[slack] *= np.maximum(1.0 + step * over[slack], 0.5)
+                prices[worst] += step[worst] * scale
+                step[worst] = min(step[worst] * 1.2, 0.2)
+            slack = (over < 0) & (prices > 0)
+            prices[slack] *= np.maximum(1.0 + 0.5 * over[slack], 0.8)
+            step[slack] = np.maximum(step[slack] * 0.7, 0.002)
             drops = self.solve(cut, prices)
             memory = self.attempt(drops, prices)
-            step = max(step * 0.98, 0.02)
+            self.learn(drops)
             if time.monotonic() > self.deadline:
                 return
         self.fill()
@@ -152,6 +157,7 @@ class _Search:
     def attempt(self, drops: frozenset[Gap], prices: Floats) -> Floats:
         """Replay the schedule of some drops; the most memory in each stage."""
         steps = np.array(self.recover(drops, prices), dtype=np.int64)
+        self.last_steps = steps
         running = self.profiler.running_bytes(steps)
         peak, cost = int(running.max()), float(self.costs[steps].sum())
         if peak < self.lowest_peak:
@@ -167,6 +173,20 @@ class _Search:
         np.maximum.at(memory, stage, running)
         return memory
 
+    def learn(self, drops: frozenset[Gap]) -> None:
+        """How often each dropped value was really recomputed per drop, smoothed.
+
+        A cut charges a drop once; where recomputations wait for one another the maker runs
+        again for each. Charging what the last schedules paid steers away from long chains.
+        """
+        extra = np.bincount(self.last_steps, minlength=self.n) - 1
+        dropped = np.zeros(self.n)
+        for value, _ in drops:
+            dropped[self.problem.producer[value]] += 1
+        chosen = dropped > 0
+        paid = np.maximum(extra[chosen] / dropped[chosen], 1.0)
+        self.charge[chosen] += 0.3 * (paid - self.charge[chosen])
+
     # ---- the cut
 
     def network(self, replay: Simulation) -> _Cut:
@@ -180,9 +200,12 @@ class _Search:
         size: list[float] = []
         low: list[int] = []
         high: list[int] = []
+        makers: list[int] = []
         count = 2
 
-        def arc(a: int, b: int, c: float, s: float = 0.0, lo: int = 0, hi: int = 0) -> None:
+        def arc(
+            a: int, b: int, c: float, s: float = 0.0, lo: int = 0, hi: int = 0, op: int = 0
+        ) -> None:
             if a in (b, SINK) or b == SOURCE:
                 return
             tails.append(a)
@@ -191,6 +214,7 @@ class _Search:
             size.append(s)
             low.append(lo)
             high.append(hi)
+            makers.append(op)
 
         tail_node: dict[tuple[int, int], int] = {}
 
@@ -235,7 +259,7 @@ class _Search:
                 dropped = count
                 count += 1
                 drop_tail[y] = dropped
-                arc(dropped, SINK, problem.ops[maker].cost)
+                arc(dropped, SINK, problem.ops[maker].cost, op=maker)
             previous = -1
             for when in tail_times[y]:
                 wanted = count
@@ -251,7 +275,7 @@ class _Search:
             main = max(op.outputs, key=lambda x: self.nbytes[x])
             partner = self.gap_at(main, times[k])
             linked = node.get((main, partner)) if value != main and partner else None
-            arc(here, SINK if linked is None else linked, op.cost)
+            arc(here, SINK if linked is None else linked, op.cost, op=problem.producer[value])
             arc(SOURCE, here, 0.0, float(self.nbytes[value]), times[k - 1], times[k] - 1)
             needs(op.inputs, here, times[k])
         for y, dropped in drop_tail.items():
@@ -269,6 +293,7 @@ class _Search:
             tails=tuple((y, len(reads[y]), tail_node[y, tail_times[y][0]]) for y in tail_times),
             net=network(count, np.array(tails), np.array(heads)),
             cost=np.array(cost),
+            maker=np.array(makers),
             size=np.array(size),
             low=np.array(low),
             high=np.array(high),
@@ -282,7 +307,9 @@ class _Search:
 
     def solve(self, cut: _Cut, prices: Floats) -> frozenset[Gap]:
         total = np.concatenate(([0.0], np.cumsum(prices)))
-        weight = cut.cost + cut.size * (total[cut.high + 1] - total[cut.low + 1])
+        weight = cut.cost * self.charge[cut.maker] + cut.size * (
+            total[cut.high + 1] - total[cut.low + 1]
+        )
         _, on = minimum_cut(cut.net, weight / self.unit)
         drops = {g for g, k in zip(cut.gaps, cut.nodes, strict=True) if on[k]}
         drops.update((y, k) for y, k, wanted in cut.tails if not on[wanted])
