@@ -60,7 +60,9 @@ def front(model: str, rows: list[Row], path: Path) -> Path:
         ys = [row["time"]["median"] for row in mine]
         colour = colours[method]
         filled = [colour if is_right(row) else "white" for row in mine]
-        axes.plot(xs, ys, color=colour, linewidth=0.8, alpha=0.6)
+        spread = [[y - r["time"]["low"] for y, r in zip(ys, mine, strict=True)]]
+        spread.append([r["time"]["high"] - y for y, r in zip(ys, mine, strict=True)])
+        axes.errorbar(xs, ys, spread, color=colour, linewidth=0.8, elinewidth=0.6, alpha=0.6)
         axes.scatter(
             xs, ys, marker=mark(method), c=filled, edgecolors=colour, s=60, label=method, zorder=3
         )
@@ -68,7 +70,7 @@ def front(model: str, rows: list[Row], path: Path) -> Path:
     axes.set_ylabel("step time / eager's")
     axes.set_title(f"{model}: peak against time (hollow: wrong gradients)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return save(figure, path)
 
 

@@ -247,8 +247,8 @@ def sequence(rows: Rows) -> str:
                 ]
             )
     about = (
-        "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward; "
-        "the slope is that of its logarithm against the length's: 2 where L x L matrices are saved, "
+        "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward; the "
+        "slope is that of its logarithm against the length's: 2 where L x L matrices are saved, "
         "1 where none is."
     )
     columns = ("method", "length", "saved, MiB", "slope", "peak, MiB", "slope", "gradients")
