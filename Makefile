@@ -64,7 +64,7 @@ bench: $(ENVIRONMENT)
 	$(PY) -m benchmarks report benchmarks/results/full
 
 bench-quick: $(ENVIRONMENT)
-	$(PY) -m benchmarks run --quick --out benchmarks/results/quick $(ARGS)
+	$(PY) -m benchmarks run --quick --jobs 2 --out benchmarks/results/quick $(ARGS)
 	$(PY) -m benchmarks report benchmarks/results/quick
 
 clean:

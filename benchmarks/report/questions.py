@@ -247,9 +247,9 @@ def sequence(rows: Rows) -> str:
                 ]
             )
     about = (
-        "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward; the "
-        "slope is that of its logarithm against the length's: 2 where L x L matrices are saved, "
-        "1 where none is."
+        "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward, "
+        "and the slope that of its logarithm against the length's: 2 where L x L matrices are "
+        "saved, 1 where none is."
     )
     columns = ("method", "length", "saved, MiB", "slope", "peak, MiB", "slope", "gradients")
     return section("Saved bytes against sequence length", about, columns, lines)
