@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from fxremat.capture import JointGraph
+from fxremat.capture import JointGraph, allocated_bytes
 from fxremat.device_ceilings import Ceilings, measured_ceilings
 from fxremat.errors import OptionError
 from fxremat.flops import is_product, node_bytes_moved, node_flops
-from fxremat.profile_ops import OpProfiles, profile_ops, signature
+from fxremat.profile_ops import OpProfiles, outputs_of, profile_ops, signature
 
 COST_MODELS = ("auto", "flops", "roofline", "measured")
 
@@ -38,12 +38,14 @@ class Annotation:
     """What one run of an operation takes.
 
     `seconds_from` names the cost model that `seconds` come from; `workspace_measured` is False
-    where the op could not be run by itself and its workspace is taken to be 0.
+    where the op could not be run by itself and its workspace is taken to be 0. `output_bytes` are
+    the sizes of its outputs' storages by position, None for what is no tensor.
     """
 
     seconds: float
     flops: int
     bytes_moved: int
+    output_bytes: tuple[int | None, ...]
     workspace_bytes: int
     seconds_from: str
     workspace_measured: bool
@@ -77,6 +79,7 @@ def annotate(
             seconds=seconds,
             flops=node_flops(node),
             bytes_moved=node_bytes_moved(node),
+            output_bytes=_traced_bytes(node) if profile is None else profile.output_bytes,
             workspace_bytes=profile.workspace_bytes if profile is not None else 0,
             seconds_from=source,
             workspace_measured=profile is not None,
@@ -109,6 +112,11 @@ def _dtype_of(node: fx.Node) -> torch.dtype:
     return torch.float32
 
 
-def unmeasured(annotations: Mapping[fx.Node, Annotation]) -> tuple[fx.Node, ...]:
-    """Operations whose workspace could not be measured."""
-    return tuple(n for n, a in annotations.items() if not a.workspace_measured)
+def _traced_bytes(node: fx.Node) -> tuple[int | None, ...]:
+    """The outputs' storages as traced, for an op that could not be run by itself."""
+    return tuple(
+        allocated_bytes(t.untyped_storage().nbytes(), t.device)
+        if isinstance(t, torch.Tensor)
+        else None
+        for t in outputs_of(node.meta.get("val"))
+    )

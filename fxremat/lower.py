@@ -218,8 +218,12 @@ class _Lowerer:
         return self._value(f"{node.name}_token", 0)
 
     def _counted_bytes(self, storage: Storage) -> int:
-        on_device = storage.device.type == self.joint.device.type
-        return storage.nbytes if on_device and not storage.resident else 0
+        if storage.resident or storage.device.type != self.joint.device.type:
+            return 0
+        annotation = self.annotations.get(storage.maker)
+        if annotation is None:  # a tangent
+            return storage.nbytes
+        return annotation.output_bytes[storage.position] or 0
 
     def _state_bytes(self, device: torch.device | None) -> int:
         """CPU generator states are CPU tensors; a CUDA generator's state is one too."""

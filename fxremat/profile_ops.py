@@ -18,6 +18,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from fxremat import torch_hooks
+from fxremat.capture import allocated_bytes
 from fxremat.measure import allocation_events
 
 # Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
@@ -28,8 +29,14 @@ _TIMED_RUNS = (4, 10)
 
 @dataclass(frozen=True)
 class OpProfile:
-    """What one run of an op took. `seconds` is None where it was not timed."""
+    """What one run of an op took.
 
+    `output_bytes` are the sizes of its outputs' storages, by position (None for no tensor): some
+    kernels leave a result in a larger block than its shape says. `workspace_bytes` is what the op
+    allocates beyond them while it runs. `seconds` is None where it was not timed.
+    """
+
+    output_bytes: tuple[int | None, ...]
     workspace_bytes: int
     seconds: float | None = None
 
@@ -58,8 +65,7 @@ def profile_ops(
     wanted = {signature(node): node for node in nodes}
     new = {key: node for key, node in wanted.items() if key not in known.by_signature}
     if new:
-        workspaces = _workspaces(new, device)
-        known.by_signature.update({key: OpProfile(w) for key, w in workspaces.items()})
+        known.by_signature.update(_memory(new, device))
     untimed = {
         key: node
         for key, node in wanted.items()
@@ -80,9 +86,9 @@ def _by_themselves(device: torch.device) -> ExitStack:
     return stack
 
 
-def _workspaces(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, int]:
-    """Bytes that each op allocates beyond its outputs while it runs."""
-    ran: list[str] = []
+def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpProfile]:
+    """What each op allocates: for its outputs, and beyond them while it runs."""
+    outputs: list[tuple[str, tuple[int | None, ...]]] = []
 
     def run_all() -> None:
         for key, node in nodes.items():
@@ -90,16 +96,24 @@ def _workspaces(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str,
             if op is None:
                 continue
             _mark(device)
-            ran.append(key if op.run() else "")
+            results = op.run()
+            made = None if results is None else _storage_bytes(results, device)
+            del results
             _mark(device)
+            outputs.append(("", ()) if made is None else (key, made))
 
     with _by_themselves(device):
         parts = _between_marks(allocation_events(run_all, device))
-    return {
-        key: max(0, _peak(part) - sum(_output_bytes(nodes[key])))
-        for key, part in zip(ran, parts, strict=True)
-        if key
-    }
+    profiles: dict[str, OpProfile] = {}
+    for (key, made), part in zip(outputs, parts, strict=True):
+        if key:
+            new = sum(
+                nbytes or 0
+                for nbytes, is_new in zip(made, _makes_new(nodes[key]), strict=True)
+                if is_new
+            )
+            profiles[key] = OpProfile(made, max(0, _peak(part) - new))
+    return profiles
 
 
 def _times(
@@ -136,12 +150,12 @@ class _Op:
             return None
         return _Op(node.target, args, kwargs)
 
-    def run(self) -> bool:
+    def run(self) -> Any:
+        """The op's result; None where it can't be run on such arguments."""
         try:
-            self.target(*self.args, **self.kwargs)
+            return self.target(*self.args, **self.kwargs)
         except (RuntimeError, NotImplementedError, IndexError, ValueError):
-            return False
-        return True
+            return None
 
     def seconds(self, device: torch.device) -> float:
         """Least time of a run, the device's queue drained before and after."""
@@ -196,32 +210,33 @@ def _peak(events: list[int]) -> int:
     return peak
 
 
-def _output_bytes(node: fx.Node) -> list[int]:
-    """Bytes of the storages that an op makes (views of its inputs make none)."""
-    read = {
+def outputs_of(value: Any) -> tuple[Any, ...]:
+    """A result as a tuple of outputs."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _storage_bytes(results: Any, device: torch.device) -> tuple[int | None, ...]:
+    return tuple(
+        allocated_bytes(t.untyped_storage().nbytes(), device)
+        if isinstance(t, torch.Tensor)
+        else None
+        for t in outputs_of(results)
+    )
+
+
+def _makes_new(node: fx.Node) -> tuple[bool, ...]:
+    """Which outputs of an op are new memory, the first of each storage (views make none)."""
+    seen = {
         torch_hooks.storage_key(arg.meta["val"])
         for arg in node.all_input_nodes
         if isinstance(arg.meta.get("val"), torch.Tensor)
     }
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    made = {
-        torch_hooks.storage_key(t): t.untyped_storage().nbytes()
-        for t in tensors
-        if isinstance(t, torch.Tensor)
-    }
-    return [
-        -(-nbytes // 512) * 512 if value_is_cuda(node) else nbytes
-        for key, nbytes in made.items()
-        if key not in read
-    ]
-
-
-def value_is_cuda(node: fx.Node) -> bool:
-    """Whether a node's (first) tensor is on CUDA."""
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    return any(isinstance(t, torch.Tensor) and t.device.type == "cuda" for t in tensors)
+    new: list[bool] = []
+    for tensor in outputs_of(node.meta.get("val")):
+        key = torch_hooks.storage_key(tensor) if isinstance(tensor, torch.Tensor) else None
+        new.append(key is not None and key not in seen)
+        seen.add(-1 if key is None else key)
+    return tuple(new)
 
 
 def _layout(arg: Any) -> Any:

@@ -27,8 +27,10 @@ from fxremat.recomputability import Form, Recomputability
 
 aten = torch.ops.aten
 
-# Key in a rewritten node's meta: workspace of the op that it runs, in bytes.
+# Keys in a rewritten node's meta: the workspace of the op that it runs, and the sizes of its
+# outputs' storages, nested as the outputs are; in bytes.
 WORKSPACE = "fxremat_workspace_bytes"
+OUTPUTS = "fxremat_output_bytes"
 
 
 @dataclass(frozen=True)
@@ -159,16 +161,21 @@ class _Writer:
             new = self._write_batch_norm(node, args)
         else:
             new = self._write(node, node.target, args, kwargs)
-        new.meta[WORKSPACE] = self.annotations[node].workspace_bytes
-        made = self.joint.made_by.get(node, ())
+        made = self._made(node, first=first)
         if isinstance(node.meta.get("val"), (tuple, list)):
             for storage in made:
-                # BatchNorm's new running statistics are made by its first run alone.
-                if first or form is not Form.BATCH_NORM or storage.position < 3:
-                    self.current[storage] = {}
-                    self._write_outputs(node, new, storage)
+                self.current[storage] = {}
+                self._write_outputs(node, new, storage)
         elif made:
             self.current[made[0]] = {node: new}
+
+    def _made(self, node: fx.Node, *, first: bool) -> tuple[Storage, ...]:
+        """The storages that a run of an operation makes anew."""
+        made = self.joint.made_by.get(node, ())
+        if not first and self.forms[node].form is Form.BATCH_NORM:
+            # The new running statistics are made by the first run alone.
+            return tuple(storage for storage in made if storage.position < 3)
+        return made
 
     def _write_outputs(self, node: fx.Node, new: fx.Node, storage: Storage) -> None:
         getitems = self.outputs_of.get((node, storage.position), ())
@@ -196,6 +203,10 @@ class _Writer:
         new.meta = copy.copy(node.meta)
         if value is not None:
             new.meta["val"] = value
+        annotation = self.annotations.get(node)
+        if annotation is not None and target is not operator.getitem:
+            new.meta[WORKSPACE] = annotation.workspace_bytes
+            new.meta[OUTPUTS] = annotation.output_bytes
         if self.in_backward and "partitioner_tag" in new.meta:
             new.meta["partitioner_tag"] = "is_backward"
         (self.backward_names if self.in_backward else self.forward_names).add(new.name)
@@ -220,7 +231,7 @@ class _Writer:
             suffix="_with_rng_state",
             value=(state, value),
         )
-        both.meta[WORKSPACE] = self.annotations[node].workspace_bytes
+        both.meta[OUTPUTS] = (state.numel(), self.annotations[node].output_bytes)
         self.states[node] = self._write(
             node, operator.getitem, (both, 0), {}, suffix="_rng_state", value=state
         )
@@ -285,7 +296,7 @@ class _Writer:
                 continue
             for arg in node.all_input_nodes:
                 need(arg)
-            remade.update(self.joint.made_by.get(node, ()))
+            remade.update(self._made(node, first=self.runs[op] == 0))
         for node in self.joint.gradients:
             need(node)
         tangents = {self.joint.storage_of[node] for node in self.joint.tangents}

@@ -17,7 +17,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import VerificationError
-from fxremat.rewrite import WORKSPACE, Rewritten
+from fxremat.rewrite import OUTPUTS, WORKSPACE, Rewritten
 
 SizeOf = Callable[[torch.Tensor], int]
 
@@ -139,17 +139,20 @@ def _result_blocks(
         if isinstance(arg.meta.get("val"), torch.Tensor)
     }
 
-    def block(value: Any) -> _Blocks:
+    def block(value: Any, nbytes: Any) -> _Blocks:
         if isinstance(value, (tuple, list)):
-            return [block(item) for item in value]  # type: ignore[misc]
+            sizes = [None] * len(value) if nbytes is None else nbytes  # type: ignore[arg-type]
+            return [block(v, n) for v, n in zip(value, sizes, strict=False)]  # type: ignore[misc]
         if not isinstance(value, torch.Tensor):
             return None
         key = torch_hooks.storage_key(value)
         if key not in by_key:
-            by_key[key] = _Block(size_of(value))
+            size = nbytes[0] if isinstance(nbytes, tuple) else nbytes
+            counted = size_of(value)
+            by_key[key] = _Block(size if size is not None and counted else counted)
         return by_key[key]
 
-    return block(node.meta.get("val"))
+    return block(node.meta.get("val"), node.meta.get(OUTPUTS))
 
 
 def _each(blocks: _Blocks) -> Iterator[_Block]:
