@@ -1,0 +1,123 @@
+"""The harness end to end on a tiny model: rows, reasons, resuming, the report."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import methods, records, report, suites, zoo
+from benchmarks.cell import Cell, run
+from benchmarks.runner import Limits
+from benchmarks.runner import run as run_all
+
+EFFORT = {"rounds": 3, "compare_steps": 2, "timing_limit_s": 5, "timeline": True, "batch_tries": 6}
+
+
+def tiny(method: str, point: str = "", model: str = "mlp-gelu", kind: str = "step") -> Cell:
+    return Cell(model, method, point, kind, size="tiny")
+
+
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        ("aot_default", "gpt2-eager"),
+        ("checkpoint-block", "gpt2-eager"),
+        ("checkpoint-second", "t5"),
+        ("checkpoint-sqrt", "t5"),
+        ("selective", "gpt2-eager"),
+        ("selective-alternate", "gpt2-eager"),
+        ("checkpoint-block", "lstm64"),
+    ],
+)
+def test_methods_that_leave_gradients_as_they_are(method: str, model: str) -> None:
+    row = run(tiny(method, model=model), {**EFFORT, "rounds": 0})
+    assert row["status"] == "ok", row
+    assert row["verdict"] == "bitwise"
+    assert row["peak_bytes"] > row["saved_bytes"] > 0
+
+
+def test_what_cannot_be_done_is_a_row_with_the_reason() -> None:
+    row = run(tiny("checkpoint-second", model="ode48"), EFFORT)
+    assert row["status"] == "unavailable"
+    assert "time step" in row["reason"]
+    row = run(tiny("checkpoint-sqrt", model="unet"), EFFORT)
+    assert row["status"] == "unavailable"
+    assert "skip" in row["reason"]
+
+
+def test_largest_batch() -> None:
+    """The room is the measured peak at a batch of 16, so 16 fits and little more does."""
+    at_16 = Cell("mlp-gelu", "eager", size="tiny", numbers={"batch": 16})
+    peak = run(at_16, {**EFFORT, "rounds": 0})["peak_bytes"]
+    cell = Cell("mlp-gelu", "eager", "", "batch", "tiny", {"batch": 4}, budget_bytes=peak)
+    row = run(cell, EFFORT)
+    assert row["status"] == "ok", row
+    assert row["largest_batch"] == 16
+
+
+def test_run_resume_and_report(tmp_path: Path) -> None:
+    cells = [
+        tiny("eager"),
+        tiny("fxremat", "1"),
+        tiny("fxremat", "=eager"),
+        tiny("fxremat", "=inductor"),
+        tiny("checkpoint-block", kind="clip"),
+        Cell("mlp-gelu", "eager", size="huge"),
+    ]
+    console = Console(file=io.StringIO())
+    run_all(cells, tmp_path, EFFORT, Limits(time_s=120, jobs=2), console)
+    rows = records.load(tmp_path)
+    assert [rows[c.key]["status"] for c in cells] == ["ok"] * 3 + ["unavailable", "ok", "failed"]
+    assert "huge" in rows[cells[-1].key]["reason"]
+    ours = rows[cells[2].key]
+    assert ours["budget_bytes"] == rows[cells[0].key]["peak_bytes"]
+    assert ours["peak_bytes"] <= ours["budget_bytes"]
+
+    before = (tmp_path / records.FILE).read_text()
+    run_all(cells, tmp_path, EFFORT, Limits(time_s=120), console)
+    assert (tmp_path / records.FILE).read_text() == before
+
+    written = report.write(tmp_path)
+    text = written[0].read_text()
+    assert "| mlp-gelu | 1 |" in text
+    assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_a_row_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
+    records.append(tmp_path, {"key": "a", "status": "ok"})
+    with (tmp_path / records.FILE).open("a") as file:
+        file.write('{"key": "b", "sta')
+    assert list(records.load(tmp_path)) == ["a"]
+
+
+def test_time_limit(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    run_all([tiny("eager")], tmp_path, EFFORT, Limits(time_s=0.5), console)
+    (row,) = records.load(tmp_path).values()
+    assert row["status"] == "failed"
+    assert "time limit" in row["reason"]
+
+
+def test_suites_name_what_there_is() -> None:
+    for cell in [*suites.quick(), *suites.full(), *suites.full("cuda")]:
+        assert cell.model in zoo.CASES
+        assert cell.method in methods.METHODS
+    keys = [cell.key for cell in suites.full()]
+    assert len(keys) == len(set(keys))
+
+
+def test_command_line() -> None:
+    command = [sys.executable, "-m", "benchmarks"]
+    listed = subprocess.run([*command, "list"], check=True, capture_output=True, text=True)
+    assert "gpt2-eager" in listed.stdout
+    assert "torch-budget" in listed.stdout
+    wrong = subprocess.run(
+        [*command, "run", "--models", "gpt9"], check=False, capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert "gpt2-eager" in wrong.stdout
