@@ -95,9 +95,11 @@ class _Walk:
                 order.append(op)
                 continue
             stack.append((op, True))
-            for value in reversed(ops[op].inputs):
-                if not self.resident[value] and self.producer[value] not in done:
-                    stack.append((self.producer[value], False))
+            stack.extend(
+                (self.producer[value], False)
+                for value in reversed(ops[op].inputs)
+                if not self.resident[value] and self.producer[value] not in done
+            )
         return order
 
     def _execute(self, plan: list[int], now: int) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from fxremat_solvers.auto import auto
 from fxremat_solvers.candidates import best, candidate, solution
 from fxremat_solvers.errors import BudgetError, UnknownSolverError
+from fxremat_solvers.exact import exact
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.simulate import baseline
@@ -33,7 +36,21 @@ def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, see
     return solution(problem, best(candidates, budget_bytes), budget_bytes)
 
 
-SOLVERS: Mapping[str, Solver] = MappingProxyType({"auto": greedy, "greedy": greedy})
+def _ilp(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
+    # Imported here: PuLP takes longer to import than most problems take to solve.
+    from fxremat_solvers.ilp import ilp
+
+    return ilp(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+
+
+def _exact(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
+    del time_limit_s, seed
+    return exact(problem, budget_bytes)
+
+
+SOLVERS: Mapping[str, Solver] = MappingProxyType(
+    {"auto": auto, "greedy": greedy, "mincut": mincut, "ilp": _ilp, "exact": _exact}
+)
 
 
 def solve(

@@ -1,0 +1,144 @@
+"""The portfolio: closed form, greedy, cuts and local search; the best plan wins, bound beside it.
+
+In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
+annealing from the baseline order and, on smaller graphs, from greedy's schedule, in rounds that
+stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
+another round. Without native code: greedy and priced cuts.
+
+Deterministic: effort is counted in edits. The budget is first rounded down to a grid of
+`_GRID` cells, so that budgets a few bytes apart get one plan, and smaller graphs are solved on a
+ladder of lower budgets too: a plan for a lower budget is a plan for this one, so cost does not
+rise with the budget between the rungs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from fxremat_solvers.binomial import binomial_schedule
+from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
+from fxremat_solvers.floor import lowest_peak
+from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.local_search import Search, cheapest, lowest, scale_of
+from fxremat_solvers.mincut import mincut
+from fxremat_solvers.native import kernel
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Solution
+from fxremat_solvers.simulate import baseline
+
+_GRID = 2000  # cells of the baseline's peak
+_RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
+_LADDER_OPS = 120  # larger graphs are solved at their own budget only
+_GREEDY_OPS = 400
+_BOUND_OPS = 20_000
+_EDITS_PER_OP = 3_000
+_MOST_EDITS = 1_000_000
+_ROUNDS = 3
+_RUNS = 8
+_CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
+
+
+def auto(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
+    """The best plan of the portfolio. `time_limit_s` is a safety stop."""
+    deadline = time.monotonic() + time_limit_s
+    plain = candidate(problem, baseline(problem).ops, "baseline")
+    if plain.peak_bytes <= budget_bytes:
+        return solution(problem, plain, budget_bytes)
+    bound = lower_bound(problem, budget_bytes) if len(problem.ops) <= _BOUND_OPS else 0.0
+    chained = binomial_schedule(problem, budget_bytes)
+    if chained is not None:
+        found = [candidate(problem, chained.ops, "binomial")]
+    else:
+        found = _searched(problem, plain, budget_bytes, bound, deadline, seed)
+    return solution(
+        problem,
+        best(found, budget_bytes),
+        budget_bytes,
+        lower_bound=bound,
+        cut_off=time.monotonic() > deadline,
+    )
+
+
+def _searched(
+    problem: RematProblem,
+    plain: Candidate,
+    budget_bytes: int,
+    bound: float,
+    deadline: float,
+    seed: int,
+) -> list[Candidate]:
+    native = kernel(problem)
+    if native is None:
+        return _without_native(problem, plain, budget_bytes, deadline, seed)
+    search = Search(problem, native, scale_of(problem), deadline)
+    budgets = [_rounded(budget_bytes, plain.peak_bytes)]
+    if len(problem.ops) <= _LADDER_OPS:
+        rungs = (_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS))
+        budgets.extend(rung for rung in rungs if 0 < rung < budgets[0])
+    found = [plain]
+    for rung in budgets:
+        chosen = _at_budget(search, plain, rung, bound, seed)
+        found.append(chosen)
+        if chosen.cost <= bound * (1 + SAME_COST) and chosen.peak_bytes <= budget_bytes:
+            break
+        if chosen.peak_bytes > rung:
+            continue
+    return found
+
+
+def _at_budget(
+    search: Search, plain: Candidate, budget_bytes: int, bound: float, seed: int
+) -> Candidate:
+    problem = search.problem
+    if math.isinf(bound):
+        return _lowest(search, plain, seed)
+    starts = [plain]
+    if len(problem.ops) <= _GREEDY_OPS:
+        starts.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
+    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    chosen = best(starts, budget_bytes)
+    for turn in range(_ROUNDS):
+        tried = cheapest(
+            search, starts, budget_bytes, edits=edits, runs=_RUNS, seed=seed * _ROUNDS + turn
+        )
+        chosen = best([chosen, tried], budget_bytes)
+        fits = chosen.peak_bytes <= budget_bytes
+        if fits and chosen.cost - bound <= _CLOSE * problem.baseline_cost:
+            break
+        starts = [*starts[:1], chosen] if fits else [_lowest(search, chosen, seed), plain]
+    return chosen
+
+
+def _lowest(search: Search, start: Candidate, seed: int) -> Candidate:
+    """A schedule of low peak: greedy's floor where the graph is small, then annealed."""
+    problem = search.problem
+    starts = [start]
+    if len(problem.ops) <= _GREEDY_OPS:
+        left = search.remaining_s()
+        starts.append(lowest_peak(problem, time_limit_s=left / 4, seed=seed))
+    chosen = min(starts, key=lambda c: (c.peak_bytes, c.cost))
+    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    return lowest(search, chosen, edits=edits, seed=seed)
+
+
+def _rounded(budget_bytes: int, peak_bytes: int) -> int:
+    """The budget at the lower edge of its cell; edges lie halfway between multiples."""
+    if peak_bytes < 8 * _GRID:
+        return budget_bytes
+    cell = (budget_bytes * _GRID - peak_bytes // 2) // peak_bytes
+    return max(1, (cell * peak_bytes + peak_bytes // 2) // _GRID)
+
+
+def _without_native(
+    problem: RematProblem, plain: Candidate, budget_bytes: int, deadline: float, seed: int
+) -> list[Candidate]:
+    left = max(0.0, deadline - time.monotonic())
+    walked = candidate(problem, greedy_ops(problem, budget_bytes), "greedy")
+    cut = mincut(problem, budget_bytes, time_limit_s=left / 2, seed=seed, with_bound=False)
+    found = [plain, walked, candidate(problem, cut.schedule.ops, "mincut")]
+    if best(found, budget_bytes).peak_bytes > budget_bytes:
+        left = max(0.0, deadline - time.monotonic())
+        found.append(lowest_peak(problem, time_limit_s=left, seed=seed))
+    return found

@@ -1,0 +1,111 @@
+"""Local search: annealing over edits of a schedule, several runs, the best one polished.
+
+After FastSA (Yamamoto et al., "Fast simulated annealing for rematerialization", NeurIPS 2023),
+but on the exact oracle and with wider edits. An edit drops a value between two uses and computes
+it again, makers of dead inputs included; undoes a recomputation and whatever only served it;
+undoes one and drops something else where memory then runs out; or moves a step, which changes the
+order of the ops. Bytes above the budget have a price that rises through the run, so that the path
+from one feasible schedule to a better one may lead through infeasible ones.
+
+Effort is counted in edits: the same problem, budget and seed give the same schedule. The edits
+run in native code (`native`); without it there is no local search.
+Limits: a run gives no bound, and plans that need dozens of coordinated changes are not found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fxremat_solvers.candidates import Candidate, best, candidate
+from fxremat_solvers.native import Effort, Kernel
+from fxremat_solvers.problem import RematProblem
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a typical op costs and a typical value weighs: temperatures and prices follow it."""
+
+    cost: float
+    nbytes: float
+
+
+def scale_of(problem: RematProblem) -> Scale:
+    """The mean cost of the ops that cost something and the mean size of values that have one."""
+    costs = [op.cost for op in problem.ops if op.cost > 0]
+    sizes = [value.nbytes for value in problem.values if value.nbytes > 0]
+    return Scale(
+        cost=sum(costs) / len(costs) if costs else 1.0,
+        nbytes=sum(sizes) / len(sizes) if sizes else 1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search needs besides its budget: the problem, its kernel, scale and a deadline."""
+
+    problem: RematProblem
+    kernel: Kernel
+    scale: Scale
+    deadline: float
+
+    def remaining_s(self) -> float:
+        """Seconds left before the safety stop."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+def cheapest(
+    search: Search,
+    starts: Sequence[Candidate],
+    budget_bytes: int,
+    *,
+    edits: int,
+    runs: int,
+    seed: int,
+) -> Candidate:
+    """The best of the starts and of `runs` annealing runs from them; `edits` in all."""
+    found = list(starts)
+    hot = max(1, 2 * edits // (3 * runs))
+    for run in range(runs):
+        if search.remaining_s() <= 0:
+            break
+        start = starts[run % len(starts)]
+        found.append(_anneal(search, start, budget_bytes, hot, seed * 1009 + run, 0.3))
+    first = best(found, budget_bytes)
+    cold = max(1, edits // 3)
+    found.append(_anneal(search, first, budget_bytes, cold, seed * 1009 + runs, 0.03))
+    return best(found, budget_bytes)
+
+
+def lowest(search: Search, start: Candidate, *, edits: int, seed: int) -> Candidate:
+    """The schedule of lowest peak found from `start`, whatever it costs."""
+    scale = search.scale
+    effort = Effort(
+        edits=edits,
+        temperature=(0.3 * scale.cost, 0.01 * scale.cost),
+        price=(scale.cost / scale.nbytes, 30 * scale.cost / scale.nbytes),
+        time_limit_s=search.remaining_s(),
+        lower_the_peak=True,
+    )
+    ops, _ = search.kernel.anneal(start.ops, start.peak_bytes, effort, seed)
+    return min(start, _replayed(search, ops), key=lambda c: (c.peak_bytes, c.cost))
+
+
+def _anneal(
+    search: Search, start: Candidate, budget_bytes: int, edits: int, seed: int, heat: float
+) -> Candidate:
+    scale = search.scale
+    price = scale.cost / scale.nbytes
+    effort = Effort(
+        edits=edits,
+        temperature=(heat * scale.cost, 0.003 * scale.cost),
+        price=(0.003 * price, 0.5 * price),
+        time_limit_s=search.remaining_s(),
+    )
+    ops, _ = search.kernel.anneal(start.ops, budget_bytes, effort, seed)
+    return _replayed(search, ops)
+
+
+def _replayed(search: Search, ops: tuple[int, ...]) -> Candidate:
+    return candidate(search.problem, ops, "local_search")
