@@ -173,6 +173,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--fraction", type=float, default=0.5, help="budget as a share of the measured step memory"
     )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="one is the steadiest on a machine that is shared"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo-output"))
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -183,6 +186,7 @@ def main() -> int:
     import fxremat
 
     args = arguments()
+    torch.set_num_threads(args.threads)
     console = Console()
     check_measurement()
     batch_size, length = 4, 256
