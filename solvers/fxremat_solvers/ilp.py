@@ -118,7 +118,7 @@ def ilp_detail(
         cost = problem.baseline_cost
         solution = Solution(plain, cost, baseline_peak, cost, Status.OPTIMAL, "ilp")
         return IlpDetail(solution, "any schedule", cost, True, "none", "Optimal", 0, 0)
-    if warm_start is None:
+    if warm_start is None and len(problem.ops) > 20:
         # HiGHS alone may find nothing in time: start from the priced cuts' plan.
         guess = mincut(problem, budget_bytes, time_limit_s=time_limit_s / 4, with_bound=False)
         if guess.status != Status.INFEASIBLE:
