@@ -33,13 +33,13 @@ from fxremat_solvers.retention import (
     stages_of,
 )
 from fxremat_solvers.schedule import Schedule, Solution, Status
-from fxremat_solvers.simulate import baseline, simulate
+from fxremat_solvers.simulate import Simulation, baseline, simulate
 
 # PuLP is only partly typed.
 pulp: Any = _pulp
 
 _PAIR_CAP = 4000
-"""Most (op, stage) pairs a program may have: HiGHS still finds good plans in half a minute."""
+"""Most (op, stage) pairs a program may have."""
 
 _EARLY_CAP = 400
 """Most pairs for the fullest class, which also recomputes long before the first use."""
@@ -50,7 +50,7 @@ class IlpDetail:
     """A solution and what the integer program proved.
 
     `class_lower_bound` bounds the schedules of `schedule_class` only; `class_optimal` says that
-    the solver proved the returned cost minimal in that class (to a relative gap of 1e-6).
+    the solver proved the returned cost minimal in that class (to a relative gap of 1e-5).
     `solver_status` is PuLP's `sol_status` in words.
     """
 
@@ -85,8 +85,9 @@ def ilp(
 ) -> Solution:
     """The best schedule the retention program finds within the time limit.
 
-    `max_recomputations` bounds how often each op is recomputed; None takes the largest class that
-    stays tractable, from "any number of times" on small graphs to "once, in backward". The first
+    `max_recomputations` bounds how often each op is recomputed; None starts from "once, in
+    backward" and allows more as long as each program is solved to optimality in its share of the
+    time (on small graphs any number of times, anywhere, at once). The first
     runs follow the order of `warm_start` (the baseline order without one), and the answer is
     never worse than it. One thread and a fixed seed: the result depends on the clock only where
     the time limit cuts the search off (status TIME_LIMIT).
@@ -126,54 +127,71 @@ def ilp_detail(
     order = _first_runs(warm_start or plain)
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
-    empty: set[tuple[int, int]] = set()
-    known = (
-        stages_of((rank[op] for op in warm_start), len(order) + 1)
-        if warm_start is not None
-        else empty
-    )
-    allowed, per_op = _choose_class(ordered, max_recomputations)
-    per_op = _with_pairs(per_op, known)
-    limit = _per_op_limit(allowed.max_recomputations, known)
-    model = build(ordered, budget_bytes, per_op, limit)
-    remaining = time_limit_s - (time.monotonic() - began)
-    outcome = _solve(model, max(remaining, 0.1), seed, known)
-    if outcome.infeasible and warm_start is None:
-        model = build(ordered, budget_bytes, per_op, limit, minimise_peak=True)
-        remaining = time_limit_s - (time.monotonic() - began)
-        lowest = _solve(model, max(remaining, 0.1), seed, known)
-        found = lowest.pairs
-    else:
-        found = outcome.pairs
+    general = lower_bound(problem, budget_bytes)
     options = [plain] if warm_start is None else [plain, warm_start]
-    if found is not None:
-        options.append(_schedule(order, found))
-    replays = [simulate(problem, option) for option in options]
-    fits = [k for k, r in enumerate(replays) if r.peak_bytes <= budget_bytes]
-    if fits:
-        best = min(fits, key=lambda k: (replays[k].cost, replays[k].peak_bytes))
-    else:
-        best = min(range(len(options)), key=lambda k: replays[k].peak_bytes)
-    cost = replays[best].cost
-    bound = min(lower_bound(problem, budget_bytes), cost) if fits else problem.baseline_cost
+    best, replay = _best_of(problem, options, budget_bytes)
+    ladder = _classes(ordered, max_recomputations)
+    unproven = True
+    proven: tuple[RetentionClass, RetentionModel, _Outcome] | None = None
+    for rung, (allowed, plain_pairs) in enumerate(ladder):
+        known = stages_of((rank[op] for op in best), len(order) + 1)
+        per_op = _with_pairs(plain_pairs, known)
+        limit = _per_op_limit(allowed.max_recomputations, known)
+        floor = general - problem.baseline_cost if math.isfinite(general) else 0.0
+        model = build(ordered, budget_bytes, per_op, limit, least_extra=floor)
+        remaining = time_limit_s - (time.monotonic() - began)
+        share = remaining if rung == len(ladder) - 1 else remaining / 2
+        outcome = _solve(model, max(share, 0.1), seed, known)
+        before = best
+        if outcome.pairs is not None:
+            options = [best, _schedule(order, outcome.pairs)]
+            best, replay = _best_of(problem, options, budget_bytes)
+        unproven = not outcome.optimal and not outcome.infeasible
+        if proven is None or not unproven or best != before:
+            proven = allowed, model, outcome
+        if unproven or (replay.peak_bytes <= budget_bytes and replay.cost <= general * (1 + 1e-9)):
+            break
+    assert proven is not None
+    allowed, model, outcome = proven
+    fits = replay.peak_bytes <= budget_bytes
+    if not fits:
+        remaining = time_limit_s - (time.monotonic() - began)
+        lowest = build(ordered, budget_bytes, ladder[-1][1], ladder[-1][0].max_recomputations, True)
+        found = _solve(lowest, max(remaining, 0.1), seed, set())
+        if found.pairs is not None:
+            options = [best, _schedule(order, found.pairs)]
+            best, replay = _best_of(problem, options, budget_bytes)
+    cost = replay.cost
     if not fits:
         status = Status.INFEASIBLE
-    elif cost <= bound * (1 + 1e-9):
+    elif cost <= general * (1 + 1e-9):
         status = Status.OPTIMAL
     else:
-        status = Status.FEASIBLE if outcome.optimal else Status.TIME_LIMIT
-    class_bound = problem.baseline_cost + outcome.bound
-    solution = Solution(options[best], cost, replays[best].peak_bytes, bound, status, "ilp")
+        status = Status.TIME_LIMIT if unproven else Status.FEASIBLE
+    bound = min(general, cost) if fits else general
     return IlpDetail(
-        solution=solution,
+        solution=Solution(best, cost, replay.peak_bytes, bound, status, "ilp"),
         schedule_class=str(allowed),
-        class_lower_bound=class_bound,
-        class_optimal=outcome.optimal and bool(fits),
+        class_lower_bound=problem.baseline_cost + outcome.bound,
+        class_optimal=outcome.optimal and fits,
         solver_name=outcome.solver_name,
         solver_status=outcome.solver_status,
         n_columns=model.n_columns,
         n_rows=len(model.rows),
     )
+
+
+def _best_of(
+    problem: RematProblem, options: list[Schedule], budget_bytes: int
+) -> tuple[Schedule, Simulation]:
+    """The cheapest schedule that fits; the one with the smallest peak where none does."""
+    replays = [simulate(problem, option) for option in options]
+    fits = [k for k, r in enumerate(replays) if r.peak_bytes <= budget_bytes]
+    if fits:
+        best = min(fits, key=lambda k: (replays[k].cost, replays[k].peak_bytes, k))
+    else:
+        best = min(range(len(options)), key=lambda k: (replays[k].peak_bytes, k))
+    return options[best], replays[best]
 
 
 def _first_runs(schedule: Schedule) -> tuple[int, ...]:
@@ -200,28 +218,37 @@ def _permuted(problem: RematProblem, order: tuple[int, ...]) -> RematProblem:
     )
 
 
-def _choose_class(
+def _classes(
     problem: RematProblem, max_recomputations: int | None
-) -> tuple[RetentionClass, Candidates]:
-    """The largest class whose program stays under the cap."""
-    backward = problem.first_backward_op is not None
+) -> list[tuple[RetentionClass, Candidates]]:
+    """Classes of schedules to solve one after the other, each from the best plan so far.
+
+    The fullest class alone where it is small; else chains of recomputations of growing length, as
+    long as the program stays under the cap (and the shortest in any case).
+    """
     most = max_recomputations
+    full = RetentionClass(None, True, False, most)
+    per_op = candidates(problem, full, _EARLY_CAP)
+    if per_op is not None:
+        return [(full, per_op)]
+    backward = problem.first_backward_op is not None
     once = 1 if most is None else most
-    ladder = [
-        (RetentionClass(None, True, False, most), _EARLY_CAP),
-        (RetentionClass(None, False, False, most), _PAIR_CAP // 4),
-        (RetentionClass(None, False, backward, most), _PAIR_CAP // 2),
-        (RetentionClass(None, False, backward, once), _PAIR_CAP),
-        *((RetentionClass(hops, False, backward, once), _PAIR_CAP) for hops in (8, 6, 4, 3, 2)),
+    twice = 2 if most is None else most
+    rungs = [
+        RetentionClass(2, False, backward, once),
+        RetentionClass(4, False, backward, twice),
+        RetentionClass(8, False, backward, twice),
+        RetentionClass(None, False, backward, twice),
+        RetentionClass(None, False, False, most),
     ]
-    for allowed, cap in ladder:
-        per_op = candidates(problem, allowed, cap)
-        if per_op is not None:
-            return allowed, per_op
-    smallest = RetentionClass(1, False, backward, once)
-    per_op = candidates(problem, smallest, cap=2**62)
-    assert per_op is not None
-    return smallest, per_op
+    ladder: list[tuple[RetentionClass, Candidates]] = []
+    for allowed in rungs:
+        per_op = candidates(problem, allowed, _PAIR_CAP if ladder else 2**62)
+        if per_op is None:
+            break
+        if not ladder or per_op != ladder[-1][1]:
+            ladder.append((allowed, per_op))
+    return ladder
 
 
 def _with_pairs(per_op: Candidates, pairs: set[tuple[int, int]]) -> Candidates:

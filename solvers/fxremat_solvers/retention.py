@@ -135,9 +135,15 @@ def build(
     per_op: Candidates,
     max_recomputations: int | None,
     minimise_peak: bool = False,
+    least_extra: float = 0.0,
 ) -> RetentionModel:
-    """Write the program down. With `minimise_peak` the budget is a variable to minimise."""
-    return _Builder(problem, budget_bytes, per_op, max_recomputations, minimise_peak).build()
+    """Write the program down.
+
+    With `minimise_peak` the budget is a variable to minimise. `least_extra` is a known lower
+    bound on the cost beyond the baseline; it is stated as a constraint.
+    """
+    builder = _Builder(problem, budget_bytes, per_op, max_recomputations, minimise_peak)
+    return builder.build(least_extra)
 
 
 @dataclass
@@ -210,7 +216,7 @@ class _Builder:
     def impossible(self) -> int:
         return self.column(0.0)
 
-    def build(self) -> RetentionModel:
+    def build(self, least_extra: float) -> RetentionModel:
         problem, n = self.problem, len(self.problem.ops)
         in_stage: list[list[int]] = [[] for _ in range(n)]
         for op, stages in enumerate(self.per_op):
@@ -230,6 +236,12 @@ class _Builder:
             total = sum(self.objective.values()) or 1.0
             self.objective = {c: w / total * 1e-3 for c, w in self.objective.items()}
             self.objective[self.peak] = 1.0
+        elif least_extra > 0:
+            # A hair less than the bound, for the solver's tolerances.
+            self.row(
+                [(weight, k) for k, weight in self.objective.items()],
+                least_extra * self.cost_scale * (1 - 1e-6),
+            )
         changes = self.values(in_stage)
         self.memory(in_stage, changes)
         return RetentionModel(
