@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     go.add_argument("--retry", action="store_true", help="run failed cells again")
     show = commands.add_parser("report", help="tables and plots from a run's rows")
     show.add_argument("folder", type=Path)
+    show.add_argument("--into", type=Path, help="also into this page, between its two marks")
     commands.add_parser("list", help="the models and the methods")
     return top
 
@@ -77,9 +78,12 @@ def main() -> int:
     if args.command == "list":
         list_all(console)
     elif args.command == "report":
-        from benchmarks.report import write
+        from benchmarks.report import write, write_into
 
-        for path in write(args.folder):
+        written = write(args.folder)
+        if args.into is not None:
+            written.append(write_into(args.into, args.folder))
+        for path in written:
             console.print(f"wrote {path}")
     else:
         try:

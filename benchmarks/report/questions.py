@@ -9,6 +9,7 @@ from benchmarks.records import Row
 from benchmarks.report.rows import Rows, extra, is_ours, is_right
 from benchmarks.report.tables import (
     gradients,
+    markdown,
     mebibytes,
     method,
     percent,
@@ -30,6 +31,16 @@ def sections(rows: Rows) -> Iterator[str]:
     yield clipping(rows)
     for model in rows.models():
         yield everything(rows, model)
+
+
+def overview(rows: Rows) -> str:
+    """One table of all models and methods, for a page that shows no more than that."""
+    lines = [
+        [f"{model}, {method(row)}", mebibytes(row["peak_bytes"]), ratio(row), gradients(row)]
+        for model in rows.models()
+        for row in sorted(timed(rows.steps(model)), key=lambda r: -r["peak_bytes"])
+    ]
+    return markdown(("model, method", "peak, MiB", "time / eager", "gradients"), lines)
 
 
 def timed(rows: list[Row]) -> list[Row]:
@@ -296,7 +307,7 @@ def clipping(rows: Rows) -> str:
         ]
         for row in rows.of_kind("clip")
     ]
-    about = "20 training steps with dropout, clipped at the median norm of eager's first five."
+    about = "20 training steps with dropout, clipped at the median norm of an unclipped run."
     columns = (
         "model",
         "method",

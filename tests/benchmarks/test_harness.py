@@ -87,6 +87,15 @@ def test_run_resume_and_report(tmp_path: Path) -> None:
     assert "| mlp-gelu | 1 |" in text
     assert all(path.stat().st_size > 0 for path in written)
 
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{report.BEGIN}\nstale\n{report.END}\nbelow\n")
+    report.write_into(page, tmp_path)
+    text = page.read_text()
+    assert text.startswith("above\n")
+    assert text.endswith("\nbelow\n")
+    assert "stale" not in text
+    assert "mlp-gelu, fxremat 1" in text
+
 
 def test_a_row_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
     records.append(tmp_path, {"key": "a", "status": "ok"})
