@@ -15,7 +15,6 @@ Workspaces are always measured, by running each distinct op once: they are part 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,8 @@ from fxremat.capture import JointGraph, allocated_bytes
 from fxremat.device_ceilings import Ceilings, measured_ceilings
 from fxremat.errors import OptionError
 from fxremat.flops import is_product, node_bytes_moved, node_flops
-from fxremat.profile_ops import OpProfiles, outputs_of, profile_ops, signature
+from fxremat.nodes import is_mutable, is_op, outputs_of, tensors_of, traced_value
+from fxremat.profile_ops import OpProfiles, profile_ops, signature
 
 COST_MODELS = ("auto", "flops", "roofline", "measured")
 
@@ -58,13 +58,10 @@ def check_cost_model(cost: object) -> str:
     return str(cost)
 
 
-def annotate(
-    joint: JointGraph, cost: str, profiles: OpProfiles
-) -> dict[fx.Node, Annotation]:
+def annotate(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.Node, Annotation]:
     """Annotations of all operations. New op profiles are added to `profiles`."""
     check_cost_model(cost)
-    runnable = [n for n in joint.operations if isinstance(n.target, torch._ops.OpOverload)]
-    runnable = [n for n in runnable if not n.target._schema.is_mutable]
+    runnable = [n for n in joint.operations if is_op(n.target) and not is_mutable(n.target)]
     limit_s = {"measured": math.inf, "auto": MEASURING_LIMIT_S}.get(cost, 0.0)
     profiled = profile_ops(runnable, joint.device, profiles, timing_limit_s=limit_s)
     can_run = set(runnable)
@@ -104,10 +101,8 @@ def roofline_seconds(node: fx.Node, ceilings: Ceilings) -> float:
 
 def _dtype_of(node: fx.Node) -> torch.dtype:
     """The floating point type that an op computes in."""
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    for tensor in tensors:
-        if isinstance(tensor, torch.Tensor) and tensor.dtype.is_floating_point:
+    for tensor in tensors_of(node):
+        if tensor.dtype.is_floating_point:
             return tensor.dtype
     return torch.float32
 
@@ -118,5 +113,5 @@ def _traced_bytes(node: fx.Node) -> tuple[int | None, ...]:
         allocated_bytes(t.untyped_storage().nbytes(), t.device)
         if isinstance(t, torch.Tensor)
         else None
-        for t in outputs_of(node.meta.get("val"))
+        for t in outputs_of(traced_value(node))
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -98,18 +97,16 @@ def optimize(
         }
     )
     backend = Backend(options, whole=True)
-    if isinstance(model, nn.Module):
-        _check_device(model)
-        model = _original(model)
-        function = model.forward
-    else:
-        function = model
+    module = _original(model) if isinstance(model, nn.Module) else None
+    if module is not None:
+        _check_device(module)
+    function: Callable[..., Any] = model if module is None else module.forward
     call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT)
     compiled = Compiled(function, backend, call)
     if example_inputs is not None:
         compiled.plan_for(example_inputs)
-    if isinstance(model, nn.Module):
-        return cast("F", _optimized_module(model, compiled))
+    if module is not None:
+        return cast("F", _optimized_module(module, compiled))
     return cast("F", _optimized_function(model, compiled))
 
 
@@ -212,8 +209,3 @@ def _call_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, 
         f"example_inputs is a {type(example_inputs).__name__}: give a tensor, a tuple of "
         "arguments or a dict of keyword arguments"
     )
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature of a model's forward, for callers that match arguments by name."""
-    return inspect.signature(function)

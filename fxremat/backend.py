@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fxremat_solvers import SOLVERS
 from torch import fx
 
 from fxremat import torch_hooks
@@ -26,6 +25,7 @@ from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
+from fxremat_solvers import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Backend:
     """
 
     options: Options
-    graphs: list[CompiledGraph] = field(default_factory=list)
+    graphs: list[CompiledGraph] = field(default_factory=list[CompiledGraph])
     profiles: OpProfiles = field(default_factory=OpProfiles)
     whole: bool = False
     only_plan: bool = False
@@ -203,7 +203,7 @@ def _sees_loss(plan: Plan) -> bool:
 
 def make_options(options: Mapping[str, Any]) -> Options:
     """Checked options. Raises `OptionError` for unknown, missing or bad ones, `BudgetError`."""
-    known = {name for name in inspect.signature(Options).parameters}
+    known = set(inspect.signature(Options).parameters)
     unknown = sorted(set(options) - known)
     if unknown:
         raise OptionError(
@@ -212,18 +212,17 @@ def make_options(options: Mapping[str, Any]) -> Options:
         )
     if "budget" not in options:
         raise OptionError("the option 'budget' is missing: give bytes, a size or a fraction")
-    checked = Options(**{**options, "budget": Budget.of(options["budget"])})
-    if checked.solver not in SOLVERS:
-        raise OptionError(
-            f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}"
-        )
-    check_cost_model(checked.cost)
-    limit: object = checked.time_limit_s
+    limit: Any = options.get("time_limit_s", 1.0)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
         raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
-    seed: object = checked.seed
+    seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")
+    given: dict[str, Any] = {**options, "budget": Budget.of(options["budget"])}
+    checked = Options(**given)
+    if checked.solver not in SOLVERS:
+        raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")
+    check_cost_model(checked.cost)
     return checked
 
 
@@ -250,7 +249,7 @@ class EntryPoint:
     ) -> Callable[..., Any]:
         if mode is not None:
             raise OptionError(f"mode={mode!r} means nothing to the fxremat backend: leave it out")
-        given = options if options is not None else {}
+        given: Mapping[str, Any] = options if options is not None else {}
         found = self._backends.get(id(given))
         if found is None:
             found = (given, Backend(make_options(given)))

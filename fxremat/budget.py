@@ -6,6 +6,7 @@ resident when the step starts (parameters, buffers, optimizer state and inputs a
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from dataclasses import dataclass
@@ -157,7 +158,9 @@ def _foreseen_state_bytes(optimizer: torch.optim.Optimizer) -> int:
             meta.grad = torch.empty_like(meta)
         groups.append({**group, "params": metas})
     try:
-        twin = type(optimizer)(cast("Any", groups), **optimizer.defaults)
+        accepted = inspect.signature(type(optimizer)).parameters
+        defaults = {k: v for k, v in optimizer.defaults.items() if k in accepted}
+        twin = type(optimizer)(cast("Any", groups), **defaults)
         twin.step()
     except Exception as error:
         raise BudgetError(

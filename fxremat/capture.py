@@ -16,6 +16,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import DeviceError, UnsupportedGraphError
+from fxremat.nodes import is_mutable, outputs_of, tensors_of, traced_value
 
 aten = torch.ops.aten
 
@@ -75,9 +76,7 @@ def is_effect(node: fx.Node) -> bool:
     target = node.target
     if is_collective(node):
         return True
-    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
-        return True
-    return torch_hooks.is_impure(node)
+    return is_mutable(target) or torch_hooks.is_impure(node)
 
 
 def is_collective(node: fx.Node) -> bool:
@@ -119,9 +118,7 @@ def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph
         storages=storages,
         storage_of=storage_of,
         made_by=made_by,
-        tangents=tuple(
-            n for n in placeholders if torch_hooks.is_tangent(n) and n in storage_of
-        ),
+        tangents=tuple(n for n in placeholders if torch_hooks.is_tangent(n) and n in storage_of),
         forward_outputs=tuple(n for n in forward_outputs if n in storage_of),
         gradients=tuple(n for n in gradients if n in storage_of),
         device=_device_of(storages),
@@ -162,17 +159,9 @@ def _runs_in_forward(node: fx.Node) -> bool:
     return node.meta.get("partitioner_tag") in ("is_forward", "must_be_in_forward")
 
 
-def _tensors(value: Any) -> list[torch.Tensor | None]:
-    """A node's value as a list of outputs; None for what is not a tensor."""
-    items: Sequence[Any] = value if isinstance(value, (tuple, list)) else [value]
-    return [item if isinstance(item, torch.Tensor) else None for item in items]
-
-
 def _find_storages(
     nodes: Sequence[fx.Node],
-) -> tuple[
-    tuple[Storage, ...], dict[fx.Node, Storage], dict[fx.Node, tuple[Storage, ...]]
-]:
+) -> tuple[tuple[Storage, ...], dict[fx.Node, Storage], dict[fx.Node, tuple[Storage, ...]]]:
     """One walk in graph order: a storage not seen before belongs to the node that shows it."""
     by_key: dict[int, Storage] = {}
     storage_of: dict[fx.Node, Storage] = {}
@@ -180,19 +169,18 @@ def _find_storages(
     for node in nodes:
         if node.op == "output":
             continue
-        value = node.meta.get("val")
+        value = traced_value(node)
         if node.op == "get_attr" and value is None:
             value = _attribute(node)
         if node.target is operator.getitem and node.args[0] in made_by:
             # An output of an operation: made there.
-            tensor = _tensors(value)[0]
-            if tensor is not None:
+            for tensor in tensors_of(node):
                 storage_of[node] = by_key[torch_hooks.storage_key(tensor)]
             continue
         made: list[Storage] = []
-        is_tuple = isinstance(value, (tuple, list))
-        for position, tensor in enumerate(_tensors(value)):
-            if tensor is None:
+        several = isinstance(value, (tuple, list))
+        for position, tensor in enumerate(outputs_of(value)):
+            if not isinstance(tensor, torch.Tensor):
                 continue
             if tensor.layout is not torch.strided:
                 raise UnsupportedGraphError(
@@ -202,7 +190,7 @@ def _find_storages(
             key = torch_hooks.storage_key(tensor)
             storage = by_key.get(key)
             if storage is None:
-                nbytes = tensor.untyped_storage().nbytes()
+                nbytes: Any = tensor.untyped_storage().nbytes()
                 if not isinstance(nbytes, int):
                     raise UnsupportedGraphError(
                         f"{node.name} has the symbolic size {nbytes} bytes: plans are made for "
@@ -218,14 +206,14 @@ def _find_storages(
                 )
                 by_key[key] = storage
                 made.append(storage)
-            if not is_tuple:
+            if not several:
                 storage_of[node] = storage
             elif storage not in made:
                 # A multi-output view (split, unbind): the tuple itself is an alias.
                 storage_of[node] = storage
         if made:
             made_by[node] = tuple(made)
-            if is_tuple and node in storage_of:
+            if several and node in storage_of:
                 raise UnsupportedGraphError(
                     f"{node.name} returns new memory and a view of its input at once; "
                     "fxremat can't plan that"
@@ -264,7 +252,7 @@ def _device_of(storages: Sequence[Storage]) -> torch.device:
 
 def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+    if is_mutable(target):
         source = node.args[0] if node.args else None
         if (
             target is not aten.copy_.default
@@ -277,7 +265,7 @@ def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> No
                 "optimized function"
             )
     for arg in node.all_input_nodes:
-        if isinstance(arg.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        if isinstance(traced_value(arg), (torch.SymInt, torch.SymFloat, torch.SymBool)):
             raise UnsupportedGraphError(
                 f"{node.name} depends on the symbolic value {arg.name}: plans are made for fixed "
                 "shapes; compile with dynamic=False"

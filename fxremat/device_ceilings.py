@@ -41,7 +41,7 @@ def measured_ceilings(device_type: str, dtype: torch.dtype) -> Ceilings:
         copy_s = _best_seconds(lambda: target.copy_(source), device)
         # erf: some 30 instructions an element, and in no cache's way.
         few = source[: count // 8]
-        vector_s = _best_seconds(lambda: torch.special.erf(few, out=target[: count // 8]), device)
+        vector_s = _best_seconds(lambda: torch.erf(few, out=target[: count // 8]), device)
         tiny = torch.ones(1, device=device)
         launch_s = _best_seconds(lambda: torch.add(tiny, tiny), device)
     return Ceilings(

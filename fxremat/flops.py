@@ -6,13 +6,10 @@ elements touched, times a weight for functions that take many instructions an el
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import torch
 from torch import fx
 
 from fxremat import torch_hooks
+from fxremat.nodes import input_tensors, map_nodes, op_name, tensors_of, traced_value
 
 # Instructions an element, relative to one multiply-add, of the vectorised CPU kernels.
 _WEIGHTS = {
@@ -53,29 +50,17 @@ _WEIGHTS = {
 }
 
 
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """The tensors of a node's value."""
-    items = value if isinstance(value, (tuple, list)) else [value]
-    return [item for item in items if isinstance(item, torch.Tensor)]
-
-
 def node_flops(node: fx.Node) -> int:
     """FLOPs of one run of an operation; multiply and add count as two in products."""
     formula = torch_hooks.flop_formula(node.target)
-    outputs = tensors_in(node.meta.get("val"))
     if formula is not None:
-        args = fx.node.map_arg(node.args, lambda n: n.meta["val"])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: n.meta["val"])
+        args, kwargs = map_nodes((node.args, node.kwargs), traced_value)
         try:
-            return int(formula(*args, **kwargs, out_val=node.meta["val"]))
+            return int(formula(*args, **kwargs, out_val=traced_value(node)))
         except (TypeError, ValueError, AssertionError, IndexError, KeyError):
             pass  # A formula that does not know this overload: count elements instead.
-    name = str(getattr(node.target, "_schema", None) and node.target._schema.name).split("::")[-1]
-    touched = max(
-        (t.numel() for t in (*outputs, *_inputs(node))),
-        default=0,
-    )
-    return touched * _WEIGHTS.get(name, 1)
+    touched = max((t.numel() for t in (*tensors_of(node), *input_tensors(node))), default=0)
+    return touched * _WEIGHTS.get(op_name(node.target), 1)
 
 
 def is_product(node: fx.Node) -> bool:
@@ -85,10 +70,4 @@ def is_product(node: fx.Node) -> bool:
 
 def node_bytes_moved(node: fx.Node) -> int:
     """Bytes that one run reads and writes at the least: each input and output once."""
-    return sum(math.prod(t.shape) * t.element_size() for t in (
-        *tensors_in(node.meta.get("val")), *_inputs(node)
-    ))
-
-
-def _inputs(node: fx.Node) -> list[torch.Tensor]:
-    return [t for arg in node.all_input_nodes for t in tensors_in(arg.meta.get("val"))]
+    return sum(t.numel() * t.element_size() for t in (*tensors_of(node), *input_tensors(node)))

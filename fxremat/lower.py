@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from fxremat_solvers import Op, RematProblem, Schedule, Value
 from torch import fx
 
 from fxremat.annotate import Annotation
@@ -30,6 +29,7 @@ from fxremat.recomputability import (
     is_random,
     mutated_placeholders,
 )
+from fxremat_solvers import Op, RematProblem, Schedule, Value
 
 aten = torch.ops.aten
 
@@ -52,16 +52,18 @@ class Lowering:
     tangents_op: int
 
     def settled(self, schedule: Schedule | Sequence[int]) -> RematProblem:
-        """The problem without what this schedule has no use for: a generator state is only kept
-        where its op is recomputed."""
+        """The problem without what this schedule has no use for: a generator's state is kept, and
+        set aside during a replay, only where its op is recomputed."""
         steps = tuple(schedule)
         runs = Counter(steps)
-        unused = {v for node, v in self.state_of.items() if runs[self.run_of[node]] == 1}
-        values = tuple(
-            replace(value, nbytes=0) if index in unused else value
-            for index, value in enumerate(self.problem.values)
-        )
-        return replace(self.problem, values=values)
+        unused = {n: value for n, value in self.state_of.items() if runs[self.run_of[n]] == 1}
+        values, ops = list(self.problem.values), list(self.problem.ops)
+        for node, value in unused.items():
+            op = self.run_of[node]
+            nbytes = values[value].nbytes
+            values[value] = replace(values[value], nbytes=0)
+            ops[op] = replace(ops[op], workspace_bytes=ops[op].workspace_bytes - nbytes)
+        return replace(self.problem, ops=tuple(ops), values=tuple(values))
 
 
 def lower(
@@ -69,7 +71,7 @@ def lower(
     annotations: Mapping[fx.Node, Annotation],
     forms: Mapping[fx.Node, Recomputability],
 ) -> Lowering:
-    """Lower an annotated joint graph. Costs are in seconds, values in bytes on the step's device."""
+    """Lower an annotated joint graph: costs in seconds, values in bytes on the step's device."""
     return _Lowerer(joint, annotations, forms).run()
 
 
@@ -118,6 +120,7 @@ class _Lowerer:
                     if storage.maker in read_tokens:
                         outputs.append(self._token(node))
                         read_tokens[storage.maker].append(outputs[-1])
+            device: torch.device | None = None
             if is_random(node):
                 # The stream is drawn from in the order of the untouched graph.
                 device = generator_device(joint, node)
@@ -140,6 +143,7 @@ class _Lowerer:
                 inputs.append(ready)
                 outputs = [value for value in outputs if value not in statistics]
             annotation = self.annotations[node]
+            replay_bytes = self._state_bytes(device) if node in self.state_of else 0
             self.run_of[node] = len(self.ops)
             self._add(
                 node.name,
@@ -147,7 +151,7 @@ class _Lowerer:
                 outputs,
                 node=node,
                 cost=annotation.seconds,
-                workspace_bytes=annotation.workspace_bytes,
+                workspace_bytes=annotation.workspace_bytes + replay_bytes,
                 recomputable=form is not Form.NEVER,
             )
         if joint.first_backward == len(joint.operations):

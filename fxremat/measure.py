@@ -64,9 +64,7 @@ def measure_peak(
     return PeakMeasurement(peak, level, tuple(timeline))
 
 
-def allocation_events(
-    function: Callable[[], Any], device: torch.device
-) -> list[int]:
+def allocation_events(function: Callable[[], Any], device: torch.device) -> list[int]:
     """The allocator's events on a device while `function` runs, in order: bytes, negative frees.
 
     Raises `ProfilerBusyError` where a profiler is running already.

@@ -7,6 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import fx
+
+from fxremat.annotate import Annotation, annotate
+from fxremat.budget import Budget
+from fxremat.capture import JointGraph
+from fxremat.errors import BudgetInfeasible
+from fxremat.lower import Lowering, lower
+from fxremat.profile_ops import OpProfiles
+from fxremat.recomputability import Recomputability, recomputability
 from fxremat_solvers import (
     RematProblem,
     Schedule,
@@ -18,15 +27,6 @@ from fxremat_solvers import (
     simulate,
     solve,
 )
-from torch import fx
-
-from fxremat.annotate import Annotation, annotate
-from fxremat.budget import Budget
-from fxremat.capture import JointGraph
-from fxremat.errors import BudgetInfeasible
-from fxremat.lower import Lowering, lower
-from fxremat.profile_ops import OpProfiles
-from fxremat.recomputability import Recomputability, recomputability
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The memory timeline of a plan as a picture."""
 
+# matplotlib's annotations of keyword arguments are partial.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from pathlib import Path

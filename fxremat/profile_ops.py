@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from fxremat import torch_hooks
 from fxremat.capture import allocated_bytes
 from fxremat.measure import allocation_events
+from fxremat.nodes import input_tensors, is_op, outputs_of, traced_value
 
 # Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
 _MARK = (1_000_003, 1_000_033)
@@ -45,7 +46,7 @@ class OpProfile:
 class OpProfiles:
     """Profiles by op signature, filled as graphs are compiled."""
 
-    by_signature: dict[str, OpProfile] = field(default_factory=dict)
+    by_signature: dict[str, OpProfile] = field(default_factory=dict[str, OpProfile])
 
 
 def signature(node: fx.Node) -> str:
@@ -82,7 +83,7 @@ def _by_themselves(device: torch.device) -> ExitStack:
     stack = ExitStack()
     stack.enter_context(torch_hooks.paused_fake_mode())
     stack.enter_context(torch.no_grad())
-    stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+    stack.enter_context(torch_hooks.forked_generators(device))
     return stack
 
 
@@ -116,9 +117,7 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
     return profiles
 
 
-def _times(
-    nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float
-) -> dict[str, float]:
+def _times(nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float) -> dict[str, float]:
     """Seconds of each op, until the time for it is used up."""
     seconds: dict[str, float] = {}
     stop = time.perf_counter() + limit_s
@@ -142,7 +141,7 @@ class _Op:
 
     @staticmethod
     def of(node: fx.Node) -> _Op | None:
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not is_op(node.target):
             return None
         try:
             args, kwargs = pytree.tree_map(_real, (node.args, node.kwargs))
@@ -210,11 +209,6 @@ def _peak(events: list[int]) -> int:
     return peak
 
 
-def outputs_of(value: Any) -> tuple[Any, ...]:
-    """A result as a tuple of outputs."""
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
 def _storage_bytes(results: Any, device: torch.device) -> tuple[int | None, ...]:
     return tuple(
         allocated_bytes(t.untyped_storage().nbytes(), device)
@@ -226,13 +220,9 @@ def _storage_bytes(results: Any, device: torch.device) -> tuple[int | None, ...]
 
 def _makes_new(node: fx.Node) -> tuple[bool, ...]:
     """Which outputs of an op are new memory, the first of each storage (views make none)."""
-    seen = {
-        torch_hooks.storage_key(arg.meta["val"])
-        for arg in node.all_input_nodes
-        if isinstance(arg.meta.get("val"), torch.Tensor)
-    }
+    seen = {torch_hooks.storage_key(tensor) for tensor in input_tensors(node)}
     new: list[bool] = []
-    for tensor in outputs_of(node.meta.get("val")):
+    for tensor in outputs_of(traced_value(node)):
         key = torch_hooks.storage_key(tensor) if isinstance(tensor, torch.Tensor) else None
         new.append(key is not None and key not in seen)
         seen.add(-1 if key is None else key)
@@ -242,19 +232,17 @@ def _makes_new(node: fx.Node) -> tuple[bool, ...]:
 def _layout(arg: Any) -> Any:
     if not isinstance(arg, fx.Node):
         return arg
-    value = arg.meta.get("val")
+    value = traced_value(arg)
     if not isinstance(value, torch.Tensor):
         return str(value)
-    return (
-        f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}{value.device.type}"
-    )
+    return f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}{value.device.type}"
 
 
 def _real(arg: Any) -> Any:
     """A real tensor in place of a graph node: numbers in (0, 1), and 0 for indices."""
     if not isinstance(arg, fx.Node):
         return arg
-    value = arg.meta["val"]
+    value = traced_value(arg)
     if not isinstance(value, torch.Tensor):
         raise NotImplementedError
     extent = 1 + sum(

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 import torch
 from torch import fx
 
-from fxremat.capture import JointGraph, is_collective, is_effect
+from fxremat.capture import JointGraph, Storage, is_collective, is_effect
+from fxremat.nodes import argument_of, is_op, op_name
 
 aten = torch.ops.aten
 
@@ -90,29 +92,19 @@ _BATCH_NORMS = (aten._native_batch_norm_legit_functional.default,)
 
 def is_random(node: fx.Node) -> bool:
     """Whether a node draws from a global generator."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    if torch.Tag.nondeterministic_seeded not in target.tags:
+    if not is_op(node.target) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
     # Fused attention and dropout carry the tag also where their probability is 0.
-    for index, argument in enumerate(target._schema.arguments):
-        if argument.name in ("dropout_p", "p"):
-            value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
-            if value is None:
-                value = argument.default_value
-            if value == 0:
-                return False
-        if argument.name == "train" and index < len(node.args) and node.args[index] is False:
-            return False
-    return True
+    if argument_of(node, "dropout_p") == 0 or argument_of(node, "p") == 0:
+        return False
+    return argument_of(node, "train") is not False
 
 
 def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
     """The device whose generator a random node draws from; None where it can't be told."""
     device = node.kwargs.get("device")
     if device is not None:
-        return torch.device(device)
+        return torch.device(cast("str | torch.device", device))
     for arg in joint.tensor_args(node):
         return joint.storage_of[arg].device
     return None
@@ -140,7 +132,7 @@ def recomputability(joint: JointGraph) -> dict[fx.Node, Recomputability]:
 
 
 def _form(
-    joint: JointGraph, node: fx.Node, mutated: Iterable[fx.Node], outputs: set[object]
+    joint: JointGraph, node: fx.Node, mutated: Iterable[fx.Node], outputs: set[Storage]
 ) -> Recomputability:
     def never(reason: str) -> Recomputability:
         return Recomputability(Form.NEVER, reason)
@@ -150,16 +142,14 @@ def _form(
         return never("communicates with other ranks")
     if is_effect(node):
         return never("has an effect")
-    if not isinstance(target, torch._ops.OpOverload):
+    if not is_op(target):
         return never("higher-order op")
     if target.namespace not in ("aten", "prims"):
         return never("custom op: not known to be deterministic and free of effects")
-    name = target._schema.name.split("::")[1]
+    name = op_name(target)
     if name in _UNINITIALISED:
         return never("uninitialised memory")
-    if name in _NONDETERMINISTIC and (
-        joint.device.type != "cpu" or name in ("bincount", "histc")
-    ):
+    if name in _NONDETERMINISTIC and (joint.device.type != "cpu" or name in ("bincount", "histc")):
         return never("not deterministic")
     made = joint.made_by.get(node, ())
     reads_mutated = any(s.maker in mutated for s in joint.storages_read(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -9,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fxremat_solvers import floor
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +22,7 @@ from fxremat.backend import CompiledGraph
 from fxremat.errors import OptionError
 from fxremat.plan import Plan, source_line
 from fxremat.plot import plot_timeline
+from fxremat_solvers import floor
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
@@ -97,9 +98,9 @@ class Report:
         yield _render(self)
 
     def __str__(self) -> str:
-        console = Console(width=120, record=True, file=_Nowhere())
-        console.print(self)
-        return console.export_text()
+        text = io.StringIO()
+        Console(width=120, file=text).print(self)
+        return text.getvalue()
 
 
 def explain(optimized: object, *, graph: int = -1) -> Report:
@@ -192,9 +193,7 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
         key = (_folded(module), source_line(node))
         grouped.setdefault(key, []).append(node)
         layers.setdefault(key, set()).add(module)
-    rows = [
-        _row(plan, key, nodes, len(layers[key]), runs, kept) for key, nodes in grouped.items()
-    ]
+    rows = [_row(plan, key, nodes, len(layers[key]), runs, kept) for key, nodes in grouped.items()]
     wanted = [row for row in rows if row.kept_bytes or row.runs]
     return tuple(sorted(wanted, key=lambda r: (-r.recomputed_seconds, -r.kept_bytes)))
 
@@ -234,7 +233,9 @@ def _row(
 
 def module_path(node: fx.Node) -> str:
     """The module that a node comes from, as in `named_modules()`; empty for none."""
-    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    stack: dict[str, tuple[str, object]] = (
+        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    )
     path = ""
     for entry in stack.values():
         path = str(entry[0])
@@ -313,12 +314,3 @@ def _render(report: Report) -> RenderableType:
         )
     notes = [Text(f"Note: {note}") for note in report.notes]
     return Group(summary, Text(), table, *notes)
-
-
-class _Nowhere:
-    """A file that keeps nothing; the recording console keeps what is printed."""
-
-    def write(self, text: Any) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fxremat_solvers import Schedule
 from torch import fx
 
 from fxremat import torch_hooks
@@ -23,7 +22,9 @@ from fxremat.annotate import Annotation
 from fxremat.capture import JointGraph, Storage, alias_source, is_identity
 from fxremat.errors import UnsupportedGraphError
 from fxremat.lower import Lowering
+from fxremat.nodes import is_tuple, map_nodes, returned, tensors_of, traced_value
 from fxremat.recomputability import Form, Recomputability
+from fxremat_solvers import Schedule
 
 aten = torch.ops.aten
 
@@ -93,6 +94,7 @@ class _Writer:
     ) -> None:
         self.joint = joint
         self.lowering = lowering
+        self.problem = lowering.settled(schedule)
         self.steps = schedule.ops
         self.forms = forms
         self.annotations = annotations
@@ -130,7 +132,7 @@ class _Writer:
                 results[node] = self._exact(node)
         output = next(iter(module.graph.find_nodes(op="output")))
         # A forward output that is a gradient too keeps the forward's node.
-        written = self.graph.output(fx.node.map_arg(output.args[0], lambda n: results.get(n, n)))
+        written = self.graph.output(map_nodes(output.args[0], lambda n: results[n]))
         written.meta = copy.copy(output.meta)
         scheduled = torch_hooks.lazy_graph_module(module, self.graph)
         return scheduled, self._saved()
@@ -153,8 +155,8 @@ class _Writer:
         self.runs[op] += 1
         first = self.runs[op] == 1
         form = self.forms[node].form
-        args = fx.node.map_arg(node.args, self._argument)
-        kwargs = fx.node.map_arg(node.kwargs, self._argument)
+        args = map_nodes(node.args, self._argument)
+        kwargs = map_nodes(node.kwargs, self._argument)
         if form is Form.REPLAY_RNG and self.runs_in_all[op] > 1:
             new = self._write_random(node, args, kwargs, first=first)
         elif form is Form.BATCH_NORM and not first:
@@ -162,7 +164,7 @@ class _Writer:
         else:
             new = self._write(node, node.target, args, kwargs)
         made = self._made(node, first=first)
-        if isinstance(node.meta.get("val"), (tuple, list)):
+        if is_tuple(node):
             for storage in made:
                 self.current[storage] = {}
                 self._write_outputs(node, new, storage)
@@ -205,7 +207,7 @@ class _Writer:
             new.meta["val"] = value
         annotation = self.annotations.get(node)
         if annotation is not None and target is not operator.getitem:
-            new.meta[WORKSPACE] = annotation.workspace_bytes
+            new.meta[WORKSPACE] = self.problem.ops[self.lowering.run_of[node]].workspace_bytes
             new.meta[OUTPUTS] = annotation.output_bytes
         if self.in_backward and "partitioner_tag" in new.meta:
             new.meta["partitioner_tag"] = "is_backward"
@@ -221,7 +223,7 @@ class _Writer:
                 (self.states[node], node.target, *args),
                 kwargs,
             )
-        value = node.meta["val"]
+        value = traced_value(node)
         state = _state_like(node)
         both = self._write(
             node,
@@ -262,8 +264,8 @@ class _Writer:
             if node.op == "get_attr":
                 views[node] = self._get_attr(node)
             else:
-                args = fx.node.map_arg(node.args, self._argument)
-                kwargs = fx.node.map_arg(node.kwargs, self._argument)
+                args = map_nodes(node.args, self._argument)
+                kwargs = map_nodes(node.kwargs, self._argument)
                 views[node] = self._write(node, node.target, args, kwargs)
         return views[node]
 
@@ -323,8 +325,7 @@ class _Writer:
         for node in self.graph.nodes:
             if node.name in self.backward_names:
                 read.update(arg for arg in node.all_input_nodes if arg in forward)
-        output = next(iter(self.graph.find_nodes(op="output")))
-        gradients = list(output.args[0])[self.joint.num_fwd_outputs :]  # type: ignore[arg-type]
+        gradients = returned(self.graph)[self.joint.num_fwd_outputs :]
         read.update(g for g in gradients if isinstance(g, fx.Node) and g in forward)
         return [node for node in self.graph.nodes if node in read and node.op != "get_attr"]
 
@@ -343,7 +344,7 @@ def _last_common(joint: JointGraph, nodes: Iterable[fx.Node]) -> fx.Node:
     for step in zip(*paths, strict=False):
         if any(node is not step[0] for node in step):
             break
-        if not isinstance(step[0].meta.get("val"), (tuple, list)):
+        if not is_tuple(step[0]):
             shared = step[0]
     return shared
 
@@ -374,8 +375,7 @@ def _getitems(joint: JointGraph) -> dict[tuple[fx.Node, int], tuple[fx.Node, ...
 
 def _state_like(node: fx.Node) -> torch.Tensor:
     """A fake tensor like the generator state that the op's first run keeps."""
-    value = node.meta["val"]
-    first = value[0] if isinstance(value, (tuple, list)) else value
+    first = tensors_of(node)[0]
     mode = torch_hooks.fake_mode_of(node)
     if first.device.type == "cuda" and torch.cuda.is_available():
         nbytes = torch.cuda.get_rng_state(first.device).numel()

@@ -6,20 +6,21 @@ Supported: torch 2.11 to 2.13. `tests/graph/test_torch_hooks.py` fails loudly wh
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportMissingParameterType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateImportUsage=false, reportOptionalMemberAccess=false
+# pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
 
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
-import torch.fx._lazy_graph_module
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
@@ -28,6 +29,7 @@ from torch._guards import CompileContext
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
@@ -101,12 +103,12 @@ def extract_forward_and_backward(
 
 def lazy_graph_module(root: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
     """A graph module whose code is only generated when it is called."""
-    return fx._lazy_graph_module._make_graph_module(root, graph)
+    return _make_graph_module(root, graph)
 
 
 def joint_outputs(
     joint: fx.GraphModule, num_fwd_outputs: int
-) -> tuple[list[fx.Node | None], list[fx.Node | None], list[Any], list[Any]]:
+) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
     """Forward outputs, gradients, and AOT's descriptors of both."""
     return partitioners._extract_fwd_bwd_outputs(joint, num_fwd_outputs=num_fwd_outputs)
 
@@ -183,9 +185,10 @@ def compile_whole(
         fxremat_step.__closure__,
     )
     options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
+    compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        return torch.compile(own, **options, recompile_limit=recompile_limit)
-    compiled = torch.compile(own, **options)
+        return compile_function(own, **options, recompile_limit=recompile_limit)
+    compiled = compile_function(own, **options)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch._dynamo.config.patch(recompile_limit=recompile_limit):
@@ -237,14 +240,14 @@ def without_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch._dynamo.disable(function)
 
 
-def no_op() -> AbstractContextManager[None]:
-    """A context that does nothing."""
-    return nullcontext()
+def forked_generators(device: torch.device) -> AbstractContextManager[Any]:
+    """A context after which the global generators, the device's too, are as they were before."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def memory_events(recorded: torch.profiler.profile, device: torch.device) -> list[int]:
     """The allocation events of a finished profile on one device, in order of time."""
-    results = recorded.profiler.kineto_results  # type: ignore[union-attr]
+    results = recorded.profiler.kineto_results
     wanted = {"cpu": torch.autograd.DeviceType.CPU, "cuda": torch.autograd.DeviceType.CUDA}
     events = [
         (event.start_ns(), event.nbytes())

@@ -10,13 +10,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import Any, cast
 
 import torch
 from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import VerificationError
+from fxremat.nodes import outputs_of, returned, traced_value
 from fxremat.rewrite import OUTPUTS, WORKSPACE, Rewritten
 
 SizeOf = Callable[[torch.Tensor], int]
@@ -52,14 +54,14 @@ def timeline(rewritten: Rewritten, size_of: SizeOf) -> list[int]:
         module.graph.lint()
     inputs = {n.name: _Block(0) for n in rewritten.forward.graph.find_nodes(op="placeholder")}
     forward = _replay(rewritten.forward.graph, inputs, {}, size_of)
-    returned = _returned(rewritten.forward.graph)
+    results = returned(rewritten.forward.graph)
     held_by_user = {
         block: None
-        for node in returned[: rewritten.num_fwd_outputs]
+        for node in results[: rewritten.num_fwd_outputs]
         if isinstance(node, fx.Node)
         for block in _each(forward.blocks.get(node))
     }
-    by_name = {node.name: forward.blocks.get(node) for node in returned if node is not None}
+    by_name = {n.name: forward.blocks.get(n) for n in results if isinstance(n, fx.Node)}
     given: dict[str, _Blocks] = {}
     for node in rewritten.backward.graph.find_nodes(op="placeholder"):
         if torch_hooks.is_tangent(node):
@@ -124,15 +126,12 @@ def _let_go_after(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     return after
 
 
-def _result_blocks(
-    node: fx.Node, blocks: Mapping[fx.Node, _Blocks], size_of: SizeOf
-) -> _Blocks:
+def _result_blocks(node: fx.Node, blocks: Mapping[fx.Node, _Blocks], size_of: SizeOf) -> _Blocks:
     """The block of each tensor of a node's result; views share their source's."""
     if node.target is operator.getitem:
-        source, position = node.args
-        assert isinstance(source, fx.Node)
+        source, position = cast("tuple[fx.Node, int]", node.args)
         found = blocks[source]
-        return found[position] if isinstance(found, list) else found
+        return cast("list[_Blocks]", found)[position] if isinstance(found, list) else found
     by_key = {
         torch_hooks.storage_key(arg.meta["val"]): blocks[arg]
         for arg in node.all_input_nodes
@@ -141,18 +140,19 @@ def _result_blocks(
 
     def block(value: Any, nbytes: Any) -> _Blocks:
         if isinstance(value, (tuple, list)):
-            sizes = [None] * len(value) if nbytes is None else nbytes  # type: ignore[arg-type]
-            return [block(v, n) for v, n in zip(value, sizes, strict=False)]  # type: ignore[misc]
+            sizes: Iterable[Any] = outputs_of(nbytes) if nbytes is not None else repeat(None)
+            items = outputs_of(cast("object", value))
+            return [block(v, n) for v, n in zip(items, sizes, strict=False)]
         if not isinstance(value, torch.Tensor):
             return None
         key = torch_hooks.storage_key(value)
         if key not in by_key:
-            size = nbytes[0] if isinstance(nbytes, tuple) else nbytes
+            size: int | None = outputs_of(nbytes)[0]
             counted = size_of(value)
             by_key[key] = _Block(size if size is not None and counted else counted)
         return by_key[key]
 
-    return block(node.meta.get("val"), node.meta.get(OUTPUTS))
+    return block(traced_value(node), node.meta.get(OUTPUTS))
 
 
 def _each(blocks: _Blocks) -> Iterator[_Block]:
@@ -162,13 +162,7 @@ def _each(blocks: _Blocks) -> Iterator[_Block]:
     while stack:
         item = stack.pop()
         if isinstance(item, list):
-            stack.extend(item)  # type: ignore[arg-type]
+            stack.extend(cast("list[_Blocks]", item))
         elif isinstance(item, _Block) and id(item) not in seen:
             seen.add(id(item))
             yield item
-
-
-def _returned(graph: fx.Graph) -> list[fx.Node | None]:
-    output = next(iter(graph.find_nodes(op="output")))
-    values: Iterable[Any] = output.args[0]  # type: ignore[assignment]
-    return [value if isinstance(value, fx.Node) else None for value in values]

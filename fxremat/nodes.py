@@ -1,0 +1,82 @@
+"""Small typed questions to fx nodes, asked all over the package."""
+
+# torch's own annotations of fx nodes are loose; this module is where they become ours.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeGuard, cast
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+aten = torch.ops.aten
+
+
+def is_op(target: object) -> TypeGuard[OpOverload]:
+    """Whether a node's target is an op of torch's dispatcher."""
+    return isinstance(target, OpOverload)
+
+
+def op_name(target: object) -> str:
+    """``"native_dropout"`` for ``aten.native_dropout.default``; empty for what is no op."""
+    return target._schema.name.split("::")[-1] if is_op(target) else ""
+
+
+def is_mutable(target: object) -> bool:
+    """Whether an op writes to one of its arguments."""
+    return is_op(target) and target._schema.is_mutable
+
+
+def argument_of(node: fx.Node, name: str) -> Any:
+    """The value that an op's node gives to the argument of that name; None without it."""
+    if not is_op(node.target):
+        return None
+    for index, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            if index < len(node.args):
+                return node.args[index]
+            return node.kwargs.get(name, argument.default_value)
+    return None
+
+
+def traced_value(node: fx.Node) -> Any:
+    """What tracing saw a node return: fake tensors, or None where nothing is known."""
+    return node.meta.get("val")
+
+
+def outputs_of(value: object) -> tuple[Any, ...]:
+    """A node's value as a tuple of outputs."""
+    if isinstance(value, (tuple, list)):
+        return tuple(cast("tuple[Any, ...]", value))
+    return (value,)
+
+
+def is_tuple(node: fx.Node) -> bool:
+    """Whether a node has several outputs, read by getitem."""
+    return isinstance(traced_value(node), (tuple, list))
+
+
+def tensors_of(node: fx.Node) -> tuple[torch.Tensor, ...]:
+    """The tensors among a node's outputs."""
+    return tuple(v for v in outputs_of(traced_value(node)) if isinstance(v, torch.Tensor))
+
+
+def input_tensors(node: fx.Node) -> tuple[torch.Tensor, ...]:
+    """The tensors that a node reads, as traced."""
+    return tuple(tensor for arg in node.all_input_nodes for tensor in tensors_of(arg))
+
+
+def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:
+    """Arguments of a node with every node in them replaced."""
+    return fx.node.map_arg(arguments, function)
+
+
+def returned(graph: fx.Graph) -> list[Any]:
+    """What a graph returns, in order: nodes and constants."""
+    output = next(iter(graph.find_nodes(op="output")))
+    return list(cast("tuple[Any, ...]", output.args[0]))

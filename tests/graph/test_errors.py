@@ -1,0 +1,201 @@
+"""Bad input: each has its typed error, unwrapped, with the way out in its message."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxremat
+from fxremat import (
+    BudgetError,
+    BudgetInfeasible,
+    DeviceError,
+    DoubleBackwardError,
+    GraphBreakError,
+    OptionError,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo() -> None:
+    torch._dynamo.reset()
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.nn.functional.gelu(layer(x))
+        return x.square().mean()
+
+
+X = torch.randn(64, 16)
+
+
+def compiled(model: nn.Module, **options: Any) -> Any:
+    return torch.compile(model, backend="fxremat", options=options)
+
+
+def test_registered() -> None:
+    assert "fxremat" in torch._dynamo.list_backends()
+
+
+@pytest.mark.parametrize("budget", [0, -3, True, 1.2, float("nan"), "6 furlongs"])
+def test_bad_budgets(budget: Any) -> None:
+    with pytest.raises(BudgetError):
+        fxremat.optimize(Small(), budget=budget)
+    with pytest.raises(BudgetError):
+        compiled(Small(), budget=budget)(X)
+
+
+def test_infeasible_budget_before_the_first_step() -> None:
+    with pytest.raises(BudgetInfeasible) as caught:
+        fxremat.optimize(Small(), budget="1KiB", example_inputs=(X,))
+    error = caught.value
+    assert error.budget_bytes == 1024
+    assert error.floor_bytes > 1024
+    assert error.holders
+    assert str(error.floor_bytes) in str(error)
+    assert "test_errors.py" in str(error), "the message names lines of the model"
+    model = fxremat.optimize(Small(), budget=error.floor_bytes, example_inputs=(X,))
+    assert fxremat.explain(model).planned_peak_bytes <= error.floor_bytes
+
+
+def test_infeasible_budget_under_torch_compile() -> None:
+    with pytest.raises(BudgetInfeasible):
+        compiled(Small(), budget=100)(X)
+
+
+def test_a_failed_compilation_leaves_the_model_as_it_was() -> None:
+    model = Small()
+    with pytest.raises(BudgetInfeasible):
+        fxremat.optimize(model, budget=100, example_inputs=(X,))
+    model(X).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_planning_ahead_runs_nothing() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.GELU())
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    state = torch.get_rng_state()
+    fxremat.optimize(model, budget=1.0, example_inputs=X)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "simplex"},
+        {"cost": "guess"},
+        {"time_limit_s": 0},
+        {"time_limit_s": "soon"},
+        {"seed": 1.5},
+    ],
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        fxremat.optimize(Small(), budget=0.5, **options)
+    with pytest.raises(OptionError):
+        compiled(Small(), budget=0.5, **options)(X)
+
+
+def test_unknown_option_is_named_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"'budgets'.*budget, cost"):
+        compiled(Small(), budget=0.5, budgets=3)(X)
+
+
+def test_missing_budget() -> None:
+    with pytest.raises(OptionError, match="budget"):
+        torch.compile(Small(), backend="fxremat")(X)
+
+
+def test_not_a_model() -> None:
+    with pytest.raises(OptionError):
+        fxremat.optimize(3, budget=0.5)  # type: ignore[type-var]
+    with pytest.raises(OptionError, match="example_inputs"):
+        fxremat.optimize(Small(), budget=0.5, example_inputs=3)
+
+
+def test_explain_before_anything_is_compiled() -> None:
+    with pytest.raises(OptionError, match="nothing is compiled"):
+        fxremat.explain(fxremat.optimize(Small(), budget=0.5))
+    with pytest.raises(OptionError):
+        fxremat.explain(Small())
+
+
+@pytest.mark.parametrize("create_graph_by", ["backward", "grad"])
+def test_double_backward(create_graph_by: str) -> None:
+    model = fxremat.optimize(Small(), budget=0.9)
+    loss = model(X)
+    differentiate = {
+        "backward": lambda: loss.backward(create_graph=True),
+        "grad": lambda: torch.autograd.grad(loss, [*model.parameters()], create_graph=True),
+    }
+    with pytest.raises(DoubleBackwardError, match="create_graph"):
+        differentiate[create_graph_by]()
+
+
+class Broken(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers[0](x)
+        torch._dynamo.graph_break()
+        return self.layers[1](x).square().mean()
+
+
+class Layer(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+
+class BrokenInALoop(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(16, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+            torch._dynamo.graph_break()
+        return x.square().mean()
+
+
+@pytest.mark.parametrize("model", [Broken, BrokenInALoop])
+def test_graph_breaks(model: type[nn.Module]) -> None:
+    with pytest.raises(GraphBreakError, match=r"test_errors\.py"):
+        fxremat.optimize(model(), budget=0.9)(X)
+    with pytest.raises(GraphBreakError):
+        compiled(model(), budget=1.0)(X)
+
+
+def test_split_by_a_disabled_function() -> None:
+    class Split(Small):
+        @torch._dynamo.disable
+        def middle(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers[1](self.middle(self.layers[0](x))).square().mean()
+
+    with pytest.raises(GraphBreakError):
+        compiled(Split(), budget=1.0)(X)
+    with pytest.raises(GraphBreakError):
+        fxremat.optimize(Split(), budget=0.9)(X)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_model_where_there_is_none() -> None:
+    class OnCuda(Small):
+        def parameters(self, recurse: bool = True) -> Any:
+            del recurse
+            return iter([SimpleNamespace(device=torch.device("cuda", 0))])
+
+    with pytest.raises(DeviceError, match="none is available"):
+        fxremat.optimize(OnCuda(), budget=0.5)

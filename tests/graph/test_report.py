@@ -1,0 +1,61 @@
+"""`explain`: figures that add up, a table of the model's own lines, JSON, a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxremat
+
+
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = F.gelu(block(x))
+        return x.square().mean()
+
+
+@pytest.fixture(scope="module")
+def report() -> fxremat.Report:
+    torch._dynamo.reset()
+    model = fxremat.optimize(Stack(), budget=0.6, example_inputs=torch.randn(512, 16))
+    return fxremat.explain(model)
+
+
+def test_figures_agree(report: fxremat.Report) -> None:
+    assert report.planned_peak_bytes <= report.budget_bytes < report.baseline_peak_bytes
+    assert report.floor_bytes <= report.planned_peak_bytes
+    assert max(report.timeline_bytes) == report.planned_peak_bytes
+    assert max(report.baseline_timeline_bytes) == report.baseline_peak_bytes
+    assert sum(row.recomputed_seconds for row in report.rows) == pytest.approx(report.extra_seconds)
+    assert sum(row.kept_bytes for row in report.rows) == report.residual_bytes
+    assert 0 <= report.lower_bound_seconds <= report.extra_seconds + 1e-12
+
+
+def test_identical_layers_are_one_row(report: fxremat.Report) -> None:
+    rows = [row for row in report.rows if row.module == "blocks.*"]
+    assert rows
+    assert max(row.layers for row in rows) > 1
+    assert all("test_report.py" in row.source for row in rows)
+
+
+def test_json_and_text(report: fxremat.Report) -> None:
+    fields = json.loads(report.to_json())
+    assert fields["budget_bytes"] == report.budget_bytes
+    assert fields["rows"][0]["module"] == report.rows[0].module
+    assert "blocks.*" in str(report)
+
+
+def test_plot(report: fxremat.Report, tmp_path: Path) -> None:
+    path = tmp_path / "timeline.png"
+    report.plot(path)
+    assert path.read_bytes().startswith(b"\x89PNG")

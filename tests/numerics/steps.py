@@ -1,0 +1,116 @@
+"""Steps of a model and of its untouched twin, compared bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import fxremat
+from fxremat.api import compiled_of
+from fxremat.plan import Plan
+
+Run = Callable[[Any, tuple[Any, ...]], torch.Tensor]
+
+
+def first(outputs: Any, _batch: object) -> torch.Tensor:
+    """The loss of a model that returns it, alone or first."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one step leaves: loss, gradients, buffers, random state."""
+
+    loss: torch.Tensor
+    gradients: dict[str, torch.Tensor | None]
+    buffers: dict[str, torch.Tensor]
+    rng_state: torch.Tensor
+
+
+def run_steps(
+    module: nn.Module,
+    call: Callable[..., Any],
+    batches: Sequence[tuple[Any, ...]],
+    loss_of: Callable[[Any, Any], torch.Tensor] = first,
+    seed: int = 7,
+) -> list[Trace]:
+    """One forward and backward a batch; `module` owns the parameters that `call` uses."""
+    torch.manual_seed(seed)
+    traces: list[Trace] = []
+    for batch in batches:
+        module.zero_grad(set_to_none=True)
+        loss = loss_of(call(*batch), batch)
+        loss.backward()
+        traces.append(
+            Trace(
+                loss.detach().clone(),
+                {n: None if p.grad is None else p.grad.clone() for n, p in named(module)},
+                {n: b.clone() for n, b in module.named_buffers()},
+                torch.get_rng_state(),
+            )
+        )
+    return traces
+
+
+def named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(n.replace("_orig_mod.", ""), p) for n, p in module.named_parameters()]
+
+
+def assert_same(expected: Sequence[Trace], found: Sequence[Trace]) -> None:
+    """Every loss, gradient, buffer and random state is bit for bit the same."""
+    assert len(expected) == len(found)
+    for step, (a, b) in enumerate(zip(expected, found, strict=True)):
+        assert torch.equal(a.loss, b.loss), f"step {step}: loss"
+        assert a.gradients.keys() == b.gradients.keys()
+        for name, gradient in a.gradients.items():
+            other = b.gradients[name]
+            if gradient is None or other is None:
+                assert gradient is other, f"step {step}: gradient of {name} missing on one side"
+                continue
+            assert gradient.stride() == other.stride(), f"step {step}: layout of {name}"
+            assert torch.equal(gradient, other), f"step {step}: gradient of {name}"
+        for name, buffer in a.buffers.items():
+            assert torch.equal(buffer, b.buffers[name]), f"step {step}: buffer {name}"
+        assert torch.equal(a.rng_state, b.rng_state), f"step {step}: random state"
+
+
+def plan_of(optimized: object, graph: int = -1) -> Plan:
+    """The plan that an optimized model runs."""
+    return compiled_of(optimized).backend.graphs[graph].plan
+
+
+def recomputations(optimized: object) -> int:
+    """How many runs its plan has beyond one of each operation."""
+    plan = plan_of(optimized)
+    return len(plan.schedule) - len(plan.problem.ops)
+
+
+def check_against_untouched(
+    module: nn.Module,
+    batches: Sequence[tuple[Any, ...]],
+    budget: float,
+    loss_of: Callable[[Any, Any], torch.Tensor] = first,
+    *,
+    reference: str = "eager",
+    **options: Any,
+) -> nn.Module:
+    """Optimize a copy, run it beside the untouched module, compare; returns the optimized one.
+
+    `reference` is "eager", or "aot" for AOTAutograd's own graph where that differs from eager.
+    """
+    untouched, own = copy.deepcopy(module), copy.deepcopy(module)
+    call: Callable[..., Any] = untouched
+    if reference == "aot":
+        call = fxremat.optimize(untouched, budget=1.0)
+    expected = run_steps(untouched, call, batches, loss_of)
+    optimized = fxremat.optimize(own, budget=budget, **{"solver": "greedy", **options})
+    found = run_steps(own, optimized, batches, loss_of)
+    assert_same(expected, found)
+    if budget < 1:
+        assert recomputations(optimized) > 0, "the budget was met without recomputing anything"
+    return optimized

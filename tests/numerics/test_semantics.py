@@ -1,0 +1,347 @@
+"""Everything a training step may do besides a plain forward and backward: right, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxremat
+from tests.numerics.steps import (
+    assert_same,
+    check_against_untouched,
+    plan_of,
+    recomputations,
+    run_steps,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+
+
+class Deep(nn.Module):
+    """Blocks of Linear, GELU and dropout: plenty to recompute, random numbers in every block."""
+
+    def __init__(self, width: int = 24, depth: int = 5) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + F.dropout(F.gelu(layer(x)), 0.2, self.training)
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x).square().mean()
+
+
+def batches(*shape: int, count: int = 3) -> list[tuple[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    return [(torch.randn(*shape, generator=generator),) for _ in range(count)]
+
+
+def test_dropout_replays_its_random_numbers() -> None:
+    optimized = check_against_untouched(Deep(), batches(256, 24), 0.5)
+    plan = plan_of(optimized)
+    replayed = [
+        n for n in plan.lowering.state_of if plan.schedule.ops.count(plan.lowering.run_of[n]) > 1
+    ]
+    assert replayed, "the test should recompute a dropout"
+
+
+def test_autocast_bf16() -> None:
+    class Mixed(Deep):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.body(x).float().square().mean()
+
+    check_against_untouched(Mixed(), batches(128, 24), 0.6, reference="aot")
+
+
+def test_autocast_around_the_call() -> None:
+    module = Deep()
+    untouched, own = copy.deepcopy(module), copy.deepcopy(module)
+    optimized = fxremat.optimize(own, budget=0.6)
+    reference = fxremat.optimize(untouched, budget=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = run_steps(untouched, reference, batches(128, 24))
+        found = run_steps(own, optimized, batches(128, 24))
+    assert_same(expected, found)
+
+
+def test_tied_weights() -> None:
+    class Tied(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers[3].weight = self.layers[1].weight
+
+    check_against_untouched(Tied(), batches(128, 24), 0.6)
+
+
+def test_batch_norm_statistics_are_updated_once() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(4))
+            self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                x = F.relu(norm(conv(x)))
+            return x.square().mean()
+
+    optimized = check_against_untouched(Normed(), batches(4, 6, 12, 12), 0.6)
+    recomputed = {
+        node.name
+        for node, op in plan_of(optimized).lowering.run_of.items()
+        if plan_of(optimized).schedule.ops.count(op) > 1
+    }
+    assert any("batch_norm" in name for name in recomputed), recomputed
+
+
+def test_in_place_operations_in_the_model() -> None:
+    class InPlace(Deep):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                h = layer(x)
+                h.mul_(1.5)
+                x = F.gelu(h).add_(x)
+            return x.square().mean()
+
+    check_against_untouched(InPlace(), batches(128, 24), 0.6)
+
+
+def test_a_buffer_that_the_model_counts_in() -> None:
+    class Counting(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("mean", torch.zeros(24))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            y = self.body(x)
+            with torch.no_grad():
+                self.mean.mul_(0.9).add_(y.detach().mean(0), alpha=0.1)
+            return (y * (1 + self.calls * 0.1)).square().mean()
+
+    check_against_untouched(Counting(), batches(128, 24), 0.6)
+
+
+@dataclass
+class Output:
+    loss: torch.Tensor
+    hidden: torch.Tensor
+    count: int
+    nothing: None
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "dataclass"])
+def test_structured_outputs_views_ints_and_none(kind: str) -> None:
+    class Structured(Deep):
+        def forward(self, x: torch.Tensor) -> Any:
+            hidden = self.body(x)
+            loss = hidden.square().mean()
+            view = x[:, :3]
+            if kind == "tuple":
+                return loss, hidden.view(-1), view, 7, None
+            if kind == "dict":
+                return {"loss": loss, "hidden": hidden, "view": view, "count": 7, "nothing": None}
+            return Output(loss, hidden, 7, None)
+
+    def loss_of(outputs: Any, _batch: object) -> torch.Tensor:
+        if kind == "tuple":
+            assert outputs[3:] == (7, None)
+            return outputs[0]
+        if kind == "dict":
+            assert outputs["count"] == 7
+            assert outputs["nothing"] is None
+            return outputs["loss"]
+        assert isinstance(outputs, Output)
+        return outputs.loss
+
+    module, batch = Structured(), batches(128, 24)
+    check_against_untouched(module, batch, 0.8, loss_of)
+    outputs = fxremat.optimize(module, budget=0.8)(*batch[0])
+    if kind == "tuple":
+        assert outputs[2].untyped_storage().data_ptr() == batch[0][0].untyped_storage().data_ptr()
+
+
+def test_both_outputs_differentiated_with_the_loss_outside() -> None:
+    class Two(Deep):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.body(x)
+            return y, y.sin()
+
+    def loss_of(outputs: Any, _batch: object) -> torch.Tensor:
+        return (outputs[0] * outputs[1]).mean()
+
+    optimized = check_against_untouched(Two(), batches(128, 24), 0.8, loss_of)
+    assert any("outside" in note for note in fxremat.explain(optimized).notes)
+
+
+def test_unused_and_frozen_parameters() -> None:
+    class Partly(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Linear(3, 3)
+            self.layers[0].weight.requires_grad_(False)
+            self.layers[2].requires_grad_(False)
+
+    check_against_untouched(Partly(), batches(128, 24), 0.6)
+
+
+def test_inputs_that_require_gradients() -> None:
+    module = Deep()
+    x = torch.randn(128, 24)
+    gradients = []
+    for call in (copy.deepcopy(module), fxremat.optimize(copy.deepcopy(module), budget=0.6)):
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(1)
+        call(leaf).backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+
+
+def test_channels_last() -> None:
+    class Convs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for conv in self.convs:
+                x = F.silu(conv(x))
+            return x.square().mean()
+
+    module = Convs().to(memory_format=torch.channels_last)
+    inputs = [(x.to(memory_format=torch.channels_last),) for (x,) in batches(2, 8, 16, 16)]
+    check_against_untouched(module, inputs, 0.6, reference="aot")
+
+
+def test_complex_numbers() -> None:
+    class Spectral(Deep):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                z = torch.fft.rfft(layer(x))
+                x = torch.fft.irfft(z * torch.polar(z.abs() * 0.1, z.angle()), n=x.shape[-1])
+            return x.square().mean()
+
+    check_against_untouched(Spectral(), batches(64, 24), 0.7, reference="aot")
+
+
+def test_scaled_dot_product_attention_with_dropout() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projections = nn.ModuleList(nn.Linear(16, 48) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for projection in self.projections:
+                q, k, v = projection(x).unflatten(-1, (2, 24)).transpose(1, 2).chunk(3, -1)
+                y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1, is_causal=True)
+                x = x + y.transpose(1, 2).flatten(2)
+            return x.square().mean()
+
+    check_against_untouched(Attention(), batches(2, 24, 16), 0.7)
+
+
+def test_several_forwards_before_their_backwards() -> None:
+    module = Deep()
+    inputs = batches(128, 24, count=2)
+    results = []
+    for make in (copy.deepcopy, lambda m: fxremat.optimize(copy.deepcopy(m), budget=0.65)):
+        call = make(module)
+        torch.manual_seed(2)
+        losses = [call(*batch) for batch in inputs]
+        for loss in reversed(losses):
+            loss.backward()
+        results.append([p.grad for p in call.parameters()] + [torch.get_rng_state()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_gradient_accumulation_and_retain_graph() -> None:
+    module = Deep()
+    inputs = batches(128, 24)
+    results = []
+    for make in (copy.deepcopy, lambda m: fxremat.optimize(copy.deepcopy(m), budget=0.65)):
+        call = make(module)
+        torch.manual_seed(2)
+        for batch in inputs:
+            loss = call(*batch)
+            loss.backward(retain_graph=True)
+            loss.backward()
+        results.append([p.grad for p in call.parameters()] + [torch.get_rng_state()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_torch_autograd_grad_of_some_parameters() -> None:
+    module = Deep()
+    x = torch.randn(64, 24)
+    results = []
+    for make in (copy.deepcopy, lambda m: fxremat.optimize(copy.deepcopy(m), budget=0.6)):
+        call = make(module)
+        torch.manual_seed(2)
+        weights = [layer.weight for layer in call.layers][:2]
+        results.append(torch.autograd.grad(call(x), weights))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_function_of_the_whole_loss() -> None:
+    module = Deep()
+    twin = copy.deepcopy(module)
+    inputs = batches(128, 24)
+
+    def loss_of(x: torch.Tensor) -> torch.Tensor:
+        return (module.body(x) - x).abs().mean()
+
+    optimized = fxremat.optimize(loss_of, budget=0.6)
+    found = run_steps(module, optimized, inputs)
+    expected = run_steps(twin, lambda x: (twin.body(x) - x).abs().mean(), inputs)
+    assert_same(expected, found)
+    assert recomputations(optimized) > 0
+
+
+def test_every_shape_gets_its_own_plan() -> None:
+    module = Deep()
+    twin = copy.deepcopy(module)
+    optimized = fxremat.optimize(module, budget=0.8, solver="greedy")
+    inputs = [(torch.randn(n, 24),) for n in (64, 80, 96, 112, 64, 128, 144, 160, 176, 192, 208)]
+    assert_same(run_steps(twin, twin, inputs), run_steps(module, optimized, inputs))
+    from fxremat.api import compiled_of
+
+    assert len(compiled_of(optimized).backend.graphs) == 10
+
+
+def test_symbolic_sizes_are_specialised_under_torch_compile() -> None:
+    module = Deep()
+    twin = copy.deepcopy(module)
+    compiled = torch.compile(module, backend="fxremat", options={"budget": 0.8}, dynamic=True)
+    inputs = [(torch.randn(n, 24),) for n in (64, 80, 96)]
+    assert_same(run_steps(twin, twin, inputs), run_steps(module, compiled, inputs))
+
+
+def test_eval_and_no_grad_run_as_the_model_does() -> None:
+    module = Deep()
+    optimized = fxremat.optimize(module, budget=0.5)
+    x = torch.randn(32, 24)
+    with torch.no_grad():
+        torch.manual_seed(4)
+        expected = module(x)
+        torch.manual_seed(4)
+        assert torch.equal(optimized(x), expected)
+    optimized.eval()
+    assert not module.training
+    with torch.no_grad():
+        assert torch.equal(optimized(x), module(x))
+    optimized.train()
+    twin = copy.deepcopy(module)
+    assert_same(run_steps(twin, twin, [(x,)]), run_steps(module, optimized, [(x,)]))
