@@ -13,6 +13,7 @@ from fxremat_solvers.errors import (
     UnknownSolverError,
 )
 from fxremat_solvers.floor import floor
+from fxremat_solvers.pareto import pareto
 from fxremat_solvers.problem import Op, RematProblem, Value
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import Simulation, baseline, check, simulate
@@ -35,6 +36,7 @@ __all__ = [
     "baseline",
     "check",
     "floor",
+    "pareto",
     "simulate",
     "solve",
 ]

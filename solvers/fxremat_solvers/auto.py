@@ -21,7 +21,7 @@ from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import greedy_ops
-from fxremat_solvers.local_search import Search, cheapest, lowest, scale_of
+from fxremat_solvers.local_search import Search, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.native import kernel
 from fxremat_solvers.problem import RematProblem
@@ -30,10 +30,10 @@ from fxremat_solvers.simulate import baseline
 
 _GRID = 2000  # cells of the baseline's peak
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
-_LADDER_OPS = 120  # larger graphs are solved at their own budget only
+_LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 400
 _BOUND_OPS = 20_000
-_EDITS_PER_OP = 3_000
+_EDITS_PER_OP = 2_500
 _MOST_EDITS = 1_000_000
 _ROUNDS = 3
 _RUNS = 8
@@ -75,16 +75,14 @@ def _searched(
     search = Search(problem, native, scale_of(problem), deadline)
     budgets = [_rounded(budget_bytes, plain.peak_bytes)]
     if len(problem.ops) <= _LADDER_OPS:
-        rungs = (_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS))
-        budgets.extend(rung for rung in rungs if 0 < rung < budgets[0])
+        rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
+        budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
     found = [plain]
     for rung in budgets:
         chosen = _at_budget(search, plain, rung, bound, seed)
         found.append(chosen)
-        if chosen.cost <= bound * (1 + SAME_COST) and chosen.peak_bytes <= budget_bytes:
+        if chosen.peak_bytes > rung or chosen.cost <= bound * (1 + SAME_COST):
             break
-        if chosen.peak_bytes > rung:
-            continue
     return found
 
 
@@ -93,7 +91,7 @@ def _at_budget(
 ) -> Candidate:
     problem = search.problem
     if math.isinf(bound):
-        return _lowest(search, plain, seed)
+        return lowest_peak(problem, plain, deadline=search.deadline, seed=seed)
     starts = [plain]
     if len(problem.ops) <= _GREEDY_OPS:
         starts.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
@@ -104,23 +102,16 @@ def _at_budget(
             search, starts, budget_bytes, edits=edits, runs=_RUNS, seed=seed * _ROUNDS + turn
         )
         chosen = best([chosen, tried], budget_bytes)
-        fits = chosen.peak_bytes <= budget_bytes
-        if fits and chosen.cost - bound <= _CLOSE * problem.baseline_cost:
+        if chosen.peak_bytes > budget_bytes:
+            if turn:
+                break
+            chosen = lowest_peak(problem, chosen, deadline=search.deadline, seed=seed)
+            if chosen.peak_bytes > budget_bytes:
+                break
+        elif chosen.cost - bound <= _CLOSE * problem.baseline_cost:
             break
-        starts = [*starts[:1], chosen] if fits else [_lowest(search, chosen, seed), plain]
+        starts = [plain, chosen]
     return chosen
-
-
-def _lowest(search: Search, start: Candidate, seed: int) -> Candidate:
-    """A schedule of low peak: greedy's floor where the graph is small, then annealed."""
-    problem = search.problem
-    starts = [start]
-    if len(problem.ops) <= _GREEDY_OPS:
-        left = search.remaining_s()
-        starts.append(lowest_peak(problem, time_limit_s=left / 4, seed=seed))
-    chosen = min(starts, key=lambda c: (c.peak_bytes, c.cost))
-    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
-    return lowest(search, chosen, edits=edits, seed=seed)
 
 
 def _rounded(budget_bytes: int, peak_bytes: int) -> int:
@@ -139,6 +130,5 @@ def _without_native(
     cut = mincut(problem, budget_bytes, time_limit_s=left / 2, seed=seed, with_bound=False)
     found = [plain, walked, candidate(problem, cut.schedule.ops, "mincut")]
     if best(found, budget_bytes).peak_bytes > budget_bytes:
-        left = max(0.0, deadline - time.monotonic())
-        found.append(lowest_peak(problem, time_limit_s=left, seed=seed))
+        found.append(lowest_peak(problem, plain, deadline=deadline, seed=seed))
     return found

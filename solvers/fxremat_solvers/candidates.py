@@ -8,8 +8,8 @@ from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import simulate
 
-# Costs are sums of floats in different orders: below this relative gap they are the same cost.
-SAME_COST = 1e-9
+# Bounds come from floating-point optimisation: closer than this, relative, is the same cost.
+SAME_COST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def solution(
     if chosen.peak_bytes > budget_bytes:
         status = Status.INFEASIBLE
     elif chosen.cost <= bound * (1 + SAME_COST):
-        status, bound = Status.OPTIMAL, chosen.cost
+        status, bound = Status.OPTIMAL, min(bound, chosen.cost)
     else:
         status = Status.TIME_LIMIT if cut_off else Status.FEASIBLE
     return Solution(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -32,7 +33,8 @@ def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, see
     if candidates[0].peak_bytes > budget_bytes:
         candidates.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
         if candidates[1].peak_bytes > budget_bytes:
-            candidates.append(lowest_peak(problem, time_limit_s=time_limit_s, seed=seed))
+            deadline = time.monotonic() + time_limit_s
+            candidates.append(lowest_peak(problem, candidates[1], deadline=deadline, seed=seed))
     return solution(problem, best(candidates, budget_bytes), budget_bytes)
 
 

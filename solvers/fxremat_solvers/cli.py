@@ -1,0 +1,152 @@
+"""The command: ``python -m fxremat_solvers solve | pareto | check``, JSON on standard output.
+
+Exit codes: 0 when there is an answer (also `infeasible`, which is one), 1 when `check` rejects a
+schedule, 2 for files and arguments that can't be used; the reason is on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fxremat_solvers.errors import ProblemFormatError, ScheduleError, SolverError
+from fxremat_solvers.pareto import pareto
+from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.schedule import Schedule, Solution
+from fxremat_solvers.simulate import simulate
+from fxremat_solvers.solve import SOLVERS, solve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "solve":
+            return _solve(options)
+        if options.command == "pareto":
+            return _pareto(options)
+        return _check(options)
+    except (SolverError, OSError) as error:
+        print(f"fxremat_solvers: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fxremat_solvers",
+        description="Rematerialization: the cheapest schedule of a graph under a memory budget.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    one = commands.add_parser("solve", help="one budget: cost, peak and bound as a JSON object")
+    one.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    one.add_argument("--budget-bytes", type=int, required=True, metavar="N")
+    one.add_argument("--out", type=Path, help="write the schedule (fxremat-schedule/1) here")
+
+    front = commands.add_parser("pareto", help="the front from the floor to the baseline's peak")
+    front.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    front.add_argument("--points", type=int, default=12, help="budgets to solve (default 12)")
+
+    for command, limit_s in ((one, 30.0), (front, 300.0)):
+        command.add_argument("--solver", default="auto", help=", ".join(SOLVERS))
+        command.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
+        command.add_argument("--seed", type=int, default=0)
+
+    replay = commands.add_parser("check", help="replay a schedule: does it run, cost and peak")
+    replay.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    replay.add_argument("schedule", type=Path, help="a fxremat-schedule/1 file")
+    replay.add_argument("--budget-bytes", type=int, metavar="N", help="reject a peak above this")
+    return parser
+
+
+def _solve(options: argparse.Namespace) -> int:
+    problem = _problem(options.problem)
+    started = time.monotonic()
+    solution = solve(
+        problem,
+        options.budget_bytes,
+        solver=options.solver,
+        time_limit_s=options.time_limit_s,
+        seed=options.seed,
+    )
+    if options.out is not None:
+        options.out.write_text(solution.schedule.to_json() + "\n")
+    answer = _answer(problem, solution)
+    answer["seconds"] = round(time.monotonic() - started, 3)
+    print(json.dumps(answer))
+    return 0
+
+
+def _pareto(options: argparse.Namespace) -> int:
+    problem = _problem(options.problem)
+    started = time.monotonic()
+    front = pareto(
+        problem,
+        points=options.points,
+        solver=options.solver,
+        time_limit_s=options.time_limit_s,
+        seed=options.seed,
+    )
+    document = {
+        "baseline_cost": problem.baseline_cost,
+        "points": [_answer(problem, solution) for solution in front],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    print(json.dumps(document))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    problem = _problem(options.problem)
+    schedule = Schedule.from_json(_text(options.schedule))
+    try:
+        replay = simulate(problem, schedule)
+    except ScheduleError as error:
+        print(f"fxremat_solvers: {options.schedule}: {error}", file=sys.stderr)
+        return 1
+    answer = {
+        "cost": replay.cost,
+        "baseline_cost": problem.baseline_cost,
+        "peak_bytes": replay.peak_bytes,
+        "peak_step": replay.peak_step,
+        "recomputed_ops": len(schedule) - len(problem.ops),
+    }
+    print(json.dumps(answer))
+    if options.budget_bytes is not None and replay.peak_bytes > options.budget_bytes:
+        over = replay.peak_bytes - options.budget_bytes
+        print(f"fxremat_solvers: the peak is {over} bytes above the budget", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _answer(problem: RematProblem, solution: Solution) -> dict[str, object]:
+    """A solution's figures; a bound of infinity (no schedule exists) is null, as JSON has none."""
+    bound = solution.lower_bound
+    return {
+        "cost": solution.cost,
+        "baseline_cost": problem.baseline_cost,
+        "peak_bytes": solution.peak_bytes,
+        "lower_bound": bound if math.isfinite(bound) else None,
+        "status": solution.status.value,
+        "solver": solution.solver,
+        "recomputed_ops": len(solution.schedule) - len(problem.ops),
+    }
+
+
+def _problem(path: Path) -> RematProblem:
+    try:
+        return RematProblem.from_json(_text(path))
+    except ProblemFormatError as error:
+        raise ProblemFormatError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ProblemFormatError(f"{path}: not UTF-8 text: {error}") from error
