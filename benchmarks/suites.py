@@ -14,6 +14,7 @@ QUICK_METHODS = {
     "aot_default": ("",),
     "aot_eager": ("",),
     "checkpoint-block": ("",),
+    "checkpoint-block-compiled": ("",),
     "checkpoint-sqrt": ("",),
     "selective": ("",),
     "torch-budget": ("0.5", "0"),
@@ -32,7 +33,7 @@ SEQUENCE_LENGTHS = (256, 512, 1024, 2048, 4096)
 SEQUENCE_NUMBERS = {"layers": 4, "width": 64, "heads": 2, "vocabulary": 64, "batch": 1}
 SEQUENCE_METHODS = {"eager": "", "checkpoint-block": "", "fxremat": "1.05*floor"}
 BATCH_MODELS = ("unet", "vgg16bn")
-BATCH_METHODS = ("eager", "aot_default", "checkpoint-block", "checkpoint-sqrt", "fxremat")
+BATCH_METHODS = ("eager", "aot_default", "checkpoint-block", "checkpoint-block-compiled", "fxremat")
 CLIP_MODELS = ("gpt2-eager", "bert-eager")
 CLIP_METHODS = {"aot_default": "", "fxremat": "0.5", "checkpoint-block": "", "torch-budget": "0.5"}
 

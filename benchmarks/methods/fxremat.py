@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.methods.base import Method, Prepared, Task, Unavailable
 
-POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor", "=checkpoint-block", "=eager/2")
+POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor")
+REFERENCES = ("=checkpoint-block", "=checkpoint-block-compiled", "=eager/2")
 ABLATION = ("0.7", "0.5", "0.4", "floor")
 
 
@@ -93,6 +94,6 @@ def method(solver: str, points: tuple[str, ...]) -> Method:
 
 
 METHODS = (
-    method("auto", POINTS),
+    method("auto", (*POINTS, *REFERENCES)),
     *(method(solver, ABLATION) for solver in ("greedy", "mincut", "ilp", "chain", "anneal")),
 )

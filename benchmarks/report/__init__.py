@@ -32,7 +32,8 @@ def write(folder: Path) -> list[Path]:
         raise SystemExit(f"no rows in {folder / records.FILE}: run the benchmark first")
     header = HEADER.format(file=records.FILE, environment=tables.environment(rows))
     plots = figures.write(rows, folder)
-    sections = [header, *questions.sections(rows), tables.not_run(rows)]
+    sections = [header, *questions.sections(rows)]
+    sections += [tables.methods_used(rows), tables.not_run(rows)]
     if plots:
         sections.append("## Plots\n\n" + "\n".join(f"![{p.stem}]({p.name})" for p in plots))
     page = folder / "report.md"

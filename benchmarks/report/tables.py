@@ -11,8 +11,8 @@ MEBI = 1 << 20
 
 
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table, its first column aligned left and the others right."""
-    rule = ["---", *("---:" for _ in columns[1:])]
+    """A table, its first column aligned left and the others right; two columns are both left."""
+    rule = ["---", *("---:" for _ in columns[1:])] if len(columns) > 2 else ["---", "---"]
     return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *lines))
 
 
@@ -67,6 +67,22 @@ def environment(rows: Rows) -> str:
             )
             found[text] = found.get(text, 0) + 1
     return "\n".join(f"- {text} ({count} rows)" for text, count in found.items())
+
+
+def methods_used(rows: Rows) -> str:
+    """What each method is, and how its best honest use was made sure of."""
+    from benchmarks import methods as known
+
+    names = {row["method"] for row in rows.all}
+    lines = [[m.name, m.about] for m in known.METHODS.values() if m.name in names]
+    about = """
+Every method runs the same step (the same weights, batches, seeds and threads, float32), in its
+upstream's recommended form. Checkpointing by hand is run eagerly and compiled, since compiling
+lowers its peak. torch's budget is tried at several ratios, since its peak isn't monotone in the
+ratio. Compiled peers draw eager's random numbers, so that their gradients can be compared. The
+tables take each peer's fastest row within a peak, and pass over rows with wrong gradients.
+"""
+    return section("How each method is run", about, ("method", "what it is"), lines)
 
 
 def not_run(rows: Rows) -> str:
