@@ -60,12 +60,12 @@ def cells_of(args: argparse.Namespace) -> list[suites.Cell]:
 def list_all(console: Console) -> None:
     models = Table(title="models", title_justify="left")
     for column in ("name", "source", "sizes"):
-        models.add_column(column)
+        models.add_column(column, no_wrap=column == "name")
     for case in zoo.CASES.values():
         models.add_row(case.name, case.source, ", ".join(case.sizes))
     known = Table(title="methods", title_justify="left")
     for column in ("name", "what it is", "points"):
-        known.add_column(column)
+        known.add_column(column, no_wrap=column == "name")
     for method in methods.METHODS.values():
         known.add_row(method.name, method.about, " ".join(method.points))
     console.print(models)

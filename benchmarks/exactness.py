@@ -1,0 +1,226 @@
+"""Does it keep its word? Every model at every budget: measured peak, and every bit of the step.
+
+python -m benchmarks.exactness [--models ...] [--budgets ...] [--size bench] [--out DIR]
+
+Each model runs in a process of its own and writes a line a budget. References are the untouched
+model in eager mode and AOTAutograd's own graph with nothing recomputed. Compared after each of
+three steps: loss, every gradient, every buffer, the random state; and over twenty optimizer steps
+the clipped gradient norms and whether clipping fired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch._functorch.partitioners import default_partition
+
+import fxremat
+from benchmarks import zoo
+from benchmarks.measure import Step, compare, step_peak, time_ratio
+from benchmarks.records import environment
+from benchmarks.zoo import Workload
+from fxremat import torch_hooks
+from fxremat.api import compiled_of
+
+MODELS = (
+    "gpt2-eager",
+    "gpt2-sdpa",
+    "bert-eager",
+    "bert-sdpa",
+    "vit-eager",
+    "vit-sdpa",
+    "resnet50",
+    "unet",
+    "vgg16bn",
+    "lstm64",
+    "ode48",
+    "two-tower",
+)
+BUDGETS = (1.0, 0.9, 0.7, 0.5, 0.4, "floor")
+CLIP_STEPS = 20
+OUT = Path("benchmarks/results/exactness")
+
+
+def fresh(model: str, size: str) -> tuple[Workload, torch.nn.Module]:
+    workload = zoo.get(model).make(size, seed=0)
+    return workload, workload.step_module()
+
+
+def aot(module: torch.nn.Module) -> Callable[..., Any]:
+    """AOTAutograd's own graph, nothing recomputed."""
+    backend = torch_hooks.make_aot_backend(default_partition)
+    return torch_hooks.compile_whole(module.forward, backend, 8)
+
+
+def clipping(step: Step, workload: Workload, limit: float | None) -> tuple[list[float], float]:
+    """Gradient norms over some optimizer steps, clipped at `limit` (the first step's norm if None).
+
+    Without AOTAutograd's rounding the decisions can't differ: norms are compared as they are.
+    """
+    optimizer = torch.optim.AdamW(step.module.parameters(), lr=1e-3)
+    torch.manual_seed(11)
+    norms: list[float] = []
+    for i in range(CLIP_STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        step.run(workload.batch(i))
+        chosen = limit if limit is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(step.module.parameters(), chosen)
+        norms.append(norm.item())
+        if limit is None:
+            limit = norm.item()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert limit is not None
+    return norms, limit
+
+
+def run_model(model: str, size: str, budgets: Sequence[float | str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    workload, eager_module = fresh(model, size)
+    eager = Step(eager_module, eager_module)
+    _, aot_module = fresh(model, size)
+    plain = Step(aot_module, aot(aot_module))
+    _, aot_eager_module = fresh(model, size)
+    aot_eager = torch.compile(aot_eager_module, backend="aot_eager", fullgraph=True, dynamic=False)
+    for step in (eager, plain, Step(aot_eager_module, aot_eager)):
+        step.run(workload.batch(0))
+        step.clear()
+    exact_in_aot = compare(eager, plain, workload.batch).equal
+    eager_peak = step_peak(eager, workload.batch(0))
+    aot_peak = step_peak(plain, workload.batch(0))
+    floor_bytes: int | None = None
+    for asked in budgets:
+        row: dict[str, Any] = {"model": model, "size": size, "budget": asked}
+        rows.append(row)
+        budget: Any = asked if floor_bytes is None or asked != "floor" else floor_bytes
+        _, module = fresh(model, size)
+        optimized = fxremat.optimize(module, budget=1.0 if budget == "floor" else budget)
+        step = Step(module, optimized)
+        started = time.perf_counter()
+        try:
+            step.run(workload.batch(0))
+        except fxremat.BudgetInfeasible as error:
+            row |= {"status": "below the floor", "floor_bytes": error.floor_bytes}
+            continue
+        first_call_s = time.perf_counter() - started
+        step.clear()
+        graph = compiled_of(optimized).backend.graphs[0]
+        if floor_bytes is None:
+            floor_bytes = fxremat.explain(optimized).floor_bytes
+        reference = eager if exact_in_aot else plain
+        _, again = fresh(model, size)
+        _restore(module, again)
+        _restore(reference.module, again)
+        compared = compare(reference, step, workload.batch)
+        peak = step_peak(step, workload.batch(0))
+        plan = graph.plan
+        row |= {
+            "status": "ok",
+            "eager_peak_bytes": eager_peak,
+            "aot_peak_bytes": aot_peak,
+            "baseline_peak_bytes": plan.baseline_peak_bytes,
+            "budget_bytes": plan.budget_bytes,
+            "planned_peak_bytes": plan.peak_bytes,
+            "measured_peak_bytes": peak,
+            "within_budget": peak <= plan.budget_bytes,
+            "reference": "eager" if exact_in_aot else "AOTAutograd",
+            "bitwise": compared.equal,
+            "comparison": asdict(compared),
+            "predicted_extra": plan.extra_seconds / plan.problem.baseline_cost,
+            "bound": plan.solution.lower_bound / plan.problem.baseline_cost - 1,
+            "solver_status": str(plan.solution.status),
+            "planning_s": graph.planning_s,
+            "timings": asdict(plan.timings),
+            "dynamo_and_aot_s": first_call_s - graph.planning_s,
+        }
+        if asked == 1.0:
+            ratio = time_ratio(
+                Step(aot_eager_module, aot_eager), step, workload.batch, rounds=15, limit_s=60
+            )
+            row["ratio_to_aot_eager"] = asdict(ratio)
+        if asked == 0.5 or (asked == "floor" and not any("clipping_same" in r for r in rows)):
+            _restore(module, again)
+            _restore(reference.module, again)
+            norms, limit = clipping(reference, workload, None)
+            mine, _ = clipping(step, workload, limit)
+            _, again = fresh(model, size)
+            _restore(reference.module, again)
+            expected, _ = clipping(reference, workload, limit)
+            row["clipping_same"] = mine == expected
+            row["clipping_fired"] = sum(norm > limit for norm in expected)
+            _restore(reference.module, again)
+            del norms
+    return rows
+
+
+def _restore(module: torch.nn.Module, source: torch.nn.Module) -> None:
+    """Parameters and buffers as a fresh copy of the model has them."""
+    module.load_state_dict(source.state_dict())
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    shown = Table(title="Every budget, every bit")
+    for heading in ("model", "budget", "baseline MiB", "planned MiB", "measured", "off", "bits"):
+        shown.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in rows:
+        if row["status"] != "ok":
+            shown.add_row(row["model"], str(row["budget"]), "", "", row["status"], "", "")
+            continue
+        off = row["measured_peak_bytes"] / row["planned_peak_bytes"] - 1
+        shown.add_row(
+            row["model"],
+            str(row["budget"]),
+            f"{row['baseline_peak_bytes'] / 2**20:.2f}",
+            f"{row['planned_peak_bytes'] / 2**20:.2f}",
+            "within" if row["within_budget"] else "OVER",
+            f"{off:+.3%}",
+            f"same as {row['reference']}" if row["bitwise"] else "DIFFER",
+        )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(zoo.CASES))
+    parser.add_argument("--budgets", nargs="*", default=[str(b) for b in BUDGETS])
+    parser.add_argument("--size", default="bench")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    budgets = [b if b == "floor" else float(b) for b in args.budgets]
+    if args.one:
+        for row in run_model(args.models[0], args.size, budgets):
+            print("ROW " + json.dumps({**row, **environment(args.threads)}), flush=True)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    rows: list[dict[str, Any]] = []
+    for model in args.models:
+        command = [sys.executable, "-m", "benchmarks.exactness", "--one", "--models", model]
+        command += ["--budgets", *args.budgets, "--size", args.size, "--threads", str(args.threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = [json.loads(x[4:]) for x in done.stdout.splitlines() if x.startswith("ROW ")]
+        if done.returncode or not found:
+            found = [{"model": model, "budget": "", "status": done.stderr[-2000:]}]
+        rows += found
+        console.print(table(found))
+        path = args.out / f"{model}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    console.print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
