@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     go.add_argument("--jobs", type=int, default=1, help="cells at once")
     go.add_argument("--time-limit", type=float, default=900, help="seconds a cell may take")
     go.add_argument("--memory-limit", type=float, default=16, help="GiB a cell may map (CPU)")
-    go.add_argument("--retry", action="store_true", help="run failed cells again")
+    go.add_argument("--retry", action="store_true", help="run cells without figures again")
     show = commands.add_parser("report", help="tables and plots from a run's rows")
     show.add_argument("folder", type=Path)
     show.add_argument("--into", type=Path, help="also into this page, between its two marks")

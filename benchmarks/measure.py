@@ -6,7 +6,9 @@ level at entry: parameters, buffers, inputs and optimizer state are the caller's
 under a dispatch mode: a compiled graph is silently bypassed there.
 
 Time is always a ratio to a reference that runs in the same process in alternating rounds, since
-the speed of a shared machine drifts by more than the differences that matter.
+the speed of a shared machine drifts by more than the differences that matter. Of a step on one CPU
+thread it is the CPU time of the process, which other work on the machine disturbs least; else it is
+wall time.
 """
 
 from __future__ import annotations
@@ -85,7 +87,10 @@ def resident_bytes(module: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Times of `step` against a reference: the median ratio and the middle half's ends."""
+    """Times of `step` against a reference: the median ratio and the middle half's ends.
+
+    `clock` is `cpu` where it is the process's CPU time, `wall` otherwise.
+    """
 
     median: float
     low: float
@@ -93,6 +98,7 @@ class Ratio:
     step_s: float
     reference_s: float
     rounds: int
+    clock: str
 
 
 def time_ratio(
@@ -128,16 +134,22 @@ def time_ratio(
         step_s=statistics.median(mine for _, mine in pairs),
         reference_s=statistics.median(theirs for theirs, _ in pairs),
         rounds=len(pairs),
+        clock="cpu" if _on_one_thread(device) else "wall",
     )
 
 
 def _time_step(step: Step, batch: Batch, device: str) -> float:
     step.clear()
+    clock = time.process_time if _on_one_thread(device) else time.perf_counter
     _synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     step.run(batch)
     _synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
+
+
+def _on_one_thread(device: str) -> bool:
+    return torch.device(device).type == "cpu" and torch.get_num_threads() == 1
 
 
 def _synchronize(device: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 Row = Mapping[str, Any]
 FILE = "rows.jsonl"
-DONE = ("ok", "unavailable")
 
 
 def load(folder: Path) -> dict[str, Row]:

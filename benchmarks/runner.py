@@ -129,7 +129,7 @@ def run(
 ) -> None:
     """Runs what isn't done yet; cells whose budget is another's measurement come after it."""
     rows = dict(records.load(folder))
-    done = records.DONE if retry else (*records.DONE, "failed")
+    done = ("ok",) if retry else ("ok", "unavailable", "failed")
     todo = [c for c in cells if rows.get(c.key, {}).get("status") not in done]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     columns = (

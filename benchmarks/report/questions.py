@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from benchmarks.records import Row
-from benchmarks.report.rows import Rows, extra, is_ours, is_right
+from benchmarks.report.rows import Rows, extra, figure, is_ours, is_right
 from benchmarks.report.tables import (
     gradients,
     markdown,
@@ -100,7 +100,8 @@ def at_half(rows: Rows) -> str:
     for model in rows.models():
         for name, label in (("eager", "eager's"), ("aot_default", "the untouched graph's")):
             base = rows.step(model, name)
-            found = at_most(rows, model, base and base["peak_bytes"] / 2)
+            peak = figure(base, "peak_bytes")
+            found = at_most(rows, model, None if peak is None else peak / 2)
             if found is not None:
                 lines.append([model, label, *found])
     about = (
@@ -125,7 +126,7 @@ def lowest(rows: Rows) -> str:
         lines.append(
             [
                 model,
-                mebibytes(eager and eager["peak_bytes"]),
+                mebibytes(figure(eager, "peak_bytes")),
                 least(is_ours),
                 least(lambda row: not is_ours(row)),
             ]
@@ -334,7 +335,7 @@ def everything(rows: Rows, model: str) -> str:
             ]
         )
     eager = rows.step(model, "eager")
-    resident = mebibytes(eager and eager["resident_bytes"])
+    resident = mebibytes(figure(eager, "resident_bytes"))
     about = (
         f"{zoo_source(model)}. Parameters and buffers, resident beside the peak: {resident} MiB."
     )

@@ -50,3 +50,8 @@ def is_right(row: Row) -> bool:
 def extra(row: Row) -> float:
     """Extra time over eager, as a share."""
     return row["time"]["median"] - 1
+
+
+def figure(row: Row | None, name: str) -> float | None:
+    """A figure of a row that may be missing."""
+    return None if row is None else row[name]

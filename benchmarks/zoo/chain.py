@@ -6,7 +6,7 @@ modules to wrap, in the order of the forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,8 +87,8 @@ class Containers:
         return model.get_submodule(path)
 
 
-def _as(container: nn.Module, blocks: list[nn.Module]) -> list[Any]:
-    return blocks if isinstance(container, nn.Sequential) else [blocks]
+def _as(container: nn.Module, blocks: Sequence[nn.Module]) -> list[Any]:
+    return list(blocks) if isinstance(container, nn.Sequential) else [blocks]
 
 
 @dataclass(frozen=True)
