@@ -34,8 +34,8 @@ _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 400
 _BOUND_OPS = 20_000
 _EDITS_PER_OP = 2_500
-_MOST_EDITS = 1_000_000
-_ROUNDS = 3
+_MOST_EDITS = 800_000
+_WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
 _RUNS = 8
 _CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
 
@@ -97,9 +97,12 @@ def _at_budget(
         starts.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
     edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
     chosen = best(starts, budget_bytes)
-    for turn in range(_ROUNDS):
+    rounds, patience = _rounds(len(problem.ops))
+    idle = 0
+    for turn in range(rounds):
+        before = chosen
         tried = cheapest(
-            search, starts, budget_bytes, edits=edits, runs=_RUNS, seed=seed * _ROUNDS + turn
+            search, starts, budget_bytes, edits=edits, runs=_RUNS, seed=seed * rounds + turn
         )
         chosen = best([chosen, tried], budget_bytes)
         if chosen.peak_bytes > budget_bytes:
@@ -108,10 +111,19 @@ def _at_budget(
             chosen = lowest_peak(problem, chosen, deadline=search.deadline, seed=seed)
             if chosen.peak_bytes > budget_bytes:
                 break
-        elif chosen.cost - bound <= _CLOSE * problem.baseline_cost:
+        gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
+        idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
+        if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= patience:
             break
-        starts = [plain, chosen]
+        starts = [*starts[:2], chosen]
     return chosen
+
+
+def _rounds(n_ops: int) -> tuple[int, int]:
+    """Most rounds, and how many without a gain end them: what the size leaves time for."""
+    if n_ops <= 300:
+        return 8, 2
+    return (4, 1) if n_ops <= 1000 else (2, 1)
 
 
 def _rounded(budget_bytes: int, peak_bytes: int) -> int:
