@@ -133,12 +133,14 @@ class Backend:
         if self.whole or compiling is None:
             return
         frame, _ = compiling
-        if self.frame is not None and self.frame != frame:
+        around = torch_hooks.running_inside()
+        if around is not None or self.frame not in (None, frame):
             raise GraphBreakError(
-                "the model was split into several functions that are compiled one by one (a graph "
-                "break inside a loop or a disabled function does this): one budget can't be kept "
-                "over them. torch._dynamo.explain(model)(*inputs) names the place; remove it, or "
-                "optimize only the function without it"
+                "the model was split into several functions that are compiled one by one"
+                f"{f' inside {around}' if around else ''} (a graph break in a loop or a disabled "
+                "function does this): one budget can't be kept over them. "
+                "torch._dynamo.explain(model)(*inputs) names the place; remove it, or optimize "
+                "only the function without it"
             )
         self.frame = frame
 

@@ -11,7 +11,10 @@ Supported: torch 2.11 to 2.13. `tests/graph/test_torch_hooks.py` fails loudly wh
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import sys
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +25,7 @@ import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
+from torch._dynamo import eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._functorch import partitioners
@@ -49,6 +53,13 @@ __all__ = [
     "specialize_symbolic_sizes",
     "unwrap_graph_break",
 ]
+
+# Frames of torch, of this package and of the standard library's context managers.
+_NOT_THE_USERS = (
+    os.path.dirname(torch.__file__) + os.sep,
+    os.path.dirname(__file__) + os.sep,
+    contextlib.__file__,
+)
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
@@ -268,3 +279,20 @@ def is_impure(node: fx.Node) -> bool:
 def recompilations_left(frame_compile_id: int) -> int:
     """How many more times Dynamo compiles a frame before it runs it uncompiled, after this one."""
     return torch._dynamo.config.recompile_limit - 1 - frame_compile_id
+
+
+def running_inside() -> str | None:
+    """The user's function that runs uncompiled around what is being compiled; None without one.
+
+    Where Dynamo gives up on a function (a graph break in a loop) it runs that function as it is
+    and compiles the functions that it calls, one by one.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == eval_frame.__file__ and code.co_name in ("compile_wrapper", "_fn"):
+            return None
+        if not code.co_filename.startswith(_NOT_THE_USERS):
+            return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None

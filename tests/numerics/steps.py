@@ -108,7 +108,7 @@ def check_against_untouched(
     if reference == "aot":
         call = fxremat.optimize(untouched, budget=1.0)
     expected = run_steps(untouched, call, batches, loss_of)
-    optimized = fxremat.optimize(own, budget=budget, **{"solver": "greedy", **options})
+    optimized = fxremat.optimize(own, budget=budget, **options)
     found = run_steps(own, optimized, batches, loss_of)
     assert_same(expected, found)
     if budget < 1:

@@ -26,7 +26,7 @@ CASES = [
 def steps_of(name: str, budget: float | int | None, steps: int = 3):  # type: ignore[no-untyped-def]
     workload = zoo.get(name).make("tiny", seed=0)
     module = workload.step_module()
-    call = module if budget is None else fxremat.optimize(module, budget=budget, solver="greedy")
+    call = module if budget is None else fxremat.optimize(module, budget=budget)
     batches = [workload.batch(i) for i in range(steps)]
     return module, call, batches
 
