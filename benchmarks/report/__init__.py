@@ -19,9 +19,10 @@ Written by `python -m benchmarks report` from `{file}`; nothing here is typed in
 
 Peak is the most bytes live at once during forward and backward above the level at entry, by the
 allocator's own events (CPU) or counters (CUDA). Time is the median of the ratios of alternating
-rounds against the untouched eager step in the same process, the middle half in brackets: CPU time of
-the process where a cell has one thread, wall time otherwise. Gradients are `bitwise` equal to eager's (with losses, buffers and the random state), `close` (the order of
-float sums differs; relative error under 1e-4), or **wrong**.
+rounds against the untouched eager step in the same process, the middle half in brackets: CPU time
+of the process where a cell has one thread, wall time otherwise. Gradients are `bitwise` equal to
+eager's (with losses, buffers and the random state), `close` (the order of float sums differs;
+relative error under 1e-4), or **wrong**.
 """
 
 
