@@ -18,8 +18,11 @@ prices are found by a cutting-plane method with a trust region, and every evalua
 bound (Geoffrion 1974; closures: Picard 1976). The single-position case is the cut between
 forward and backward used by PyTorch's min-cut partitioner, with a budget.
 
+Prices treat values as divisible. On networks of up to `_INTEGRAL_NODES` nodes the relaxation at
+the decisive positions is then solved in whole values, by branch and bound.
+
 What is lost: memory taken in between by recomputed values that are held for other
-recomputations, integrality of the knapsack at each position, and positions outside the chain.
+recomputations, and positions outside the chain.
 
 **Peak.** See `peak_lower_bound`.
 """
@@ -33,7 +36,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
+from scipy import (  # pyright: ignore[reportMissingTypeStubs]
+    optimize,
+    sparse,
+)
 
 from fxremat_solvers.closure import (
     SINK,
@@ -48,10 +54,17 @@ from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.simulate import baseline, simulate
 
 # SciPy is untyped.
+_sparse: Any = sparse
 _optimize: Any = optimize
 
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
+
+_INTEGRAL_NODES = 2_000
+"""Largest network that is solved with whole values."""
+
+_INTEGRAL_WORK = 20_000
+"""Branch-and-bound nodes times network nodes spent on it."""
 
 _WORK_PER_OP = 20_000
 """Most values that the peak bound looks at for one op."""
@@ -299,13 +312,96 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int) -> float:
         middle = max(tried, key=lambda i: tried[i][0])
         attempt(middle - spacing)
         attempt(middle + spacing)
-    if best <= 0 or joint == 1:
-        return best
-    chosen = _spread(tried, joint)
-    relaxation = relax(problem, [chain[i] for i in chosen])
-    start = np.array([best_price if tried[i][0] == best else 0.0 for i in chosen])
-    value, _ = maximise(relaxation, budget_bytes, scale, start, 25, best)
-    return max(best, value)
+    if best <= 0:
+        return 0.0
+    top = max(tried, key=lambda i: (tried[i][0], -i))
+    decisive = [top]
+    if joint > 1:
+        chosen = _spread(tried, joint)
+        relaxation = relax(problem, [chain[i] for i in chosen])
+        start = np.array([best_price if i == top else 0.0 for i in chosen])
+        value, prices = maximise(relaxation, budget_bytes, scale, start, 25, best)
+        if value > best:
+            best = value
+        ranked = sorted(range(len(chosen)), key=lambda i: (-prices[i], i))
+        decisive += [chosen[i] for i in ranked if prices[i] > 1e-3 * scale and chosen[i] != top]
+    # Whole values instead of divisible ones, at the positions that matter, as far as the
+    # program stays small.
+    for count in dict.fromkeys((min(3, len(decisive)), 1)):
+        relaxation = relax(problem, [chain[i] for i in sorted(decisive[:count])])
+        size = relaxation.net.n_nodes
+        if size <= _INTEGRAL_NODES:
+            limit = max(5, _INTEGRAL_WORK // size)
+            value = integral_bound(relaxation, budget_bytes, problem.baseline_cost, limit)
+            best = max(best, value)
+            break
+    return _whole_costs(problem, best)
+
+
+def _whole_costs(problem: RematProblem, extra: float) -> float:
+    """Round up where all costs are whole numbers: what is paid again is a sum of them."""
+    costs = [op.cost for op in problem.ops]
+    if not all(cost.is_integer() and cost < 2**40 for cost in map(float, costs)):
+        return extra
+    unit = math.gcd(*(int(cost) for cost in costs))
+    return float(math.ceil(extra / unit - 1e-4) * unit) if unit else extra
+
+
+def integral_bound(
+    relaxation: Relaxation, budget_bytes: int, baseline_cost: float, node_limit: int
+) -> float:
+    """The bound with whole values: the relaxation's integer program, by HiGHS within SciPy.
+
+    Prices treat the values at a position as divisible; on small graphs a few big values make the
+    difference. Branch and bound is cut off by a number of nodes and its dual bound taken.
+    """
+    if not len(relaxation.cost):
+        return 0.0
+    n, k = relaxation.net.n_nodes, len(relaxation.chain)
+    tail, head = relaxation.net.tail_of_arc, relaxation.net.head_of_arc
+    # Costs and bytes scaled so that absolute tolerances mean nothing.
+    per_cost, per_byte = 1e5 / baseline_cost, 1e4 / max(budget_bytes, 1)
+    implies = np.isinf(relaxation.cost)
+    pays = ~implies & (head == SINK) & (relaxation.position < 0)
+    holds = np.flatnonzero(relaxation.position >= 0)
+    n_columns = n + len(holds)
+    objective = np.zeros(n_columns)
+    np.add.at(objective, tail[pays], relaxation.cost[pays] * per_cost)
+    order = np.flatnonzero(implies)
+    # tail <= head, for implications; tail - head <= hold, for what is live.
+    rows = np.arange(len(order) + len(holds))
+    pairs = np.concatenate((order, holds))
+    fold = np.concatenate((rows, rows, rows[len(order) :], len(rows) + relaxation.position[holds]))
+    columns = np.concatenate(
+        (tail[pairs], head[pairs], np.arange(n, n_columns), np.arange(n, n_columns))
+    )
+    entries = np.concatenate(
+        (
+            np.ones(len(rows)),
+            -np.ones(len(rows)),
+            -np.ones(len(holds)),
+            relaxation.size[holds] * per_byte,
+        )
+    )
+    matrix = _sparse.csr_array((entries, (fold, columns)), shape=(len(rows) + k, n_columns))
+    room = (budget_bytes - relaxation.fixed_bytes) * per_byte
+    low, high = np.zeros(n_columns), np.ones(n_columns)
+    low[SOURCE], high[SINK] = 1.0, 0.0
+    whole = np.zeros(n_columns)
+    whole[:n] = 1
+    result = _optimize.milp(
+        objective,
+        integrality=whole,
+        bounds=_optimize.Bounds(low, high),
+        constraints=_optimize.LinearConstraint(
+            matrix, -np.inf, np.concatenate((np.zeros(len(rows)), room))
+        ),
+        options={"node_limit": node_limit, "time_limit": 60.0, "mip_rel_gap": 1e-7},
+    )
+    bound = getattr(result, "mip_dual_bound", None)
+    if bound is None or not math.isfinite(bound):
+        return 0.0
+    return max(0.0, float(bound) - 0.1) / per_cost
 
 
 def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:
