@@ -285,7 +285,7 @@ def test_gradient_accumulation_and_retain_graph() -> None:
 
 def test_torch_autograd_grad_of_some_parameters() -> None:
     module = Deep()
-    x = torch.randn(64, 24)
+    x = torch.randn(256, 24)
     results = []
     for make in (copy.deepcopy, lambda m: fxremat.optimize(copy.deepcopy(m), budget=0.6)):
         call = make(module)
@@ -331,8 +331,8 @@ def test_symbolic_sizes_are_specialised_under_torch_compile() -> None:
 
 def test_eval_and_no_grad_run_as_the_model_does() -> None:
     module = Deep()
-    optimized = fxremat.optimize(module, budget=0.5)
-    x = torch.randn(32, 24)
+    optimized = fxremat.optimize(module, budget=0.7)
+    x = torch.randn(256, 24)
     with torch.no_grad():
         torch.manual_seed(4)
         expected = module(x)
