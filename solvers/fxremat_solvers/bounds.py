@@ -60,10 +60,10 @@ _optimize: Any = optimize
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
 
-_INTEGRAL_NODES = 2_000
+_INTEGRAL_NODES = 700
 """Largest network that is solved with whole values."""
 
-_INTEGRAL_WORK = 20_000
+_INTEGRAL_WORK = 5_000
 """Branch-and-bound nodes times network nodes spent on it."""
 
 _WORK_PER_OP = 20_000
@@ -387,16 +387,14 @@ def integral_bound(
     room = (budget_bytes - relaxation.fixed_bytes) * per_byte
     low, high = np.zeros(n_columns), np.ones(n_columns)
     low[SOURCE], high[SINK] = 1.0, 0.0
-    whole = np.zeros(n_columns)
-    whole[:n] = 1
     result = _optimize.milp(
         objective,
-        integrality=whole,
+        integrality=np.ones(n_columns),
         bounds=_optimize.Bounds(low, high),
         constraints=_optimize.LinearConstraint(
             matrix, -np.inf, np.concatenate((np.zeros(len(rows)), room))
         ),
-        options={"node_limit": node_limit, "time_limit": 60.0, "mip_rel_gap": 1e-7},
+        options={"node_limit": node_limit, "time_limit": 20.0, "mip_rel_gap": 1e-7},
     )
     bound = getattr(result, "mip_dual_bound", None)
     if bound is None or not math.isfinite(bound):
