@@ -4,7 +4,8 @@ See `fxremat_solvers.retention` for the formulation and its papers. The program 
 schedules (first runs in one fixed order, a bounded number of recomputations); `ilp_detail` says
 which class was solved, what was proven for that class, and by which solver. The `lower_bound` of
 the returned `Solution` is never that class's bound: it is `bounds.lower_bound`, which holds for
-any schedule, and the status is OPTIMAL only where the cost meets it or the baseline fits.
+any schedule, and the status is OPTIMAL only where the cost meets it (to 2e-6 of
+the baseline's cost, the solvers' tolerance) or the baseline fits.
 
 Limits: about 200 ops with recomputation at most once in backward; the number of candidate
 recomputations is capped, so larger graphs get shorter chains of recomputations (see
@@ -43,6 +44,10 @@ _PAIR_CAP = 4000
 
 _EARLY_CAP = 400
 """Most pairs for the fullest class, which also recomputes long before the first use."""
+
+
+_SAME_COST = 2e-6
+"""Share of the baseline's cost below which a gap is the tolerance of the solvers."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def ilp_detail(
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
     general = lower_bound(problem, budget_bytes)
+    slack = _SAME_COST * problem.baseline_cost
     options = [plain] if warm_start is None else [plain, warm_start]
     best, replay = _best_of(problem, options, budget_bytes)
     ladder = _classes(ordered, max_recomputations)
@@ -149,7 +155,7 @@ def ilp_detail(
         unproven = not outcome.optimal and not outcome.infeasible
         if proven is None or not unproven or best != before:
             proven = allowed, model, outcome
-        if unproven or (replay.peak_bytes <= budget_bytes and replay.cost <= general * (1 + 1e-9)):
+        if unproven or (replay.peak_bytes <= budget_bytes and replay.cost <= general + slack):
             break
     assert proven is not None
     allowed, model, outcome = proven
@@ -164,7 +170,7 @@ def ilp_detail(
     cost = replay.cost
     if not fits:
         status = Status.INFEASIBLE
-    elif cost <= general * (1 + 1e-9):
+    elif cost <= general + slack:
         status = Status.OPTIMAL
     else:
         status = Status.TIME_LIMIT if unproven else Status.FEASIBLE
