@@ -303,7 +303,7 @@ def _solve(
         ]
         lp += pulp.lpSum(weight * columns[k] for k, weight in model.objective.items())
         for coefficients, low, high in model.rows:
-            body: Any = pulp.LpAffineExpression([(columns[k], f) for k, f in coefficients.items()])
+            body: Any = pulp.lpSum(f * columns[k] for k, f in coefficients.items())
             if low == high:
                 lp += body == low
                 continue
