@@ -5,10 +5,9 @@ annealing from the baseline order and, on smaller graphs, from greedy's schedule
 stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
 another round. Without native code: greedy and priced cuts.
 
-Deterministic: effort is counted in edits. The budget is first rounded down to a grid of
-`_GRID` cells, so that budgets a few bytes apart get one plan, and smaller graphs are solved on a
-ladder of lower budgets too: a plan for a lower budget is a plan for this one, so cost does not
-rise with the budget between the rungs.
+Deterministic: effort is counted in edits. Small graphs are solved on a ladder of lower budgets
+too, on a grid of `_GRID` cells: a plan for a lower budget is a plan for this one, so cost does not
+rise with the budget from rung to rung. Limit: on larger graphs nothing enforces that.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ from fxremat_solvers.simulate import baseline
 _GRID = 2000  # cells of the baseline's peak
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
-_GREEDY_OPS = 400
+_GREEDY_OPS = 700
+_CUT_OPS = 700
 _BOUND_OPS = 20_000
 _EDITS_PER_OP = 2_500
 _MOST_EDITS = 800_000
@@ -73,8 +73,9 @@ def _searched(
     if native is None:
         return _without_native(problem, plain, budget_bytes, deadline, seed)
     search = Search(problem, native, scale_of(problem), deadline)
-    budgets = [_rounded(budget_bytes, plain.peak_bytes)]
+    budgets = [budget_bytes]
     if len(problem.ops) <= _LADDER_OPS:
+        budgets = [_rounded(budget_bytes, plain.peak_bytes)]
         rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
         budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
     found = [plain]
@@ -115,8 +116,21 @@ def _at_budget(
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
         if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= patience:
             break
+        if not turn and problem.first_backward_op is not None and len(problem.ops) <= _CUT_OPS:
+            chosen = best([chosen, _cut(search, budget_bytes, seed)], budget_bytes)
         starts = [*starts[:2], chosen]
     return chosen
+
+
+def _cut(search: Search, budget_bytes: int, seed: int) -> Candidate:
+    found = mincut(
+        search.problem,
+        budget_bytes,
+        time_limit_s=search.remaining_s() / 2,
+        seed=seed,
+        with_bound=False,
+    )
+    return candidate(search.problem, found.schedule.ops, "mincut")
 
 
 def _rounds(n_ops: int) -> tuple[int, int]:
@@ -137,10 +151,12 @@ def _rounded(budget_bytes: int, peak_bytes: int) -> int:
 def _without_native(
     problem: RematProblem, plain: Candidate, budget_bytes: int, deadline: float, seed: int
 ) -> list[Candidate]:
-    left = max(0.0, deadline - time.monotonic())
     walked = candidate(problem, greedy_ops(problem, budget_bytes), "greedy")
-    cut = mincut(problem, budget_bytes, time_limit_s=left / 2, seed=seed, with_bound=False)
-    found = [plain, walked, candidate(problem, cut.schedule.ops, "mincut")]
+    found = [plain, walked]
+    if problem.first_backward_op is not None:
+        left_s = max(0.0, deadline - time.monotonic()) / 2
+        cut = mincut(problem, budget_bytes, time_limit_s=left_s, seed=seed, with_bound=False)
+        found.append(candidate(problem, cut.schedule.ops, "mincut"))
     if best(found, budget_bytes).peak_bytes > budget_bytes:
         found.append(lowest_peak(problem, plain, deadline=deadline, seed=seed))
     return found
