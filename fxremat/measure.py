@@ -6,7 +6,9 @@ allocator's counters. Nothing here looks at a graph: this is what predictions ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +79,22 @@ def allocation_events(function: Callable[[], Any], device: torch.device) -> list
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities, profile_memory=True) as recorded:
+    with _quiet_profiler(), profile(activities=activities, profile_memory=True) as recorded:
         function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     return torch_hooks.memory_events(recorded, device)
+
+
+@contextmanager
+def _quiet_profiler() -> Iterator[None]:
+    """Keep kineto from writing its stages to stderr, unless its log level was chosen."""
+    name = "KINETO_LOG_LEVEL"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "99"
+    try:
+        yield
+    finally:
+        del os.environ[name]

@@ -1,0 +1,77 @@
+"""Costs and memory of single ops: measured, modelled, and with nothing of the user's touched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxremat
+from fxremat.annotate import Annotation, annotate
+from fxremat.capture import JointGraph
+from fxremat.flops import node_bytes_moved, node_flops
+from fxremat.nodes import op_name
+from fxremat.profile_ops import OpProfiles
+from tests.numerics.steps import plan_of
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.linear(x))
+        h = F.gelu(h * 0.5)
+        return F.mse_loss(torch.softmax(h, -1), x)
+
+
+@pytest.fixture(scope="module")
+def joint() -> JointGraph:
+    torch._dynamo.reset()
+    model = fxremat.optimize(Mixed(), budget=1.0, example_inputs=torch.randn(4096, 64))
+    return plan_of(model).joint
+
+
+def by_name(joint: JointGraph, cost: str) -> dict[str, Annotation]:
+    found = annotate(joint, cost, OpProfiles())
+    return {op_name(node.target): annotation for node, annotation in found.items()}
+
+
+def test_flops_and_bytes(joint: JointGraph) -> None:
+    nodes = {op_name(node.target): node for node in joint.operations}
+    assert node_flops(nodes["addmm"]) == 2 * 4096 * 64 * 64
+    assert node_flops(nodes["gelu"]) > node_flops(nodes["relu"]) == 4096 * 64
+    assert node_bytes_moved(nodes["relu"]) == 2 * 4 * 4096 * 64
+
+
+def test_a_gelu_is_dearer_than_a_relu_in_every_model(joint: JointGraph) -> None:
+    for cost in ("flops", "roofline", "measured"):
+        annotations = by_name(joint, cost)
+        assert annotations["gelu"].seconds > annotations["relu"].seconds
+        assert annotations["gelu"].seconds_from == cost
+
+
+def test_blocks_behind_outputs_and_workspaces_are_measured(joint: JointGraph) -> None:
+    annotations = by_name(joint, "flops")
+    # The scalar of mse_loss lies in a block as large as its input.
+    assert annotations["mse_loss"].output_bytes == (4 * 4096 * 64,)
+    # A Python number becomes a tensor for the time of a multiplication.
+    assert 0 < annotations["mul"].workspace_bytes <= 16
+    assert annotations["relu"].workspace_bytes == 0
+    assert all(a.workspace_measured for a in annotations.values())
+
+
+def test_known_ops_are_not_run_again(joint: JointGraph) -> None:
+    profiles = OpProfiles()
+    first = annotate(joint, "measured", profiles)
+    assert annotate(joint, "measured", profiles) == first
+
+
+def test_generators_are_left_alone() -> None:
+    torch._dynamo.reset()
+    state = torch.get_rng_state()
+    x = torch.ones(64, 64, requires_grad=True)
+    fxremat.optimize(lambda x: F.dropout(x * 3, 0.5).sum(), budget=1.0, example_inputs=x)
+    assert torch.equal(state, torch.get_rng_state())
