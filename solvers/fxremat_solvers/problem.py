@@ -130,9 +130,7 @@ class RematProblem:
                 inputs=integer_list(_field(entry, "inputs", at), f"{at}.inputs"),
                 outputs=integer_list(_field(entry, "outputs", at), f"{at}.outputs"),
                 cost=_number(_field(entry, "cost", at), f"{at}.cost"),
-                workspace_bytes=_integer(
-                    entry.get("workspace_bytes", 0), f"{at}.workspace_bytes"
-                ),
+                workspace_bytes=_integer(entry.get("workspace_bytes", 0), f"{at}.workspace_bytes"),
                 recomputable=_boolean(entry.get("recomputable", True), f"{at}.recomputable"),
             )
             for at, entry in _objects(document, "ops")
