@@ -62,7 +62,7 @@ def optimize(
     example_inputs: object = None,
     solver: str = "auto",
     cost: str = "auto",
-    time_limit_s: float = 10.0,
+    time_limit_s: float = 20.0,
     seed: int = 0,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.

@@ -36,7 +36,7 @@ class Options:
     budget: Budget
     solver: str = "auto"
     cost: str = "auto"
-    time_limit_s: float = 10.0
+    time_limit_s: float = 20.0
     seed: int = 0
 
 
