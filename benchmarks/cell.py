@@ -7,7 +7,10 @@ names. The parent, which starts one such process a cell, is `benchmarks.runner`.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -68,12 +71,24 @@ def run(cell: Cell, effort: Mapping[str, Any]) -> dict[str, Any]:
 def main(spec: str) -> None:
     task = json.loads(spec)
     cell = Cell(**task["cell"])
+    end_with(task["parent"])
     limit_memory(task["memory_limit_bytes"], cell.device)
     import torch
 
     torch.set_num_threads(task["threads"])
     row = run(cell, task["effort"])
     Path(task["out"]).write_text(json.dumps({**asdict(cell), "key": cell.key, **row}))
+
+
+def end_with(parent: int) -> None:
+    """Ends this process once the run that started it is gone, whichever way that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def limit_memory(limit_bytes: int, device: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +70,7 @@ def run_cell(cell: Cell, effort: Mapping[str, Any], limits: Limits) -> dict[str,
             "threads": limits.threads,
             "memory_limit_bytes": limits.memory_bytes,
             "out": str(out),
+            "parent": os.getpid(),
         }
         started = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.cell", json.dumps(spec)]
@@ -119,6 +120,17 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def interruptible(
+    futures: Mapping[Future[dict[str, Any]], Cell], pool: ThreadPoolExecutor
+) -> Iterator[Future[dict[str, Any]]]:
+    """Futures as they end; an interrupt drops the cells that haven't started."""
+    try:
+        yield from as_completed(futures)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
 def run(
     cells: Sequence[Cell],
     folder: Path,
@@ -159,7 +171,7 @@ def run(
                     row = {**asdict(cell), "key": cell.key, "status": "unavailable"}
                     records.append(folder, {**row, "reason": str(error)})
                     progress.advance(bar)
-            for future in as_completed(futures):
+            for future in interruptible(futures, pool):
                 row = future.result()
                 rows[row["key"]] = row
                 records.append(folder, row)
