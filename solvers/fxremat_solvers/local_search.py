@@ -8,7 +8,7 @@ order of the ops. Bytes above the budget have a price that rises through the run
 from one feasible schedule to a better one may lead through infeasible ones.
 
 Effort is counted in edits: the same problem, budget and seed give the same schedule. The edits
-run in native code (`native`); without it there is no local search.
+run in compiled code (`kernel`); without it there is no local search.
 Limits: a run gives no bound, and plans that need dozens of coordinated changes are not found.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fxremat_solvers.candidates import Candidate, best, candidate
-from fxremat_solvers.native import Effort, Kernel
+from fxremat_solvers.kernel import Effort, Kernel
 from fxremat_solvers.problem import RematProblem
 
 

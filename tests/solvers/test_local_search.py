@@ -1,13 +1,16 @@
-"""The native kernel prices edits exactly as a full replay does."""
+"""The compiled kernel prices edits exactly as a full replay does; it is loaded only if used."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 from random_problems import random_problem
 
 from fxremat_solvers import RematProblem, baseline, simulate
 from fxremat_solvers.generate import chain, layered, transformer
-from fxremat_solvers.native import Effort, kernel
+from fxremat_solvers.kernel import Effort, kernel
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -22,12 +25,60 @@ def test_prices_are_exact_on_structured_graphs(problem: RematProblem):
 
 
 def assert_exact(problem: RematProblem, seed: int) -> None:
-    native = kernel(problem)
-    if native is None:
-        pytest.skip("no C compiler")
+    compiled = kernel(problem)
+    assert compiled is not None
     plain = baseline(problem).ops
     budget = max(1, simulate(problem, plain).peak_bytes * 2 // 3)
-    assert native.self_check(plain, budget, seed, 1500) == -1
+    assert compiled.self_check(plain, budget, seed, 400) == -1
     effort = Effort(2000, temperature=(1.0, 0.01), price=(0.1, 1.0), time_limit_s=10.0)
-    ops, _ = native.anneal(plain, budget, effort, seed)
+    ops, _ = compiled.anneal(plain, budget, effort, seed)
     simulate(problem, ops)
+
+
+def test_a_result_depends_on_nothing_but_its_arguments():
+    problem = layered(100)
+    plain = baseline(problem).ops
+    budget = simulate(problem, plain).peak_bytes * 3 // 4
+    effort = Effort(5000, temperature=(100.0, 0.5), price=(0.1, 1.0), time_limit_s=60.0)
+    found: set[tuple[int, ...]] = set()
+    for _ in range(2):
+        compiled = kernel(problem)
+        assert compiled is not None
+        found.add(compiled.anneal(plain, budget, effort, 3)[0])
+    assert len(found) == 1
+
+
+def test_a_schedule_outgrows_the_room_it_starts_with():
+    problem = random_problem(7, 8)
+    compiled = kernel(problem)
+    assert compiled is not None
+    plain = baseline(problem).ops
+    assert compiled.self_check(plain, 1, 0, 3000) == -1
+
+
+WITHOUT_A_SEARCH = """
+import sys
+from fxremat_solvers import baseline, simulate, solve
+from fxremat_solvers.generate import layered
+problem = layered(30)
+solve(problem, simulate(problem, baseline(problem).ops).peak_bytes)
+assert "numba" not in sys.modules
+"""
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+from fxremat_solvers import baseline, simulate, solve
+from fxremat_solvers.generate import layered
+from fxremat_solvers.kernel import kernel
+problem = layered(30)
+assert kernel(problem) is None
+budget = simulate(problem, baseline(problem).ops).peak_bytes * 9 // 10
+assert solve(problem, budget).peak_bytes <= budget
+"""
+
+
+@pytest.mark.parametrize("program", [WITHOUT_A_SEARCH, WITHOUT_NUMBA])
+def test_numba_is_imported_for_searches_only(program: str):
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

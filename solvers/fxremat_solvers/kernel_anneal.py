@@ -1,0 +1,374 @@
+"""Annealing over edits of a schedule: random moves, and which of them are taken (numba).
+
+`anneal` runs in slices: it stops at a given number of edits, or when the state needs more room,
+and goes on where it was when called again.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fxremat_solvers.kernel_apply import apply, has_room
+from fxremat_solvers.kernel_jit import compiled, part, spliced
+from fxremat_solvers.kernel_price import (
+    add_deletion,
+    add_insertion,
+    computes,
+    event_step,
+    first_event,
+    is_deleted,
+    op_at,
+    price,
+)
+from fxremat_solvers.kernel_state import BLOCK, State
+
+_SHIFT = 0
+_DROP = 1
+_KEEP = 2
+_SWAP = 3
+_DEEPEST = 100
+_MOST_DELETED = 200
+
+# splitmix64: the same on every machine
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_U11, _U27, _U30, _U31, _U32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
+_TO_UNIT = 2.0**-53
+
+
+@part
+def _random(s: State) -> np.uint64:
+    k = s.k[0]
+    z = k.rng + _GOLDEN
+    k.rng = z
+    z = (z ^ (z >> _U30)) * _MIX_1
+    z = (z ^ (z >> _U27)) * _MIX_2
+    return z ^ (z >> _U31)
+
+
+@part
+def _uniform(s: State) -> float:
+    return np.float64(_random(s) >> _U11) * _TO_UNIT
+
+
+@part
+def _below(s: State, n: int) -> int:
+    return int(np.int64(((_random(s) >> _U32) * np.uint64(n)) >> _U32))
+
+
+# ---- moves ----
+
+
+@part
+def _live_before(s: State, v: int, step: int) -> bool:
+    """Is v in memory just before `step` runs, because something at or after `step` reads it?"""
+    i = first_event(s, v, step)
+    if i == 0:
+        return False
+    if i < s.lists[v].n:
+        return not computes(s, v, i)
+    return s.values[v].is_output != 0
+
+
+@part
+def _add_recompute(s: State, op: int, before: int, chance: float, room: int) -> None:
+    """Insert `op` before a step, and with probability `chance` the makers of its dead inputs.
+
+    And so on, up to `room` ops; dead inputs that are not made again live longer instead.
+    """
+    stamp = s.k[0].stamp
+    s.ops[op].stamp = stamp
+    s.scratch[0].step = op
+    s.scratch[0].next = s.ops[op].reads
+    depth = 0
+    while depth >= 0:
+        op = s.scratch[depth].step
+        i = s.scratch[depth].next
+        if i == s.ops[op].makes:
+            add_insertion(s, before, op)
+            depth -= 1
+            continue
+        s.scratch[depth].next = i + 1
+        maker = s.values[s.arcs[i]].producer
+        if s.ops[maker].stamp == stamp or not s.ops[maker].recomputable or room <= 0:
+            continue
+        if _live_before(s, s.arcs[i], before):
+            continue
+        if chance >= 1 or _uniform(s) < chance:
+            room -= 1
+            s.ops[maker].stamp = stamp
+            depth += 1
+            s.scratch[depth].step = maker
+            s.scratch[depth].next = s.ops[maker].reads
+
+
+@part
+def _is_read(s: State, step: int) -> bool:
+    """Does anything that stays read what `step` makes, before it is made again?"""
+    op = op_at(s, step)
+    for i in range(s.ops[op].makes, s.ops[op].end):
+        v = s.arcs[i]
+        j = first_event(s, v, step) + 1
+        n = s.lists[v].n
+        while j < n and not computes(s, v, j):
+            if not is_deleted(s, event_step(s, v, j)):
+                return True
+            j += 1
+        if j == n and s.values[v].is_output:
+            return True
+    return False
+
+
+@part
+def _runs_left(s: State, op: int) -> int:
+    k = s.k[0]
+    n = int(s.lists[k.n_values + op].n)
+    for i in range(k.n_deleted):
+        if op_at(s, s.scratch[i].deleted) == op:
+            n -= 1
+    return n
+
+
+@part
+def _delete_with_feeders(s: State, step: int) -> None:
+    """Delete a step, then the runs that were there only to feed it."""
+    k = s.k[0]
+    depth = -1
+    while True:
+        if step >= 0:
+            add_deletion(s, step)
+            if depth < _DEEPEST and k.n_deleted <= _MOST_DELETED:
+                depth += 1
+                s.scratch[depth].step = step
+                s.scratch[depth].next = s.ops[op_at(s, step)].reads
+        if depth < 0:
+            return
+        above = s.scratch[depth].step
+        i = s.scratch[depth].next
+        step = -1
+        if i == s.ops[op_at(s, above)].makes:
+            depth -= 1
+            continue
+        s.scratch[depth].next = i + 1
+        u = s.arcs[i]
+        j = first_event(s, u, above) - 1
+        while j >= 0 and not computes(s, u, j):
+            j -= 1
+        if j < 0:
+            continue
+        feeder = event_step(s, u, j)
+        if is_deleted(s, feeder) or _runs_left(s, op_at(s, feeder)) < 2:
+            continue
+        if not _is_read(s, feeder):
+            step = feeder
+
+
+@part
+def _drop(s: State) -> bool:
+    """Compute the chosen value again just before the chosen read, so that it need not live on."""
+    k = s.k[0]
+    v = k.drop_value
+    j = k.drop_event
+    x = _uniform(s)
+    chance = 0.0 if x < 0.3 else 1.0 if x < 0.7 else 0.5
+    op = s.values[v].producer
+    before = event_step(s, v, j)
+    k.stamp += 1
+    # Nobody read it since it was made: then it is made later, not twice.
+    if computes(s, v, j - 1):
+        last = event_step(s, v, j - 1)
+        unused = True
+        for i in range(s.ops[op].makes, s.ops[op].end):
+            w = s.arcs[i]
+            e = first_event(s, w, last) + 1
+            if e < s.lists[w].n and event_step(s, w, e) < before:
+                unused = False
+                break
+        if unused:
+            add_deletion(s, last)
+        elif not s.ops[op].recomputable:
+            return False
+    _add_recompute(s, op, before, chance, 1 << _below(s, 7))
+    return True
+
+
+@part
+def _choose_read(s: State, around: int) -> bool:
+    """Choose a read before which a value may be dropped; one that spans step `around`, if any."""
+    k = s.k[0]
+    for _ in range(8 if around < 0 else 24):
+        v = 0
+        high = k.n_values - 1
+        x = _uniform(s) * s.values[high].weight  # drawn by size
+        while v < high:
+            mid = (v + high) >> 1
+            if s.values[mid].weight <= x:
+                v = mid + 1
+            else:
+                high = mid
+        n = int(s.lists[v].n)
+        if around < 0:
+            if n < 2:
+                continue
+            j = 1 + _below(s, n - 1)
+            if computes(s, v, j) or event_step(s, v, j) - event_step(s, v, j - 1) < 2:
+                continue
+        else:
+            j = first_event(s, v, around)
+            if j == 0 or j == n or computes(s, v, j) or event_step(s, v, j) <= around:
+                continue
+        if s.ops[s.values[v].producer].recomputable or computes(s, v, j - 1):
+            k.drop_value = v
+            k.drop_event = j
+            return True
+    return False
+
+
+@part
+def _shift(s: State) -> bool:
+    """Move a step between the steps that it depends on and those that depend on it."""
+    n_steps = s.k[0].n_steps
+    step = _below(s, n_steps)
+    op = op_at(s, step)
+    low = 0
+    high = n_steps
+    for i in range(s.ops[op].reads, s.ops[op].makes):
+        u = s.arcs[i]
+        j = first_event(s, u, step) - 1
+        while not computes(s, u, j):
+            j -= 1
+        low = max(low, event_step(s, u, j) + 1)
+    for i in range(s.ops[op].makes, s.ops[op].end):
+        v = s.arcs[i]
+        j = first_event(s, v, step) + 1
+        if j < s.lists[v].n and not computes(s, v, j):
+            high = min(high, int(event_step(s, v, j)))
+    if high - low < 2:
+        return False
+    x = _uniform(s)
+    if x < 0.15:
+        to = low
+    elif x < 0.35:
+        to = high
+    elif x < 0.65:
+        to = low + _below(s, high - low + 1)
+    else:
+        reach = 2 + int(math.exp(_uniform(s) * 4))
+        to = step - reach + _below(s, 2 * reach + 2)
+        to = min(max(to, low), high)
+    if to == step or to == step + 1:
+        return False
+    add_deletion(s, step)
+    add_insertion(s, to, op)
+    return True
+
+
+# ---- the search ----
+
+
+@spliced
+def _cool(s: State, i: int) -> None:
+    """Temperature and price of a byte at edit i."""
+    k = s.k[0]
+    f = i / k.edits
+    k.temperature = k.temperature_start * (k.temperature_end / k.temperature_start) ** f
+    if f > 0.7 and k.over > 0:
+        k.pressure *= k.price_up
+    elif f < 0.9:
+        k.pressure = max(1.0, k.pressure * k.price_down)
+    k.byte_price = k.pressure * k.price_start * (k.price_end / k.price_start) ** f
+
+
+@spliced
+def _propose(s: State) -> bool:
+    """Make a random move and price it; is it taken?"""
+    k = s.k[0]
+    k.n_deleted = k.n_inserted = 0
+    x = _uniform(s) * (k.shift + k.drop + k.keep + k.swap) - k.shift
+    kind = _SHIFT
+    if x >= 0:
+        x -= k.drop
+        kind = _DROP
+        if x >= 0:
+            kind = _KEEP if x - k.keep < 0 else _SWAP
+    if kind == _SHIFT:
+        made = _shift(s)
+    elif kind == _DROP:
+        made = True
+    else:
+        made = k.n_repeated > 0
+        if made:
+            again = s.scratch[_below(s, k.n_repeated)].repeated
+            _delete_with_feeders(s, s.ids[again].place)
+    k.worst_at = -1
+    for turn in range(2 if kind == _SWAP else 1):
+        if made and (kind == _DROP or turn == 1):
+            made = _choose_read(s, k.worst_at) and _drop(s)
+        made = made and price(s)
+        if kind == _SWAP and turn == 0:
+            made = made and k.worst_at >= 0
+    if not made:
+        return False
+    s.scratch[kind].tried += 1
+    up = k.d_cost + k.byte_price * k.d_over
+    if up > 0 and (k.temperature <= 0 or _uniform(s) >= math.exp(-up / k.temperature)):
+        return False
+    s.scratch[kind].taken += 1
+    return True
+
+
+@spliced
+def _remember(s: State, i: int) -> None:
+    """Copy the schedule if it is the best so far: the cheapest that fits, else of lowest peak."""
+    k = s.k[0]
+    if k.n_steps > k.best_room:
+        return
+    if k.over <= 0 and not k.lower_the_peak:
+        if k.best_fits and k.cost >= k.best_cost:
+            return
+        k.best_fits = 1
+        k.best_cost = k.cost
+    else:
+        # finding the peak is linear: not every time
+        if k.best_fits or (k.over > 0 and i & 15):
+            return
+        top = 0.0
+        for block in range((k.n_steps + BLOCK - 1) // BLOCK):
+            top = max(top, s.block_max[block])
+        if top >= k.best_peak:
+            return
+        k.best_peak = top
+        if k.lower_the_peak:
+            k.budget = top * 0.999 - 1
+            k.over = 0.0
+            for t in range(k.n_steps):
+                if s.running[t] > k.budget:
+                    k.over += s.running[t] - k.budget
+    k.n_best = k.n_steps
+    for t in range(k.n_steps):
+        s.spare[t].best = op_at(s, t)
+
+
+@compiled
+def anneal(s: State, stop: int) -> None:
+    """Go on to edit `stop`, or until an accepted edit needs more room."""
+    k = s.k[0]
+    i = k.edits_done
+    while i < stop:
+        if not k.accepted:
+            if i & 127 == 0:
+                _cool(s, i)
+            if not _propose(s):
+                i += 1
+                continue
+            k.accepted = 1
+        if not has_room(s):
+            break
+        k.accepted = 0
+        apply(s)
+        _remember(s, i)
+        i += 1
+    k.edits_done = i
