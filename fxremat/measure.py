@@ -7,6 +7,7 @@ allocator's counters. Nothing here looks at a graph: this is what predictions ar
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,13 +89,15 @@ def allocation_events(function: Callable[[], Any], device: torch.device) -> list
 
 @contextmanager
 def _quiet_profiler() -> Iterator[None]:
-    """Keep kineto from writing its stages to stderr, unless its log level was chosen."""
+    """Keep kineto from writing its stages to stderr, unless its log level was chosen, and torch
+    from warning that a profile of one cycle has the events of one cycle."""
     name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
+    chosen = name in os.environ
+    os.environ.setdefault(name, "99")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Profiler clears events")
+            yield
     finally:
-        del os.environ[name]
+        if not chosen:
+            del os.environ[name]

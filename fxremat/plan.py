@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -108,11 +109,15 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
     problem = lowering.settled(solution.schedule)
     simulation = simulate(problem, solution.schedule)
     if simulation.peak_bytes > budget_bytes:
+        # The solver found no fit; the lowest peak that is searched for by itself may be one.
         lowest = floor(lowering.problem, time_limit_s=options.time_limit_s, seed=options.seed)
         if lowest.peak_bytes < simulation.peak_bytes:
-            solution = lowest
+            status = Status.FEASIBLE if lowest.peak_bytes <= budget_bytes else Status.INFEASIBLE
+            bound = solution.lower_bound if math.isfinite(solution.lower_bound) else 0.0
+            solution = replace(lowest, status=status, lower_bound=bound)
             problem = lowering.settled(solution.schedule)
             simulation = simulate(problem, solution.schedule)
+    if simulation.peak_bytes > budget_bytes:
         raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
     return Plan(
         joint=joint,

@@ -45,8 +45,6 @@ class Network:
 
 def network(n_nodes: int, tails: Integers, heads: Integers) -> Network:
     """Sort and merge the arcs once, for many cuts."""
-    # An array made of no arcs has no integer type of its own.
-    tails, heads = tails.astype(np.int64), heads.astype(np.int64)
     key = tails * n_nodes + heads
     unique, slot = np.unique(key, return_inverse=True)
     counts = np.bincount(unique // n_nodes, minlength=n_nodes)

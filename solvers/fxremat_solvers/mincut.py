@@ -297,12 +297,12 @@ class _Search:
             gaps=ordered,
             nodes=tuple(node[g] for g in ordered),
             tails=tuple((y, len(reads[y]), tail_node[y, tail_times[y][0]]) for y in tail_times),
-            net=network(count, np.array(tails), np.array(heads)),
+            net=network(count, np.array(tails, dtype=np.int64), np.array(heads, dtype=np.int64)),
             cost=np.array(cost),
-            maker=np.array(makers),
+            maker=np.array(makers, dtype=np.int64),
             size=np.array(size),
-            low=np.array(low),
-            high=np.array(high),
+            low=np.array(low, dtype=np.int64),
+            high=np.array(high, dtype=np.int64),
         )
 
     def gap_at(self, value: int, when: int) -> int:
