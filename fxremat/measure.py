@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +88,7 @@ def allocation_events(function: Callable[[], Any], device: torch.device) -> list
 
 
 @contextmanager
-def _quiet_profiler() -> Iterator[None]:
+def _quiet_profiler() -> Generator[None]:
     """Keep kineto from writing its stages to stderr, unless its log level was chosen, and torch
     from warning that a profile of one cycle has the events of one cycle."""
     name = "KINETO_LOG_LEVEL"

@@ -179,8 +179,8 @@ def _validate(problem: RematProblem) -> None:
         for k, value in enumerate(op.outputs):
             if defined[value]:
                 raise ProblemFormatError(
-                    f"ops[{i}].outputs[{k}]: value {value} ({problem.values[value].name!r}) already "
-                    "exists; a value is a problem input or the output of exactly one op"
+                    f"ops[{i}].outputs[{k}]: value {value} ({problem.values[value].name!r}) "
+                    "already exists; a value is a problem input or the output of exactly one op"
                 )
             defined[value] = 1
     for k, value in enumerate(problem.outputs):
