@@ -33,8 +33,8 @@ class CompiledGraph:
     """One training graph as it was compiled.
 
     `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added.
-    `sees_loss` is False where the graph returns tensors to differentiate other than one scalar:
-    what happens between its forward and its backward is outside the plan.
+    `sees_loss` is False where the graph returns no scalar to differentiate: what happens between
+    its forward and its backward is outside the plan.
     """
 
     plan: Plan
@@ -198,9 +198,8 @@ def _shapes(joint: fx.GraphModule) -> tuple[tuple[int, ...], ...]:
 
 
 def _sees_loss(plan: Plan) -> bool:
-    """Whether the only thing to differentiate is one scalar."""
-    tangents = plan.joint.tangents
-    return all(node.meta["val"].numel() == 1 for node in tangents)
+    """Whether a scalar is among what the graph returns to differentiate."""
+    return any(node.meta["val"].numel() == 1 for node in plan.joint.tangents)
 
 
 def make_options(options: Mapping[str, Any]) -> Options:

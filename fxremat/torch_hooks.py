@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import sys
 import types
@@ -59,6 +60,13 @@ _NOT_THE_USERS = (
     os.path.dirname(torch.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
     contextlib.__file__,
+)
+
+# The name that torch 2.12 gave to its set of log functions to leave out.
+_IGNORED_LOGGING = (
+    "ignore_logging_functions"
+    if hasattr(torch._dynamo.config, "ignore_logging_functions")
+    else "ignore_logger_methods"
 )
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
@@ -195,17 +203,25 @@ def compile_whole(
         fxremat_step.__defaults__,
         fxremat_step.__closure__,
     )
-    options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
     compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        return compile_function(own, **options, recompile_limit=recompile_limit)
-    compiled = compile_function(own, **options)
+    compiled = compile_function(own, backend=backend, fullgraph=True, dynamic=False)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._dynamo.config.patch(recompile_limit=recompile_limit):
+        # Log calls in a model are no reason to fail; they are left out of the compiled step.
+        with torch._dynamo.config.patch(
+            {"recompile_limit": recompile_limit, _IGNORED_LOGGING: _logging_methods()}
+        ):
             return compiled(*args, **kwargs)
 
     return run
+
+
+def _logging_methods() -> set[Callable[..., Any]]:
+    """`logging.Logger`'s methods, those that libraries added to it too."""
+    names = ("debug", "info", "warning", "error", "critical", "exception", "log")
+    added = ("warning_once", "warning_advice", "info_once")
+    methods = {getattr(logging.Logger, name, None) for name in (*names, *added)}
+    return {method for method in methods if method is not None}
 
 
 def unwrap_graph_break(error: BaseException) -> str | None:

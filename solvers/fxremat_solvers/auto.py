@@ -33,8 +33,8 @@ _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 700
 _CUT_OPS = 700
 _BOUND_OPS = 20_000
-_EDITS_PER_OP = 2_500
-_MOST_EDITS = 800_000
+_EDITS_PER_OP = 1_500
+_MOST_EDITS = 600_000
 _WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
 _RUNS = 8
 _CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
@@ -131,7 +131,9 @@ def _cut(search: Search, budget_bytes: int, seed: int) -> Candidate:
         budget_bytes,
         time_limit_s=search.remaining_s() / 2,
         seed=seed,
+        iterations=60,
         with_bound=False,
+        fill=False,
     )
     return candidate(search.problem, found.schedule.ops, "mincut")
 

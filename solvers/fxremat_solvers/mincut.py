@@ -65,12 +65,14 @@ def mincut(
     seed: int = 0,
     iterations: int = 120,
     with_bound: bool = True,
+    fill: bool = True,
 ) -> Solution:
     """The best schedule of a series of priced cuts.
 
     Deterministic: `iterations` bounds the work, the clock only cuts it off. `seed` is accepted
     for uniformity and has no effect. `with_bound=False` leaves out `bounds.lower_bound` (then
-    `lower_bound` is the baseline's cost).
+    `lower_bound` is the baseline's cost); `fill=False` the last pass, which undoes drops that
+    turned out unnecessary, where the schedule is only the start of another search.
     """
     del seed
     plain = baseline(problem)
@@ -81,6 +83,8 @@ def mincut(
         )
     search = _Search(problem, budget_bytes, time.monotonic() + time_limit_s)
     search.run(replay, iterations)
+    if fill and time.monotonic() <= search.deadline:
+        search.fill()
     best = search.best
     if best is None:
         schedule = Schedule(tuple(map(int, search.lowest)))
@@ -158,7 +162,6 @@ class _Search:
             self.learn(drops)
             if time.monotonic() > self.deadline:
                 return
-        self.fill()
 
     def attempt(self, drops: frozenset[Gap], prices: Floats) -> Floats:
         """Replay the schedule of some drops; the most memory in each stage."""

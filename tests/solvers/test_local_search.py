@@ -8,7 +8,7 @@ import sys
 import pytest
 from random_problems import random_problem
 
-from fxremat_solvers import RematProblem, baseline, simulate
+from fxremat_solvers import RematProblem, baseline, kernel_state, simulate
 from fxremat_solvers.generate import chain, layered, transformer
 from fxremat_solvers.kernel import Effort, kernel
 
@@ -48,12 +48,22 @@ def test_a_result_depends_on_nothing_but_its_arguments():
     assert len(found) == 1
 
 
-def test_a_schedule_outgrows_the_room_it_starts_with():
-    problem = random_problem(7, 8)
+def test_a_schedule_may_outgrow_the_room_it_starts_with(monkeypatch: pytest.MonkeyPatch):
+    problem = chain(30)
     compiled = kernel(problem)
     assert compiled is not None
     plain = baseline(problem).ops
-    assert compiled.self_check(plain, 1, 0, 3000) == -1
+    grown: list[kernel_state.State] = []
+
+    def counted(state: kernel_state.State) -> kernel_state.State:
+        grown.append(state)
+        return kernel_state.enlarged(state)
+
+    monkeypatch.setattr("fxremat_solvers.kernel.enlarged", counted)
+    effort = Effort(20_000, temperature=(1e9, 0.01), price=(0.01, 1.0), time_limit_s=60.0, drop=9.0)
+    ops, _ = compiled.anneal(plain, simulate(problem, plain).peak_bytes // 2, effort, 0)
+    assert grown
+    simulate(problem, ops)
 
 
 WITHOUT_A_SEARCH = """
