@@ -64,6 +64,7 @@ def optimize(
     cost: str = "auto",
     time_limit_s: float = 20.0,
     seed: int = 0,
+    effort: float = 0.3,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.
 
@@ -78,7 +79,8 @@ def optimize(
     (a tensor, a tuple of arguments or a dict of keyword arguments).
 
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
-    "measured", `time_limit_s` a stop for the solver.
+    "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
+    default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
 
     Raises `BudgetError`, `OptionError`, `DeviceError` at once; `BudgetInfeasible`,
     `GraphBreakError` and `UnsupportedGraphError` when it compiles.
@@ -94,6 +96,7 @@ def optimize(
             "cost": cost,
             "time_limit_s": time_limit_s,
             "seed": seed,
+            "effort": effort,
         }
     )
     backend = Backend(options, whole=True)

@@ -216,6 +216,9 @@ def make_options(options: Mapping[str, Any]) -> Options:
     limit: Any = options.get("time_limit_s", 1.0)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
         raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
+    effort: Any = options.get("effort", 1.0)
+    if isinstance(effort, bool) or not isinstance(effort, (int, float)) or not effort > 0:
+        raise OptionError(f"effort is {effort!r}: it must be a number above 0")
     seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")

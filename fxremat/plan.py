@@ -32,13 +32,14 @@ from fxremat_solvers import (
 
 @dataclass(frozen=True)
 class Options:
-    """How to plan: the budget, the solver and its time limit, the cost model, the seed."""
+    """How to plan: the budget, the solver, its time limit, seed and effort, the cost model."""
 
     budget: Budget
     solver: str = "auto"
     cost: str = "auto"
     time_limit_s: float = 20.0
     seed: int = 0
+    effort: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _solve(
         solver=options.solver,
         time_limit_s=options.time_limit_s,
         seed=options.seed,
+        effort=options.effort,
     )
 
 

@@ -40,8 +40,16 @@ _RUNS = 8
 _CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
 
 
-def auto(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
-    """The best plan of the portfolio. `time_limit_s` is a safety stop."""
+def auto(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    time_limit_s: float,
+    seed: int,
+    effort: float = 1.0,
+) -> Solution:
+    """The best plan of the portfolio. `time_limit_s` is a safety stop; `effort` scales the number
+    of edits and cuts tried."""
     deadline = time.monotonic() + time_limit_s
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
@@ -54,7 +62,7 @@ def auto(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed:
         began = time.monotonic()
         compiled = kernel(problem)
         deadline += time.monotonic() - began  # compiling it, once per machine, is no part of this
-        found = _searched(problem, compiled, plain, budget_bytes, bound, deadline, seed)
+        found = _searched(problem, compiled, plain, budget_bytes, bound, deadline, seed, effort)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -72,10 +80,11 @@ def _searched(
     bound: float,
     deadline: float,
     seed: int,
+    effort: float,
 ) -> list[Candidate]:
     if compiled is None:
         return _without_kernel(problem, plain, budget_bytes, deadline, seed)
-    search = Search(problem, compiled, scale_of(problem), deadline)
+    search = Search(problem, compiled, scale_of(problem), deadline, effort)
     budgets = [budget_bytes]
     if len(problem.ops) <= _LADDER_OPS:
         budgets = [_rounded(budget_bytes, plain.peak_bytes)]
@@ -99,7 +108,7 @@ def _at_budget(
     starts = [plain]
     if len(problem.ops) <= _GREEDY_OPS:
         starts.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
-    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    edits = int(search.effort * min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops)))
     chosen = best(starts, budget_bytes)
     rounds, patience = _rounds(len(problem.ops))
     idle = 0
@@ -131,7 +140,7 @@ def _cut(search: Search, budget_bytes: int, seed: int) -> Candidate:
         budget_bytes,
         time_limit_s=search.remaining_s() / 2,
         seed=seed,
-        iterations=60,
+        iterations=int(60 * min(1.0, search.effort)),
         with_bound=False,
         fill=False,
     )

@@ -64,12 +64,16 @@ _POLISH = Recipe(temperature=(0.03, 0.003), price=(0.003, 0.5))
 
 @dataclass(frozen=True)
 class Search:
-    """What a search needs besides its budget: the problem, its kernel, scale and a deadline."""
+    """What a search needs besides its budget: the problem, its kernel, scale and a deadline.
+
+    `effort` scales the number of edits tried.
+    """
 
     problem: RematProblem
     kernel: Kernel
     scale: Scale
     deadline: float
+    effort: float = 1.0
 
     def remaining_s(self) -> float:
         """Seconds left before the safety stop."""

@@ -62,12 +62,14 @@ def solve(
     solver: str = "auto",
     time_limit_s: float = 30.0,
     seed: int = 0,
+    effort: float = 1.0,
 ) -> Solution:
     """The cheapest schedule found whose peak is at most `budget_bytes`.
 
-    Same problem, budget, solver and seed give the same schedule; `time_limit_s` is a safety stop,
-    the effort is counted in edits. Where no schedule within the budget is found the solution's
-    status is INFEASIBLE and its schedule the one with the lowest peak found.
+    Same problem, budget, solver, seed and effort give the same schedule: the work is counted in
+    edits, which `effort` scales for "auto" (the others have no scale), and `time_limit_s` is a
+    safety stop. Where no schedule within the budget is found the solution's status is INFEASIBLE
+    and its schedule the one with the lowest peak found.
     Raises `BudgetError` for a budget that is not a positive integer, `UnknownSolverError` for a
     solver that does not exist.
     """
@@ -75,4 +77,6 @@ def solve(
         raise BudgetError(f"budget_bytes is {budget_bytes!r}: it must be a positive integer")
     if solver not in SOLVERS:
         raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+    if solver == "auto":
+        return auto(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed, effort=effort)
     return SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)

@@ -98,6 +98,7 @@ def test_planning_ahead_runs_nothing() -> None:
         {"time_limit_s": 0},
         {"time_limit_s": "soon"},
         {"seed": 1.5},
+        {"effort": -1},
     ],
 )
 def test_bad_options(options: dict[str, Any]) -> None:
