@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Step, check_measurement, same, step_peak, step_timeline
 from benchmarks.plots import measured_timelines
+from benchmarks.records import environment
 from benchmarks.zoo import Batch, Case, get
 
 TEXT = Path(__file__).parent / "data" / "founding_documents.txt"
@@ -223,6 +225,9 @@ def main() -> int:
     saved = [measured_timelines(args.out / "measured.png", timelines, budget)]
     fxremat.explain(optimized).plot(args.out / "planned.png")
     saved.append(args.out / "planned.png")
+    figures = {**asdict(outcome), "command": "python -m benchmarks.demo", **vars(args)}
+    record = json.dumps(figures | environment(args.threads), indent=1, default=str)
+    (args.out / "results.json").write_text(record + "\n")
     console.print("memory through the step: " + ", ".join(map(str, saved)))
 
     exact = all(r.loss_same and r.gradients_same and r.rng_same for r in rounds)
