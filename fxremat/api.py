@@ -64,7 +64,7 @@ def optimize(
     cost: str = "auto",
     time_limit_s: float = 20.0,
     seed: int = 0,
-    effort: float = 0.3,
+    effort: float = 0.2,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.
 

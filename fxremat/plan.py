@@ -39,7 +39,7 @@ class Options:
     cost: str = "auto"
     time_limit_s: float = 20.0
     seed: int = 0
-    effort: float = 0.3
+    effort: float = 0.2
 
 
 @dataclass(frozen=True)

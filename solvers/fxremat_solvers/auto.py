@@ -33,8 +33,8 @@ _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 700
 _CUT_OPS = 700
 _BOUND_OPS = 20_000
-_EDITS_PER_OP = 1_500
-_MOST_EDITS = 600_000
+_EDITS_PER_OP = 2_500
+_MOST_EDITS = 800_000
 _WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
 _RUNS = 8
 _CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
@@ -140,9 +140,9 @@ def _cut(search: Search, budget_bytes: int, seed: int) -> Candidate:
         budget_bytes,
         time_limit_s=search.remaining_s() / 2,
         seed=seed,
-        iterations=int(60 * min(1.0, search.effort)),
+        iterations=int(120 * min(1.0, search.effort)),
         with_bound=False,
-        fill=False,
+        fill=search.effort >= 1,
     )
     return candidate(search.problem, found.schedule.ops, "mincut")
 
