@@ -148,7 +148,8 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
     def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         import copy
 
-        return _again(copy.deepcopy(model, memo), self.__fxremat__.backend)
+        options = self.__fxremat__.backend.options
+        return _rebuild(copy.deepcopy(model, memo), options.__dict__)
 
     def reduce(self: Any, _protocol: int) -> Any:
         options = self.__fxremat__.backend.options
@@ -179,10 +180,6 @@ def _original(model: nn.Module) -> nn.Module:
     if not isinstance(compiled, Compiled):
         return model
     return cast("nn.Module", getattr(compiled.function, "__self__", model))
-
-
-def _again(model: nn.Module, backend: Backend) -> nn.Module:
-    return _rebuild(model, backend.options.__dict__)
 
 
 def _rebuild(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
