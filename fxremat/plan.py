@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -24,12 +23,9 @@ from fxremat_solvers import (
     Solution,
     Status,
     baseline,
-    floor,
     simulate,
     solve,
 )
-
-_FLOOR_TIME_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -112,15 +108,6 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
     problem = lowering.settled(solution.schedule)
     simulation = simulate(problem, solution.schedule)
     if simulation.peak_bytes > budget_bytes:
-        # The solver found no fit; the lowest peak that is searched for by itself may be one.
-        lowest = lowest_peak(lowering.problem)
-        if lowest.peak_bytes < simulation.peak_bytes:
-            status = Status.FEASIBLE if lowest.peak_bytes <= budget_bytes else Status.INFEASIBLE
-            bound = solution.lower_bound if math.isfinite(solution.lower_bound) else 0.0
-            solution = replace(lowest, status=status, lower_bound=bound)
-            problem = lowering.settled(solution.schedule)
-            simulation = simulate(problem, solution.schedule)
-    if simulation.peak_bytes > budget_bytes:
         raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
     return Plan(
         joint=joint,
@@ -135,17 +122,6 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
         untouched=untouched,
         timings=Timings(annotate_s, lower_s, clock.lap()),
     )
-
-
-def lowest_peak(problem: RematProblem) -> Solution:
-    """The schedule of the lowest peak found: the floor.
-
-    It is searched for with every op at one price, so that it depends on sizes alone: measured times
-    differ from one compilation to the next, the smallest budget that can be met must not.
-    """
-    priced = (replace(op, cost=1.0 if op.recomputable else 0.0) for op in problem.ops)
-    found = floor(replace(problem, ops=tuple(priced)), time_limit_s=_FLOOR_TIME_LIMIT_S)
-    return replace(found, cost=simulate(problem, found.schedule).cost)
 
 
 def _solve(

@@ -20,8 +20,9 @@ from torch import fx
 from fxremat.api import compiled_of
 from fxremat.backend import CompiledGraph
 from fxremat.errors import OptionError
-from fxremat.plan import Plan, lowest_peak, source_line
+from fxremat.plan import Plan, source_line
 from fxremat.plot import plot_timeline
+from fxremat_solvers import floor
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
@@ -122,7 +123,7 @@ def explain(optimized: object, *, graph: int = -1) -> Report:
 def report_on(compiled: CompiledGraph) -> Report:
     """The report on one compiled graph."""
     plan = compiled.plan
-    lowest = lowest_peak(plan.lowering.problem)
+    lowest = floor(plan.lowering.problem)
     boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
     return Report(
         budget_bytes=plan.budget_bytes,

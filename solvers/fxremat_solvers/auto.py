@@ -1,7 +1,7 @@
 """The portfolio: closed form, greedy, cuts and local search; the best plan wins, bound beside it.
 
 In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
-annealing from the baseline order and, on smaller graphs, from greedy's schedule, in rounds that
+annealing from the baseline order and from the best of greedy's walks, in rounds that
 stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
 another round. Without the compiled kernel: greedy and priced cuts.
 
@@ -19,7 +19,7 @@ from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
 from fxremat_solvers.floor import lowest_peak
-from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import Kernel, kernel
 from fxremat_solvers.local_search import Search, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
@@ -30,7 +30,7 @@ from fxremat_solvers.simulate import baseline
 _GRID = 2000  # cells of the baseline's peak
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
-_GREEDY_OPS = 700
+_GREEDY_OPS = 20_000
 _CUT_OPS = 700
 _BOUND_OPS = 20_000
 _EDITS_PER_OP = 2_500
@@ -61,7 +61,8 @@ def auto(
     else:
         began = time.monotonic()
         compiled = kernel(problem)
-        deadline += time.monotonic() - began  # compiling it, once per machine, is no part of this
+        compile_walk()
+        deadline += time.monotonic() - began  # compiling, once per machine, is no part
         found = _searched(problem, compiled, plain, budget_bytes, bound, deadline, seed, effort)
     return solution(
         problem,
@@ -104,10 +105,10 @@ def _at_budget(
 ) -> Candidate:
     problem = search.problem
     if math.isinf(bound):
-        return lowest_peak(problem, plain, deadline=search.deadline, seed=seed)
+        return lowest_peak(problem, deadline=search.deadline, seed=seed)
     starts = [plain]
     if len(problem.ops) <= _GREEDY_OPS:
-        starts.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
+        starts.append(best(greedy_candidates(problem, budget_bytes), budget_bytes))
     edits = int(search.effort * min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops)))
     chosen = best(starts, budget_bytes)
     rounds, patience = _rounds(len(problem.ops))
@@ -121,7 +122,7 @@ def _at_budget(
         if chosen.peak_bytes > budget_bytes:
             if turn:
                 break
-            chosen = lowest_peak(problem, chosen, deadline=search.deadline, seed=seed)
+            chosen = lowest_peak(problem, deadline=search.deadline, seed=seed)
             if chosen.peak_bytes > budget_bytes:
                 break
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
@@ -165,12 +166,11 @@ def _rounded(budget_bytes: int, peak_bytes: int) -> int:
 def _without_kernel(
     problem: RematProblem, plain: Candidate, budget_bytes: int, deadline: float, seed: int
 ) -> list[Candidate]:
-    walked = candidate(problem, greedy_ops(problem, budget_bytes), "greedy")
-    found = [plain, walked]
+    found = [plain, *greedy_candidates(problem, budget_bytes)]
     if problem.first_backward_op is not None:
         left_s = max(0.0, deadline - time.monotonic()) / 2
         cut = mincut(problem, budget_bytes, time_limit_s=left_s, seed=seed, with_bound=False)
         found.append(candidate(problem, cut.schedule.ops, "mincut"))
     if best(found, budget_bytes).peak_bytes > budget_bytes:
-        found.append(lowest_peak(problem, plain, deadline=deadline, seed=seed))
+        found.append(lowest_peak(problem, deadline=deadline, seed=seed))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,10 +13,10 @@ from fxremat_solvers.candidates import best, candidate, solution
 from fxremat_solvers.errors import BudgetError, UnknownSolverError
 from fxremat_solvers.exact import exact
 from fxremat_solvers.floor import lowest_peak
-from fxremat_solvers.greedy import greedy_ops
+from fxremat_solvers.greedy import greedy_candidates
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import RematProblem
-from fxremat_solvers.schedule import Solution
+from fxremat_solvers.schedule import Solution, Status
 from fxremat_solvers.simulate import baseline
 
 
@@ -28,13 +29,11 @@ class Solver(Protocol):
 
 
 def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
-    """The baseline if it fits, else the lookahead greedy, else the lowest peak found."""
+    """The baseline if it fits, else lookahead eviction, by the best of its rules."""
+    del time_limit_s, seed
     candidates = [candidate(problem, baseline(problem).ops, "baseline")]
     if candidates[0].peak_bytes > budget_bytes:
-        candidates.append(candidate(problem, greedy_ops(problem, budget_bytes), "greedy"))
-        if candidates[1].peak_bytes > budget_bytes:
-            deadline = time.monotonic() + time_limit_s
-            candidates.append(lowest_peak(problem, candidates[1], deadline=deadline, seed=seed))
+        candidates += greedy_candidates(problem, budget_bytes)
     return solution(problem, best(candidates, budget_bytes), budget_bytes)
 
 
@@ -79,4 +78,13 @@ def solve(
         raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
     if solver == "auto":
         return auto(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed, effort=effort)
-    return SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+    deadline = time.monotonic() + time_limit_s
+    solved = SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+    if solved.status is not Status.INFEASIBLE:
+        return solved
+    # What this solver can't fit, the search for the floor may: a budget named as one can be met.
+    lowest = lowest_peak(problem, deadline=max(deadline, time.monotonic() + 1), seed=seed)
+    if lowest.peak_bytes >= solved.peak_bytes:
+        return solved
+    bound = solved.lower_bound if math.isfinite(solved.lower_bound) else 0.0
+    return solution(problem, lowest, budget_bytes, lower_bound=bound)

@@ -1,0 +1,82 @@
+"""Write the joint graphs of real models as problems for the solvers, small enough to keep.
+
+python -m benchmarks.fixtures [--models ...] [--out tests/solvers/fixtures]
+
+Bytes are those of the model at its benchmark size on CPU. Costs are seconds by the roofline of a
+device with the round ceilings below (`NOMINAL`), not of the machine that wrote the file, so that
+what a solver reaches on them can be compared anywhere. Each model is traced in a process of its
+own; files are gzipped JSON of the format ``fxremat-problem/1``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import zoo
+from fxremat.annotate import roofline_seconds
+from fxremat.api import compiled_of, optimize
+from fxremat.device_ceilings import Ceilings
+from fxremat.lower import lower
+from fxremat_solvers import RematProblem
+
+OUT = Path("tests/solvers/fixtures")
+# Two cores of a small server, in round numbers.
+NOMINAL = Ceilings(flops_per_s=100e9, vector_flops_per_s=20e9, bytes_per_s=10e9, launch_s=3e-6)
+MODELS = (
+    "gpt2-eager",
+    "gpt2-sdpa",
+    "bert-eager",
+    "t5",
+    "llama-sdpa",
+    "vit-sdpa",
+    "resnet50",
+    "vgg16bn",
+    "unet",
+    "mamba",
+    "lstm64",
+    "ode48",
+    "two-tower",
+)
+
+
+def problem_of(model: str) -> RematProblem:
+    """The training step of a model of the zoo, its costs by the nominal roofline."""
+    workload = zoo.get(model).make("bench")
+    module = workload.step_module()
+    optimized = optimize(module, budget=1.0, cost="flops", example_inputs=workload.batch(0))
+    plan = compiled_of(optimized).backend.graphs[-1].plan
+    priced = {
+        node: replace(annotation, seconds=float(f"{roofline_seconds(node, NOMINAL):.4g}"))
+        for node, annotation in plan.annotations.items()
+    }
+    problem = lower(plan.joint, priced, plan.forms).problem
+    ops = (replace(op, cost=float(f"{op.cost:.4g}")) for op in problem.ops)
+    return replace(problem, ops=tuple(ops))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(zoo.CASES))
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if len(args.models) == 1:
+        model = args.models[0]
+        problem = problem_of(model)
+        # No time and no name in the archive: the same problem is the same file.
+        packed = gzip.compress(problem.to_json().encode(), 9, mtime=0)
+        (args.out / f"{model}.json.gz").write_bytes(packed)
+        print(f"{model}: {len(problem.ops)} ops, {len(packed) / 1024:.0f} KiB", flush=True)
+        return
+    for model in args.models:
+        command = [sys.executable, "-m", "benchmarks.fixtures", "--models", model]
+        subprocess.run([*command, "--out", str(args.out)], check=True)
+
+
+if __name__ == "__main__":
+    main()
