@@ -50,6 +50,13 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """The page with `text` in place of what stood between two marks."""
+    head, rest = page.split(begin)
+    tail = rest.split(end)[1]
+    return f"{head}{begin}\n{text}\n{end}{tail}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path)
@@ -58,10 +65,7 @@ def main() -> None:
     if args.into is None:
         print(text)
         return
-    page = args.into.read_text()
-    head, rest = page.split(BEGIN)
-    tail = rest.split(END)[1]
-    args.into.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
+    args.into.write_text(between(args.into.read_text(), BEGIN, END, text))
 
 
 if __name__ == "__main__":

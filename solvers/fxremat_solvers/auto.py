@@ -49,12 +49,14 @@ def auto(
     effort: float = 1.0,
 ) -> Solution:
     """The best plan of the portfolio. `time_limit_s` is a safety stop; `effort` scales the number
-    of edits and cuts tried."""
+    of edits and cuts tried; below 1 the bound leaves out its integer program."""
     deadline = time.monotonic() + time_limit_s
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
-    bound = lower_bound(problem, budget_bytes) if len(problem.ops) <= _BOUND_OPS else 0.0
+    bound = 0.0
+    if len(problem.ops) <= _BOUND_OPS:
+        bound = lower_bound(problem, budget_bytes, whole_values=effort >= 1)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
         found = [candidate(problem, chained.ops, "binomial")]
