@@ -83,6 +83,17 @@ def test_strict_memory_model_leaves_three_or_four_states_less(reads_next: bool) 
             assert simulate(problem, schedule).cost == extra_advances(n, slots) + 1
 
 
+def test_every_chain_to_100_steps_and_12_slots_has_the_binomial_minimum() -> None:
+    for n in range(1, 101):
+        problem = time_stepping(n, turn="resident")
+        for slots in range(1, 13):
+            schedule = binomial_schedule(problem, slots + 3)
+            assert schedule is not None
+            replay = simulate(problem, schedule)
+            assert replay.peak_bytes <= slots + 3
+            assert replay.cost == extra_advances(n, slots) + 1
+
+
 def test_long_chains_are_written_without_recursion() -> None:
     problem = time_stepping(20_000, turn="resident")
     schedule = binomial_schedule(problem, 13)

@@ -1,0 +1,78 @@
+"""The joint graphs of real models: plans near the bound, and none better from a single solver."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
+
+FOLDER = Path(__file__).parent / "fixtures"
+NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
+
+
+@functools.cache
+def fixture(name: str) -> RematProblem:
+    packed = (FOLDER / f"{name}.json.gz").read_bytes()
+    return RematProblem.from_json(gzip.decompress(packed).decode())
+
+
+def budget_of(problem: RematProblem, share: float) -> int:
+    return int(share * simulate(problem, baseline(problem)).peak_bytes)
+
+
+def test_there_are_a_dozen():
+    assert len(NAMES) >= 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_step_is_there(name: str):
+    problem = fixture(name)
+    assert problem.first_backward_op is not None
+    assert RematProblem.from_json(problem.to_json()) == problem
+    assert problem.baseline_cost > 0
+
+
+@pytest.mark.parametrize("name", ["gpt2-eager", "bert-eager", "two-tower", "unet"])
+def test_at_half_of_the_peak_auto_is_near_its_bound_and_below_the_others(name: str):
+    problem = fixture(name)
+    budget = budget_of(problem, 0.5)
+    solution = solve(problem, budget)
+    assert simulate(problem, solution.schedule).peak_bytes <= budget
+    assert solution.cost - solution.lower_bound <= 0.02 * problem.baseline_cost
+    for other in ("greedy", "mincut"):
+        found = solve(problem, budget, solver=other)
+        assert found.status is Status.INFEASIBLE or solution.cost <= found.cost * (1 + 1e-9)
+
+
+def test_long_unrolled_graphs_get_their_many_recomputations():
+    """64 LSTM steps, 4,667 ops: what fits a fifth of the peak recomputes some ops many times."""
+    problem = fixture("lstm64")
+    assert floor(problem).peak_bytes <= budget_of(problem, 0.2)
+    budget = budget_of(problem, 0.3)
+    solution = solve(problem, budget, effort=0.1)
+    walked = solve(problem, budget, solver="greedy")
+    assert solution.peak_bytes <= budget
+    assert solution.cost <= walked.cost * (1 + 1e-9)
+
+
+def test_the_floor_depends_on_sizes_alone():
+    problem = fixture("two-tower")
+    ops = (replace(op, cost=op.cost * (1 + k % 7)) for k, op in enumerate(problem.ops))
+    priced = replace(problem, ops=tuple(ops))
+    assert floor(priced).schedule == floor(problem).schedule
+
+
+def test_a_floor_can_be_asked_for_again():
+    problem = fixture("vgg16bn")
+    lowest = floor(problem).peak_bytes
+    for solver in ("auto", "greedy"):
+        solution = solve(problem, lowest, solver=solver, effort=0.2)
+        assert solution.peak_bytes <= lowest
+        assert solution.status is not Status.INFEASIBLE
+        assert math.isfinite(solution.lower_bound)
