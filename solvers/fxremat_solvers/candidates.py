@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.prune import without_dead_runs
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import simulate
 
@@ -23,9 +24,10 @@ class Candidate:
 
 
 def candidate(problem: RematProblem, ops: tuple[int, ...], method: str) -> Candidate:
-    """`ops` replayed by the oracle; `ScheduleError` if they can't be executed."""
-    replay = simulate(problem, ops)
-    return Candidate(ops, replay.cost, replay.peak_bytes, method)
+    """`ops` without dead runs, replayed by the oracle; `ScheduleError` if it can't execute them."""
+    live = without_dead_runs(problem, ops)
+    replay = simulate(problem, live)
+    return Candidate(live, replay.cost, replay.peak_bytes, method)
 
 
 def best(candidates: list[Candidate], budget_bytes: int) -> Candidate:

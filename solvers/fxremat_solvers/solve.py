@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import greedy_candidates
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import RematProblem
-from fxremat_solvers.schedule import Solution, Status
+from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import baseline
 
 
@@ -80,6 +81,10 @@ def solve(
         return auto(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed, effort=effort)
     deadline = time.monotonic() + time_limit_s
     solved = SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+    live = candidate(problem, solved.schedule.ops, solved.solver)
+    solved = replace(
+        solved, schedule=Schedule(live.ops), cost=live.cost, peak_bytes=live.peak_bytes
+    )
     if solved.status is not Status.INFEASIBLE:
         return solved
     # What this solver can't fit, the search for the floor may: a budget named as one can be met.

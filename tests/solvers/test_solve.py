@@ -24,6 +24,7 @@ from fxremat_solvers import (
     solve,
 )
 from fxremat_solvers.generate import chain, layered, transformer, unet
+from fxremat_solvers.prune import without_dead_runs
 
 # Griewank & Walther 2000: P(n, s), the advances that reverse n uniform steps with s slots, the
 # initial state's included (rows n, columns s = 1, 2, 3, 5, 10). The first sweep takes n - 1.
@@ -47,6 +48,7 @@ def assert_sound(problem: RematProblem, budget: int, solution: Solution) -> None
     if solution.status is not Status.INFEASIBLE:
         assert problem.baseline_cost <= solution.cost * (1 + 1e-12)
         assert solution.lower_bound <= solution.cost * (1 + 1e-12)
+    assert without_dead_runs(problem, solution.schedule.ops) == solution.schedule.ops
 
 
 @given(problems(24), st.sampled_from([1.0, 0.8, 0.6, 0.4]))
@@ -132,6 +134,21 @@ def test_front_rises_in_peak_and_falls_in_cost():
     for lower, higher in pairwise(front):
         assert lower.peak_bytes < higher.peak_bytes
         assert lower.cost > higher.cost
+
+
+@given(problems(16), st.data())
+@settings(max_examples=50, deadline=None)
+def test_runs_for_nothing_are_left_out(problem: RematProblem, data: st.DataObject):
+    """Some ops run again right away: the second run makes the first one's work useless."""
+    again = [op.recomputable and data.draw(st.booleans()) for op in problem.ops]
+    ops: list[int] = []
+    for op in range(len(problem.ops)):
+        ops += [op] * (2 if again[op] else 1)
+    live = without_dead_runs(problem, tuple(ops))
+    assert sorted(set(live)) == list(range(len(problem.ops)))
+    assert len(live) == len(problem.ops)
+    assert simulate(problem, live).cost == pytest.approx(problem.baseline_cost)
+    assert simulate(problem, live).peak_bytes <= simulate(problem, tuple(ops)).peak_bytes
 
 
 def test_without_a_compiler_there_is_still_an_answer(monkeypatch: pytest.MonkeyPatch):
