@@ -30,7 +30,7 @@ from fxremat_solvers.simulate import baseline
 _GRID = 2000  # cells of the baseline's peak
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
-_GREEDY_OPS = 20_000
+_GREEDY_OPS = 6_000
 _CUT_OPS = 700
 _BOUND_OPS = 20_000
 _EDITS_PER_OP = 2_500

@@ -17,6 +17,9 @@ from fxremat_solvers.candidates import Candidate, candidate
 from fxremat_solvers.problem import RematProblem
 
 
+_SMALL = 1_500  # ops
+
+
 @dataclass(frozen=True)
 class GreedyRule:
     """Exponents of the eviction priority ``cost**c / (bytes**b * distance**d)``; lowest goes."""
@@ -44,8 +47,12 @@ def compile_walk() -> None:
 
 
 def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidate]:
-    """The walks of all rules."""
-    return [candidate(problem, greedy_ops(problem, budget_bytes, r), "greedy") for r in RULES]
+    """The walks of all rules; on large graphs, where one takes seconds, of the two that differ most.
+
+    A walk weighs all that is held whenever room is made: its time grows with the square of the ops.
+    """
+    rules = RULES if len(problem.ops) <= _SMALL else (DEFAULT_RULE, RULES[-1])
+    return [candidate(problem, greedy_ops(problem, budget_bytes, r), "greedy") for r in rules]
 
 
 def greedy_ops(

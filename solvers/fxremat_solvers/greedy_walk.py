@@ -333,6 +333,8 @@ def _rescore(w: Walk, dropped: int, now: int, tiny: float) -> None:
         top -= 1
         for j in range(w.reader_at[value], w.reader_at[value + 1]):
             op = w.readers[j]
+            if op >= now:  # has not run yet, and nothing that hangs on it has
+                break
             for i in range(w.makes[op], w.reads[op + 1]):
                 child = w.arcs[i]
                 if w.value_stamp[child] == stamp:
