@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from fxremat_solvers.candidates import Candidate, candidate
 from fxremat_solvers.problem import RematProblem
 
-
 _SMALL = 1_500  # ops
 
 
@@ -47,7 +46,7 @@ def compile_walk() -> None:
 
 
 def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidate]:
-    """The walks of all rules; on large graphs, where one takes seconds, of the two that differ most.
+    """The walks of all rules; on large graphs, where one takes seconds, of two.
 
     A walk weighs all that is held whenever room is made: its time grows with the square of the ops.
     """
