@@ -49,14 +49,14 @@ def auto(
     effort: float = 1.0,
 ) -> Solution:
     """The best plan of the portfolio. `time_limit_s` is a safety stop; `effort` scales the number
-    of edits and cuts tried; below 1 the bound leaves out its integer program."""
+    of edits and cuts tried; below 1 the bound is a quicker one."""
     deadline = time.monotonic() + time_limit_s
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
     bound = 0.0
     if len(problem.ops) <= _BOUND_OPS:
-        bound = lower_bound(problem, budget_bytes, whole_values=effort >= 1)
+        bound = lower_bound(problem, budget_bytes, thorough=effort >= 1)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
         found = [candidate(problem, chained.ops, "binomial")]
@@ -114,6 +114,7 @@ def _at_budget(
     edits = int(search.effort * min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops)))
     chosen = best(starts, budget_bytes)
     rounds, patience = _rounds(len(problem.ops))
+    last = rounds - 1
     idle = 0
     for turn in range(rounds):
         before = chosen
@@ -127,11 +128,20 @@ def _at_budget(
             chosen = lowest_peak(problem, deadline=search.deadline, seed=seed)
             if chosen.peak_bytes > budget_bytes:
                 break
+            if search.effort < 1:
+                last = 1  # that search was the dear part: one round from what it found
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
         if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= patience:
             break
-        if not turn and problem.first_backward_op is not None and len(problem.ops) <= _CUT_OPS:
+        if turn >= last:
+            break
+        if (
+            not turn
+            and last > 1
+            and problem.first_backward_op is not None
+            and len(problem.ops) <= _CUT_OPS
+        ):
             chosen = best([chosen, _cut(search, budget_bytes, seed)], budget_bytes)
         starts = [*starts[:2], chosen]
     return chosen
