@@ -48,9 +48,11 @@ def test_flops_and_bytes(joint: JointGraph) -> None:
 
 def test_a_gelu_is_dearer_than_a_relu_in_every_model(joint: JointGraph) -> None:
     for cost in ("flops", "roofline", "measured"):
-        annotations = by_name(joint, cost)
-        assert annotations["gelu"].seconds > annotations["relu"].seconds
-        assert annotations["gelu"].seconds_from == cost
+        # Measured on a machine that may be busy: the least of several.
+        found = [by_name(joint, cost) for _ in range(5 if cost == "measured" else 1)]
+        gelu, relu = (min(a[op].seconds for a in found) for op in ("gelu", "relu"))
+        assert gelu > relu
+        assert found[0]["gelu"].seconds_from == cost
 
 
 def test_blocks_behind_outputs_and_workspaces_are_measured(joint: JointGraph) -> None:
