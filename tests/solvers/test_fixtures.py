@@ -51,9 +51,9 @@ def test_at_half_of_the_peak_auto_is_near_its_bound_and_below_the_others(name: s
 
 
 def test_long_unrolled_graphs_get_their_many_recomputations():
-    """64 LSTM steps, 4,667 ops: what fits a fifth of the peak recomputes some ops many times."""
+    """64 LSTM steps, 4,667 ops: what fits a quarter of the peak recomputes some ops many times."""
     problem = fixture("lstm64")
-    assert floor(problem).peak_bytes <= budget_of(problem, 0.2)
+    assert floor(problem).peak_bytes <= budget_of(problem, 0.25)
     budget = budget_of(problem, 0.3)
     solution = solve(problem, budget, effort=0.1)
     walked = solve(problem, budget, solver="greedy")
