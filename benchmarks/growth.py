@@ -26,7 +26,7 @@ from fxremat_solvers import baseline, simulate, solve
 from fxremat_solvers.generate import transformer
 
 OUT = Path("benchmarks/results/growth")
-LAYERS = (2, 4, 8, 12, 24, 48, 100, 222)
+LAYERS = (2, 4, 8, 12, 24, 48, 100)
 
 
 def measure(layers: int, share: float) -> dict[str, Any]:
