@@ -24,8 +24,8 @@ import matplotlib.pyplot as plt
 from rich.progress import track
 
 from benchmarks import records
-from benchmarks.exactness_table import between
 from benchmarks.fixtures import OUT as FIXTURES
+from benchmarks.marks import show
 from benchmarks.plots import save
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
 from fxremat_solvers.bounds import peak_lower_bound
@@ -199,8 +199,8 @@ def main() -> None:
     go.add_argument("--fixtures", nargs="*", default=fixtures, choices=fixtures)
     go.add_argument("--solvers", nargs="*", default=list(SOLVERS), choices=[*SOLVERS, LONG])
     go.add_argument("--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS)
-    show = commands.add_parser("report")
-    show.add_argument("--into", type=Path)
+    report = commands.add_parser("report")
+    report.add_argument("--into", type=Path)
     args = parser.parse_args()
     if args.command == "run":
         run(args.fixtures, args.solvers, args.budgets)
@@ -208,10 +208,7 @@ def main() -> None:
     rows = list(records.load(OUT).values())
     text = f"{summary(rows)}\n\n{table(rows)}"
     plot(rows, OUT / "ablation.png")
-    if args.into is None:
-        print(text)
-        return
-    args.into.write_text(between(args.into.read_text(), BEGIN, END, text))
+    show(text, args.into, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exactness import MODELS, OUT
+from benchmarks.marks import show
 
 BEGIN, END = "<!-- exactness: begin -->", "<!-- exactness: end -->"
 
@@ -50,22 +51,11 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def between(page: str, begin: str, end: str, text: str) -> str:
-    """The page with `text` in place of what stood between two marks."""
-    head, rest = page.split(begin)
-    tail = rest.split(end)[1]
-    return f"{head}{begin}\n{text}\n{end}{tail}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path)
     args = parser.parse_args()
-    text = table(rows_of(OUT))
-    if args.into is None:
-        print(text)
-        return
-    args.into.write_text(between(args.into.read_text(), BEGIN, END, text))
+    show(table(rows_of(OUT)), args.into, BEGIN, END)
 
 
 if __name__ == "__main__":

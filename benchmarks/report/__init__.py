@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from benchmarks import records
+from benchmarks.marks import write_between
 from benchmarks.report import figures, questions, tables
 from benchmarks.report.rows import Rows
 
@@ -44,9 +45,6 @@ def write(folder: Path) -> list[Path]:
 
 def write_into(page: Path, folder: Path) -> Path:
     """Puts the run's table and plot between the marks of another page, for instance a README."""
-    text = page.read_text() if page.exists() else ""
-    if BEGIN not in text or END not in text:
-        raise SystemExit(f"{page} has no place for the results: add {BEGIN} and {END} to it")
     rows = Rows(tuple(records.load(folder).values()))
     where = os.path.relpath(folder, page.parent)
     parts = [questions.overview(rows), tables.environment(rows)]
@@ -54,7 +52,5 @@ def write_into(page: Path, folder: Path) -> Path:
     if (folder / f"front-{model}.png").exists():
         parts.append(f"![peak against time, {model}]({where}/front-{model}.png)")
     parts.append(f"All rows: [{where}/report.md]({where}/report.md).")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    middle = "\n\n".join(part.strip() for part in parts if part)
-    page.write_text(f"{before}{BEGIN}\n{middle}\n{END}{after}")
+    write_between(page, BEGIN, END, "\n\n".join(part.strip() for part in parts if part))
     return page

@@ -1,8 +1,8 @@
 """The walk of lookahead eviction (`greedy`), compiled by numba where there is numba.
 
 All functions work on the flat arrays of a `Walk`: numpy's when compiled, lists when interpreted.
-The code is the same either way, and so is the schedule. Interpreted, a graph of 5,000 ops takes
-20 s, compiled 0.3 s.
+The code is the same either way, and so is the schedule. Compiled, a walk over the joint graph of a
+GPT-2 (472 ops) takes a hundredth of a second, interpreted a quarter to a whole one.
 """
 
 # numba has no types
