@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from fxremat_solvers.candidates import Candidate, candidate, solution
 from fxremat_solvers.greedy import compile_walk, greedy_ops
@@ -17,10 +18,11 @@ from fxremat_solvers.kernel import kernel
 from fxremat_solvers.local_search import LOWEST, Search, lowest, scale_of
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
+from fxremat_solvers.side_by_side import side_by_side
 from fxremat_solvers.simulate import baseline
 
 _HALVINGS = 7
-_GREEDY_OPS = 6_000
+_GREEDY_OPS = 20_000
 _SMALL = 1_500
 _EDITS_PER_OP = 700  # of each run
 _MOST_EDITS = 350_000
@@ -56,9 +58,13 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
         search = Search(problem, compiled, scale_of(problem), deadline)
         edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
         origins = (start, start, *found[1:])
-        for run, origin in enumerate(origins):
-            recipe = LOWEST[run % len(LOWEST)]
-            found.append(lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run))
+        runs = zip(origins, LOWEST, strict=False)
+        found += side_by_side(
+            [
+                partial(lowest, search, origin, recipe, edits=edits, seed=seed * 4 + run)
+                for run, (origin, recipe) in enumerate(runs)
+            ]
+        )
         first = min(found, key=lambda c: (c.peak_bytes, c.cost))
         found.append(lowest(search, first, LOWEST[-1], edits=edits, seed=seed * 4 + 3))
     return min(found, key=lambda c: (c.peak_bytes, c.cost))

@@ -12,11 +12,13 @@ Limits: the order of first computations is the baseline's, and decisions are nev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from fxremat_solvers.candidates import Candidate, candidate
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.side_by_side import side_by_side
 
-_SMALL = 1_500  # ops
+_SMALL = 6_000  # ops
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidat
     A walk weighs all that is held whenever room is made: its time grows with the square of the ops.
     """
     rules = RULES if len(problem.ops) <= _SMALL else (DEFAULT_RULE, RULES[-1])
-    return [candidate(problem, greedy_ops(problem, budget_bytes, r), "greedy") for r in rules]
+    walks = side_by_side([partial(greedy_ops, problem, budget_bytes, rule) for rule in rules])
+    return [candidate(problem, ops, "greedy") for ops in walks]
 
 
 def greedy_ops(

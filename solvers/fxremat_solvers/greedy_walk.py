@@ -62,6 +62,7 @@ class Walk(NamedTuple):
     reader_at: Sequence[int]
     readers: Sequence[int]
     exponents: Sequence[float]  # of cost, bytes and distance
+    weight: Sequence[float]  # factor of the score for bytes
     # the state
     resident: Numbers
     pins: Numbers
@@ -70,10 +71,12 @@ class Walk(NamedTuple):
     # scratch
     next_use: Numbers
     score: MutableSequence[float]
+    alone: MutableSequence[float]  # `again` where nothing that the producer reads is missing
+    again: MutableSequence[float]  # factor of the score for bringing back, or a bound below it
+    exact: Numbers  # is `again` the factor?
     candidates: Numbers
     op_stamp: Numbers
     value_stamp: Numbers
-    touched: Numbers
     stack: Numbers
     plan: Numbers
 
@@ -117,16 +120,19 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
         array(reader_at, np.int64),
         array(readers, np.int64),
         array(list(exponents), np.float64),
+        array([float(value.nbytes) ** exponents[1] for value in problem.values], np.float64),
         resident=array([int(v in inputs) for v in range(n_values)], np.int64),
         pins=array([0] * n_values, np.int64),
         steps=array([0] * (_LONGEST * n_ops), np.int64),
         totals=array([0, 0, 0], np.int64),
         next_use=array([0] * n_values, np.int64),
         score=array([0.0] * n_values, np.float64),
+        alone=array([0.0] * n_values, np.float64),
+        again=array([0.0] * n_values, np.float64),
+        exact=array([0] * n_values, np.int64),
         candidates=array([0] * n_values, np.int64),
         op_stamp=array([0] * n_ops, np.int64),
         value_stamp=array([0] * n_values, np.int64),
-        touched=array([0] * (2 * n_values), np.int64),
         stack=array([0] * (len(arcs) + n_ops + n_values + 1), np.int64),
         plan=array([0] * n_ops, np.int64),
     )
@@ -139,9 +145,16 @@ def run(w: Walk, budget: int, tiny: float) -> bool:
     False where the schedule would be longer than `_LONGEST` runs an op.
     """
     n_ops = len(w.makes)
+    for value in range(len(w.producer)):
+        w.next_use[value] = _next_use(w, value, 0)
+        if w.producer[value] >= 0:
+            w.alone[value] = _alone(w, w.producer[value], tiny)
+            w.again[value] = w.alone[value]
     for op in range(n_ops):
         if not _execute(w, op, op, budget, tiny):
             return False
+        for i in range(w.reads[op], w.makes[op]):
+            w.next_use[w.arcs[i]] = _next_use(w, w.arcs[i], op + 1)
     for value in range(len(w.producer)):
         missing = w.is_output[value] and not w.resident[value]
         if missing and not _execute(w, w.producer[value], n_ops, budget, tiny):
@@ -173,11 +186,17 @@ def _execute(w: Walk, op: int, now: int, budget: int, tiny: float) -> bool:
                 w.pins[w.arcs[i]] -= 1
         w.steps[w.totals[0]] = step
         w.totals[0] += 1
+        came_back = False
         for i in range(w.makes[step], w.reads[step + 1]):
             value = w.arcs[i]
             if not w.resident[value]:
                 w.resident[value] = 1
                 w.totals[1] += w.nbytes[value]
+                if step < now:
+                    _outdate(w, value, now, True)
+                    came_back = True
+        if came_back:
+            _not_wanted_for(w, step, now)
         for i in range(w.reads[step], w.makes[step]):
             w.pins[w.arcs[i]] -= 1
     return True
@@ -214,14 +233,17 @@ def _missing_ops(w: Walk, op: int) -> int:
 
 @_part
 def _make_room(w: Walk, wanted: int, now: int, budget: int, tiny: float) -> None:
-    _next_uses(w, now)
+    """Drop what scores least until there is room, as far as anything may go.
+
+    Dropping a value only raises the scores of others. So a score is a bound below what it would be
+    now, and only of the value that comes out least it has to be known exactly.
+    """
     n = 0
     for value in range(len(w.producer)):
-        w.score[value] = -1.0
         if w.resident[value] and w.evictable[value] and not w.pins[value]:
             w.candidates[n] = value
             n += 1
-            w.score[value] = _score(w, value, now, tiny)
+            w.score[value] = _score(w, value, now)
     while w.totals[1] + wanted > budget and n:
         chosen = 0
         for k in range(1, n):
@@ -233,49 +255,91 @@ def _make_room(w: Walk, wanted: int, now: int, budget: int, tiny: float) -> None
         value = w.candidates[chosen]
         if w.score[value] >= _KEPT:
             return
+        if not w.exact[value]:
+            w.again[value] = _bringing_back(w, value, tiny)
+            w.exact[value] = 1
+        score = _score(w, value, now)
+        if score > w.score[value]:
+            w.score[value] = score
+            continue
         n -= 1
         for k in range(chosen, n):  # in order, so that ties go to the first
             w.candidates[k] = w.candidates[k + 1]
-        w.score[value] = -1.0
         w.resident[value] = 0
         w.totals[1] -= w.nbytes[value]
-        _rescore(w, value, now, tiny)
+        _wanted_for(w, value)
+        _outdate(w, value, now, False)
 
 
 @_part
-def _next_uses(w: Walk, now: int) -> None:
-    """When each value is next read, by the program or to bring a dropped value back."""
-    n_ops = len(w.makes)
-    for value in range(len(w.producer)):
-        low, high = w.reader_at[value], w.reader_at[value + 1]
-        end = high
-        while low < high:
-            middle = (low + high) // 2
-            if w.readers[middle] < now:
-                low = middle + 1
-            else:
-                high = middle
-        if low < end:
-            w.next_use[value] = w.readers[low]
-        elif w.is_output[value]:
-            w.next_use[value] = n_ops
+def _next_use(w: Walk, value: int, now: int) -> int:
+    """When a value is next read: by the program, or to bring back what was dropped."""
+    low, high = w.reader_at[value], w.reader_at[value + 1]
+    end = high
+    while low < high:
+        middle = (low + high) // 2
+        if w.readers[middle] < now:
+            low = middle + 1
         else:
-            w.next_use[value] = _NEVER
-    for op in range(min(now, n_ops) - 1, -1, -1):
-        wanted = _NEVER
+            high = middle
+    when = _NEVER
+    if low < end:
+        when = w.readers[low]
+    elif w.is_output[value]:
+        when = len(w.makes)
+    for j in range(w.reader_at[value], low):
+        op = w.readers[j]
         for i in range(w.makes[op], w.reads[op + 1]):
             if not w.resident[w.arcs[i]]:
-                wanted = min(wanted, w.next_use[w.arcs[i]])
-        if wanted < _NEVER:
-            for i in range(w.reads[op], w.makes[op]):
-                w.next_use[w.arcs[i]] = min(w.next_use[w.arcs[i]], wanted)
+                when = min(when, w.next_use[w.arcs[i]])
+    return when
 
 
 @_part
-def _score(w: Walk, value: int, now: int, tiny: float) -> float:
+def _not_wanted_for(w: Walk, op: int, now: int) -> None:
+    """What `op` makes is back: its sources are not wanted for it any more, nor are theirs."""
+    w.totals[2] += 1
+    stamp = w.totals[2]
+    w.op_stamp[op] = stamp
+    pending = 1
+    while pending:
+        if w.op_stamp[op] == stamp:
+            pending -= 1
+            for i in range(w.reads[op], w.makes[op]):
+                source = w.arcs[i]
+                when = _next_use(w, source, now)
+                if when == w.next_use[source]:
+                    continue
+                w.next_use[source] = when
+                maker = w.producer[source]
+                if not w.resident[source] and w.op_stamp[maker] != stamp:
+                    w.op_stamp[maker] = stamp
+                    pending += 1
+        op -= 1
+
+
+@_part
+def _score(w: Walk, value: int, now: int) -> float:
     """What dropping a value costs for its bytes and for how long they are free; lowest goes."""
     if w.next_use[value] >= _NEVER:
         return 0.0
+    if w.again[value] >= _KEPT:
+        return _KEPT
+    distance = float(max(1, w.next_use[value] - now + 1))
+    return w.again[value] / (w.weight[value] * distance ** w.exponents[2])
+
+
+@_part
+def _alone(w: Walk, op: int, tiny: float) -> float:
+    """The factor for running an op again that misses nothing."""
+    if not w.recomputable[op]:
+        return _KEPT
+    return (tiny + (w.cost[op] + tiny)) ** w.exponents[0]
+
+
+@_part
+def _bringing_back(w: Walk, value: int, tiny: float) -> float:
+    """The factor for running a value's producer again, with what it then misses."""
     w.totals[2] += 1
     stamp = w.totals[2]
     cost = tiny
@@ -294,40 +358,17 @@ def _score(w: Walk, value: int, now: int, tiny: float) -> float:
                 w.op_stamp[w.producer[source]] = stamp
                 top += 1
                 w.stack[top] = w.producer[source]
-    distance = float(max(1, w.next_use[value] - now + 1))
-    return cost ** w.exponents[0] / (
-        float(w.nbytes[value]) ** w.exponents[1] * distance ** w.exponents[2]
-    )
+    return cost ** w.exponents[0]
 
 
 @_part
-def _rescore(w: Walk, dropped: int, now: int, tiny: float) -> None:
-    """After dropping a value: its sources are wanted sooner, what hangs on it costs more."""
+def _outdate(w: Walk, changed: int, now: int, is_back: bool) -> None:
+    """A value went, or is back: what hangs on it costs more to bring back, or less."""
     w.totals[2] += 1
     stamp = w.totals[2]
-    n = 0
+    w.value_stamp[changed] = stamp
     top = 0
-    w.stack[0] = w.producer[dropped]
-    while top >= 0:
-        op = w.stack[top]
-        top -= 1
-        for i in range(w.reads[op], w.makes[op]):
-            source = w.arcs[i]
-            if w.next_use[dropped] < w.next_use[source]:
-                w.next_use[source] = w.next_use[dropped]
-                if w.value_stamp[source] != stamp:
-                    w.value_stamp[source] = stamp
-                    w.touched[n] = source
-                    n += 1
-                if not w.resident[source]:
-                    top += 1
-                    w.stack[top] = w.producer[source]
-    # Stamped anew: a source of the dropped value may hang on it too, by another way.
-    w.totals[2] += 1
-    stamp = w.totals[2]
-    w.value_stamp[dropped] = stamp
-    top = 0
-    w.stack[0] = dropped
+    w.stack[0] = changed
     while top >= 0:
         value = w.stack[top]
         top -= 1
@@ -340,12 +381,26 @@ def _rescore(w: Walk, dropped: int, now: int, tiny: float) -> None:
                 if w.value_stamp[child] == stamp:
                     continue
                 w.value_stamp[child] = stamp
-                if w.score[child] >= 0:
-                    w.touched[n] = child
-                    n += 1
-                elif not w.resident[child]:
+                w.exact[child] = 0
+                if is_back:
+                    w.again[child] = w.alone[child]
+                if not w.resident[child]:
                     top += 1
                     w.stack[top] = child
-    for k in range(n):
-        if w.score[w.touched[k]] >= 0:
-            w.score[w.touched[k]] = _score(w, w.touched[k], now, tiny)
+
+
+@_part
+def _wanted_for(w: Walk, dropped: int) -> None:
+    """A value went: its sources are wanted when it is, and the sources of those that are gone."""
+    top = 0
+    w.stack[0] = w.producer[dropped]
+    while top >= 0:
+        op = w.stack[top]
+        top -= 1
+        for i in range(w.reads[op], w.makes[op]):
+            source = w.arcs[i]
+            if w.next_use[dropped] < w.next_use[source]:
+                w.next_use[source] = w.next_use[dropped]
+                if not w.resident[source]:
+                    top += 1
+                    w.stack[top] = w.producer[source]

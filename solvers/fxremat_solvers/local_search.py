@@ -17,10 +17,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fxremat_solvers.candidates import Candidate, best, candidate
 from fxremat_solvers.kernel import Effort, Kernel
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,15 @@ def cheapest(
     seed: int,
 ) -> Candidate:
     """The best of the starts and of `runs` annealing runs from them; `edits` in all."""
-    found = list(starts)
     hot = max(1, 2 * edits // (3 * runs))
-    for run in range(runs):
-        if search.remaining_s() <= 0:
-            break
+
+    def anneal(run: int) -> Candidate:
         # Every start meets every recipe before one of them comes again.
         start = starts[(run + run // len(_RECIPES)) % len(starts)]
         recipe = _RECIPES[run % len(_RECIPES)]
-        found.append(_anneal(search, start, budget_bytes, hot, seed * 1009 + run, recipe))
+        return _anneal(search, start, budget_bytes, hot, seed * 1009 + run, recipe)
+
+    found = [*starts, *side_by_side([partial(anneal, run) for run in range(runs)])]
     first = best(found, budget_bytes)
     cold = max(1, edits // 3)
     found.append(_anneal(search, first, budget_bytes, cold, seed * 1009 + runs, _POLISH))
