@@ -1,21 +1,22 @@
 """The floor: the schedule with the lowest peak that we can find, whatever it costs.
 
-Annealing whose budget follows the best peak down (`local_search.lowest`): a hot run and one with
-dear bytes from the baseline order, one from greedy's lowest peak (greedy finds the deep
-recomputations of long chains, annealing better orders); then on from the best of them.
+Annealing whose budget follows the best peak down (`local_search.lowest`): a hot run from the
+baseline order beside a steady one from greedy's lowest peak (greedy finds the deep recomputations
+of long chains, annealing better orders); then steadily on from the better of the two, and with
+dear bytes from the other.
 Limits: no proof; `bounds.peak_lower_bound` is the bound.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from fxremat_solvers.candidates import Candidate, candidate, solution
 from fxremat_solvers.greedy import compile_walk, greedy_ops
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import LOWEST, Search, lowest, scale_of
+from fxremat_solvers.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.side_by_side import side_by_side
@@ -57,17 +58,18 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
     if compiled is not None:
         search = Search(problem, compiled, scale_of(problem), deadline)
         edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
-        origins = (start, start, *found[1:])
-        runs = zip(origins, LOWEST, strict=False)
-        found += side_by_side(
-            [
-                partial(lowest, search, origin, recipe, edits=edits, seed=seed * 4 + run)
-                for run, (origin, recipe) in enumerate(runs)
-            ]
-        )
-        first = min(found, key=lambda c: (c.peak_bytes, c.cost))
-        found.append(lowest(search, first, LOWEST[-1], edits=edits, seed=seed * 4 + 3))
-    return min(found, key=lambda c: (c.peak_bytes, c.cost))
+
+        def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
+            return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
+
+        first = side_by_side([anneal(start, HOT, 0), anneal(found[-1], STEADY, 2)])
+        ahead, behind = sorted(first, key=_by_peak)
+        found += side_by_side([anneal(ahead, STEADY, 3), anneal(behind, DEAR, 1)])
+    return min(found, key=_by_peak)
+
+
+def _by_peak(found: Candidate) -> tuple[int, float]:
+    return found.peak_bytes, found.cost
 
 
 def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
@@ -80,7 +82,7 @@ def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> C
         tried = candidate(problem, greedy_ops(problem, middle), "greedy")
         if tried.peak_bytes > middle:
             low = middle + 1
-        reached = min(reached, tried, key=lambda c: (c.peak_bytes, c.cost))
+        reached = min(reached, tried, key=_by_peak)
     return reached
 
 
