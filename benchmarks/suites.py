@@ -15,12 +15,11 @@ QUICK_METHODS = {
     "aot_eager": ("",),
     "checkpoint-block": ("",),
     "checkpoint-block-compiled": ("",),
-    "checkpoint-sqrt": ("",),
     "selective": ("",),
-    "torch-budget": ("0.5", "0"),
-    "fxremat": ("1", "0.7", "0.5", "floor", "=checkpoint-block"),
+    "torch-budget": ("0.5",),
+    "fxremat": ("1", "0.5", "floor", "=checkpoint-block"),
 }
-QUICK_EFFORT = {"rounds": 5, "compare_steps": 2, "timing_limit_s": 12, "batch_tries": 8}
+QUICK_EFFORT = {"rounds": 9, "compare_steps": 2, "timing_limit_s": 12, "batch_tries": 8}
 FULL_EFFORT = {
     "rounds": 9,
     "compare_steps": 3,
@@ -40,7 +39,7 @@ CLIP_METHODS = {"aot_default": "", "fxremat": "0.5", "checkpoint-block": "", "to
 
 def quick() -> list[Cell]:
     return [
-        Cell(model, method, point)
+        Cell(model, method, point, size="quick")
         for model in QUICK_MODELS
         for method, points in QUICK_METHODS.items()
         for point in points

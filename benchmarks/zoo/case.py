@@ -69,7 +69,8 @@ class Workload:
 class Case:
     """A named model: `source` says whose code it is, `make` builds it at a size.
 
-    Sizes are `tiny` (seconds, for tests), `bench` (activations dominate, 2 CPU cores manage) and
+    Sizes are `tiny` (seconds, for tests), `bench` (activations dominate, 2 CPU cores manage),
+    `quick` (the same at a smaller batch, where the quick suite has the model) and
     `cuda` (the published size). `make` takes any of the size's own numbers as a keyword, for
     instance `batch=8`.
     """

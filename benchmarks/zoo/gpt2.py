@@ -13,6 +13,7 @@ from benchmarks.zoo.chain import Containers
 SIZES = {
     "tiny": {"layers": 2, "width": 32, "heads": 2, "vocabulary": 64, "batch": 2, "length": 16},
     "bench": {"layers": 6, "width": 256, "heads": 8, "vocabulary": 1024, "batch": 4, "length": 256},
+    "quick": {"layers": 6, "width": 256, "heads": 8, "vocabulary": 1024, "batch": 2, "length": 256},
     "cuda": {
         "layers": 24,
         "width": 1024,

@@ -13,6 +13,7 @@ from benchmarks.zoo.chain import Containers
 SIZES = {
     "tiny": {"width": 8, "levels": 2, "resnets": 1, "groups": 4, "batch": 2, "side": 16},
     "bench": {"width": 32, "levels": 3, "resnets": 2, "groups": 8, "batch": 4, "side": 64},
+    "quick": {"width": 32, "levels": 3, "resnets": 2, "groups": 8, "batch": 2, "side": 64},
     "cuda": {"width": 128, "levels": 4, "resnets": 2, "groups": 32, "batch": 16, "side": 128},
 }
 
