@@ -8,6 +8,8 @@ TORCH_VERSION ?= 2.13.0
 VENV ?= .venv
 PIP_ARGS ?=
 ARGS ?=
+# Not where the kept results are: a run goes on from the rows that it finds.
+BENCH_OUT ?= bench-output
 
 STAMP := $(VENV)/.installed-torch-$(TORCH_VERSION)
 ifeq ($(origin PY), undefined)
@@ -60,12 +62,12 @@ wheel-check: $(ENVIRONMENT)
 	$(PY) -m pytest tests/packaging/test_wheel.py
 
 bench: $(ENVIRONMENT)
-	$(PY) -m benchmarks run --out benchmarks/results/full $(ARGS)
-	$(PY) -m benchmarks report benchmarks/results/full
+	$(PY) -m benchmarks run --out $(BENCH_OUT)/full $(ARGS)
+	$(PY) -m benchmarks report $(BENCH_OUT)/full
 
 bench-quick: $(ENVIRONMENT)
-	$(PY) -m benchmarks run --quick --jobs 2 --out benchmarks/results/quick $(ARGS)
-	$(PY) -m benchmarks report benchmarks/results/quick
+	$(PY) -m benchmarks run --quick --jobs 2 --out $(BENCH_OUT)/quick $(ARGS)
+	$(PY) -m benchmarks report $(BENCH_OUT)/quick
 
 clean:
-	rm -rf build dist demo-output .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-output bench-output .pytest_cache .ruff_cache .hypothesis

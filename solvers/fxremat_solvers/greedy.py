@@ -48,9 +48,10 @@ def compile_walk() -> None:
 
 
 def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidate]:
-    """The walks of all rules; on large graphs, where one takes seconds, of two.
+    """The walks of all rules; on large graphs of two.
 
-    A walk weighs all that is held whenever room is made: its time grows with the square of the ops.
+    A walk scans all that is held whenever room is made: its time grows with the square of the ops,
+    about a second at 10,000.
     """
     rules = RULES if len(problem.ops) <= _SMALL else (DEFAULT_RULE, RULES[-1])
     walks = side_by_side([partial(greedy_ops, problem, budget_bytes, rule) for rule in rules])
