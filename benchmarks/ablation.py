@@ -1,7 +1,10 @@
 """Every solver on the joint graphs of real models, at every budget: when does which one pay?
 
-python -m benchmarks.ablation run [--fixtures ...] [--solvers ...]   (resumes where it stopped)
+python -m benchmarks.ablation run [--fixtures ...] [--solvers ...]
 python -m benchmarks.ablation report [--into docs/solvers.md]
+
+Both take `--out`: `run` goes on from the rows that it finds there, so the default is a folder of
+one's own; the kept rows are in `benchmarks/results/ablation`.
 
 Solvers: "greedy" (lookahead eviction, best of its rules), "mincut" (once-only plans by priced
 cuts), "ilp" (integer program, 10 s, up to 700 ops), "auto" (the portfolio) and "auto-24x" (the
@@ -30,7 +33,7 @@ from benchmarks.plots import save
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
 from fxremat_solvers.bounds import peak_lower_bound
 
-OUT = Path("benchmarks/results/ablation")
+OUT = Path("bench-output/ablation")
 BUDGETS = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3", "0.2", "floor")
 SOLVERS = ("greedy", "mincut", "ilp", "auto")
 LONG = "auto-24x"
@@ -74,8 +77,9 @@ def measure(problem: RematProblem, budget_bytes: int, solver: str) -> dict[str, 
     }
 
 
-def run(names: Sequence[str], solvers: Sequence[str], budgets: Sequence[str]) -> None:
-    done = records.load(OUT)
+def run(names: Sequence[str], solvers: Sequence[str], budgets: Sequence[str], folder: Path) -> None:
+    """Measure what isn't among the rows in `folder` yet."""
+    done = records.load(folder)
     for name in names:
         problem = problem_of(name)
         peak = simulate(problem, baseline(problem)).peak_bytes
@@ -100,7 +104,7 @@ def run(names: Sequence[str], solvers: Sequence[str], budgets: Sequence[str]) ->
                 continue
             row = {"key": key, **about, "budget": budget, "budget_bytes": budget_bytes}
             row |= {"solver": solver, **measure(problem, budget_bytes, solver)}
-            records.append(OUT, row | records.environment(1))
+            records.append(folder, row | records.environment(1))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -201,13 +205,15 @@ def main() -> None:
     go.add_argument("--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS)
     report = commands.add_parser("report")
     report.add_argument("--into", type=Path)
+    for command in (go, report):
+        command.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.fixtures, args.solvers, args.budgets)
+        run(args.fixtures, args.solvers, args.budgets, args.out)
         return
-    rows = list(records.load(OUT).values())
+    rows = list(records.load(args.out).values())
     text = f"{summary(rows)}\n\n{table(rows)}"
-    plot(rows, OUT / "ablation.png")
+    plot(rows, args.out / "ablation.png")
     show(text, args.into, BEGIN, END)
 
 

@@ -9,6 +9,7 @@ from benchmarks import records
 from benchmarks.marks import write_between
 from benchmarks.report import figures, questions, tables
 from benchmarks.report.rows import Rows
+from benchmarks.report.targets import targets
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
@@ -34,7 +35,7 @@ def write(folder: Path) -> list[Path]:
         raise SystemExit(f"no rows in {folder / records.FILE}: run the benchmark first")
     header = HEADER.format(file=records.FILE, environment=tables.environment(rows))
     plots = figures.write(rows, folder)
-    sections = [header, *questions.sections(rows)]
+    sections = [header, targets(rows), *questions.sections(rows)]
     sections += [tables.methods_used(rows), tables.not_run(rows)]
     if plots:
         sections.append("## Plots\n\n" + "\n".join(f"![{p.stem}]({p.name})" for p in plots))

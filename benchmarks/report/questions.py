@@ -6,7 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 
 from benchmarks.records import Row
-from benchmarks.report.rows import Rows, extra, figure, is_ours, is_right
+from benchmarks.report.rows import (
+    Rows,
+    extra,
+    fastest_within,
+    figure,
+    is_ours,
+    is_right,
+    plan_extra,
+    timed,
+)
 from benchmarks.report.tables import (
     gradients,
     markdown,
@@ -41,21 +50,6 @@ def overview(rows: Rows) -> str:
         for row in sorted(timed(rows.steps(model)), key=lambda r: -r["peak_bytes"])
     ]
     return markdown(("model, method", "peak, MiB", "time / eager", "gradients"), lines)
-
-
-def timed(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if "time" in row]
-
-
-def fastest_within(rows: list[Row], peak_bytes: float) -> dict[str, Row]:
-    """For every method its fastest right row within a peak."""
-    best: dict[str, Row] = {}
-    for row in timed(rows):
-        if row["peak_bytes"] > peak_bytes or not is_right(row):
-            continue
-        if row["method"] not in best or extra(row) < extra(best[row["method"]]):
-            best[row["method"]] = row
-    return best
 
 
 def at_most(rows: Rows, model: str, peak_bytes: float | None) -> list[str] | None:
@@ -168,13 +162,17 @@ def solvers(rows: Rows) -> str:
             mebibytes(facts["budget_bytes"]),
             percent(facts["predicted_extra"], 2),
             percent(facts["lower_bound_extra"], 2),
+            percent(extra(row)) if "time" in row else "-",
             f"{facts['solve_s']:.1f}",
         ]
         for model in rows.models()
         for row in sorted(rows.steps(model), key=lambda r: (r["point"], r["method"]))
         if is_ours(row) and (facts := row["facts"])
     ]
-    about = "Predicted extra time of each solver's plan over the graph's own time, and its bound."
+    about = (
+        "Predicted extra time of each solver's plan over the graph's own time, its bound, and the "
+        "extra time over eager as measured. A floor is each solver's own."
+    )
     columns = (
         "model",
         "point",
@@ -184,6 +182,7 @@ def solvers(rows: Rows) -> str:
         "budget, MiB",
         "predicted",
         "bound",
+        "measured",
         "solve, s",
     )
     return section("Solvers", about, columns, lines)
@@ -198,9 +197,10 @@ def predicted(rows: Rows) -> str:
                 continue
             facts = row["facts"]
             gap = row["peak_bytes"] / facts["predicted_peak_bytes"] - 1
-            measured = None
+            measured = "-"
             if base is not None and "time" in base and "time" in row:
-                measured = row["time"]["median"] / base["time"]["median"] - 1
+                median, low, high = plan_extra(row, base)
+                measured = f"{percent(median)} [{percent(low)}, {percent(high)}]"
             within = "yes" if row["peak_bytes"] <= facts["budget_bytes"] else "**no**"
             lines.append(
                 [
@@ -212,12 +212,13 @@ def predicted(rows: Rows) -> str:
                     percent(gap, 3),
                     within,
                     percent(facts["predicted_extra"]),
-                    percent(measured),
+                    measured,
                     gradients(row),
                 ]
             )
     about = (
-        "Extra time here is over fxremat with nothing recomputed (budget 1), the plan's own base."
+        "Extra time here is over fxremat with nothing recomputed (budget 1), the plan's own base; "
+        "in brackets what the middle halves of both rows' rounds allow."
     )
     columns = (
         "model",

@@ -55,3 +55,31 @@ def extra(row: Row) -> float:
 def figure(row: Row | None, name: str) -> float | None:
     """A figure of a row that may be missing."""
     return None if row is None else row[name]
+
+
+def timed(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if "time" in row]
+
+
+def fastest_within(rows: list[Row], peak_bytes: float) -> dict[str, Row]:
+    """For every method its fastest right row within a peak."""
+    best: dict[str, Row] = {}
+    for row in timed(rows):
+        if row["peak_bytes"] > peak_bytes or not is_right(row):
+            continue
+        if row["method"] not in best or extra(row) < extra(best[row["method"]]):
+            best[row["method"]] = row
+    return best
+
+
+def plan_extra(row: Row, base: Row) -> tuple[float, float, float]:
+    """Measured extra time over the same graph with nothing recomputed: median, lowest, highest.
+
+    Lowest and highest set the middle halves of both rows' rounds against each other.
+    """
+    mine, its = row["time"], base["time"]
+    return (
+        mine["median"] / its["median"] - 1,
+        mine["low"] / its["high"] - 1,
+        mine["high"] / its["low"] - 1,
+    )

@@ -1,0 +1,156 @@
+"""What fxremat is meant to reach, beside what the rows say: one table, shortfalls marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.records import Row
+from benchmarks.report.rows import (
+    Rows,
+    extra,
+    fastest_within,
+    is_ours,
+    is_right,
+    plan_extra,
+    timed,
+)
+from benchmarks.report.tables import mebibytes, percent, section
+
+TRANSFORMERS = (
+    *("gpt2-eager", "gpt2-sdpa", "bert-eager", "bert-sdpa", "t5"),
+    *("llama-eager", "llama-sdpa", "vit-eager", "vit-sdpa"),
+)
+AT_HALF = {
+    **dict.fromkeys(("gpt2-eager", "bert-eager", "t5", "llama-eager", "vit-eager"), 0.12),
+    **dict.fromkeys(("resnet50", "unet"), 0.10),
+}
+PEAK_GAP, TIME_GAP = 0.005, 0.05
+
+Line = list[str]
+
+
+def targets(rows: Rows) -> str:
+    """Every target for which there are rows."""
+    lines = [
+        *at_peak_of_checkpointing(rows),
+        *at_half(rows),
+        *lowest_peak(rows),
+        *predictions(rows),
+    ]
+    about = (
+        "Extra time is over eager. The bound is what any schedule of the graph's ops must cost "
+        "over its own time at that budget, by the op costs that the plan was made with: where a "
+        "target lies below it, no plan reaches it, and what a plan lies above it is the solver's "
+        "gap. Measured extra time also has the timer's noise in it: the middle half of the rounds "
+        "is in brackets."
+    )
+    columns = ("target", "model", "asked", "reached", "predicted", "bound", "holds")
+    return section("Targets", about, columns, lines)
+
+
+def at_peak_of_checkpointing(rows: Rows) -> Iterator[Line]:
+    for model in rows.models():
+        block = rows.step(model, "checkpoint-block")
+        if block is None or "time" not in block or extra(block) <= 0:
+            continue
+        share = 0.5 if model in TRANSFORMERS else 1.0
+        yield _time_line(
+            "at checkpoint-block's peak", model, rows, block["peak_bytes"], share * extra(block)
+        )
+
+
+def at_half(rows: Rows) -> Iterator[Line]:
+    for model in rows.models():
+        base = rows.step(model, "eager")
+        if base is not None and model in AT_HALF:
+            yield _time_line(
+                "at half of eager's peak", model, rows, base["peak_bytes"] / 2, AT_HALF[model]
+            )
+
+
+def _time_line(target: str, model: str, rows: Rows, peak_bytes: float, most: float) -> Line:
+    row = fastest_within(rows.steps(model), peak_bytes).get("fxremat")
+    asked = f"{percent(most)} at {mebibytes(peak_bytes)} MiB"
+    if row is None:
+        floors = (r["peak_bytes"] for r in rows.steps(model) if r["method"] == "fxremat")
+        lowest = min(floors, default=None)
+        why = "not run" if lowest is None or lowest <= peak_bytes else "below the floor"
+        return [target, model, asked, why, "-", "-", "-"]
+    time = row["time"]
+    reached = f"{percent(extra(row))} [{percent(time['low'] - 1)}, {percent(time['high'] - 1)}]"
+    facts = row["facts"]
+    return [
+        target,
+        model,
+        asked,
+        reached,
+        percent(facts["predicted_extra"]),
+        percent(facts["lower_bound_extra"]),
+        _verdict(extra(row) <= most),
+    ]
+
+
+def lowest_peak(rows: Rows) -> Iterator[Line]:
+    for model in rows.models():
+        right = [row for row in timed(rows.steps(model)) if is_right(row)]
+        ours = min((r["peak_bytes"] for r in right if is_ours(r)), default=None)
+        peers = min((r["peak_bytes"] for r in right if not is_ours(r)), default=None)
+        if ours is None or peers is None:
+            continue
+        yield [
+            "lowest peak below every peer's",
+            model,
+            f"under {mebibytes(peers)} MiB",
+            f"{mebibytes(ours)} MiB",
+            "-",
+            "-",
+            _verdict(ours < peers),
+        ]
+
+
+def predictions(rows: Rows) -> Iterator[Line]:
+    peaks: list[float] = []
+    times: list[bool] = []
+    for row, base in _with_base(rows):
+        facts = row["facts"]
+        peaks.append(abs(row["peak_bytes"] / facts["predicted_peak_bytes"] - 1))
+        _, low, high = plan_extra(row, base)
+        times.append(low - TIME_GAP <= facts["predicted_extra"] <= high + TIME_GAP)
+    if not peaks:
+        return
+    count = len(peaks)
+    good = sum(gap <= PEAK_GAP for gap in peaks)
+    yield [
+        "measured peak is the predicted one",
+        "all",
+        f"within {percent(PEAK_GAP)}",
+        f"{good} of {count} rows, at most {100 * max(peaks):.3f} % off",
+        "-",
+        "-",
+        _verdict(good == count),
+    ]
+    good = sum(times)
+    yield [
+        "measured extra time is the predicted one",
+        "all",
+        "within 5 points of the middle half of the rounds",
+        f"{good} of {count} rows",
+        "-",
+        "-",
+        _verdict(good == count),
+    ]
+
+
+def _with_base(rows: Rows) -> Iterator[tuple[Row, Row]]:
+    """fxremat's timed rows, each beside its model's with nothing recomputed."""
+    for model in rows.models():
+        base = rows.step(model, "fxremat", "1")
+        if base is None or "time" not in base:
+            continue
+        for row in timed(rows.steps(model)):
+            if row["method"] == "fxremat" and row is not base:
+                yield row, base
+
+
+def _verdict(holds: bool) -> str:
+    return "yes" if holds else "**no**"
