@@ -20,6 +20,7 @@ from benchmarks.measure import (
     saved_bytes,
     step_peak,
     step_timeline,
+    thinned,
     time_ratio,
 )
 from benchmarks.methods.base import Prepared, Task
@@ -91,9 +92,3 @@ def equals_untouched_graph(
     for mine, theirs in zip(step.module.buffers(), module.buffers(), strict=True):
         theirs.copy_(mine)
     return compare(Step(module, call), step, batch, effort["compare_steps"], device).equal
-
-
-def thinned(levels: tuple[int, ...], count: int) -> list[int]:
-    """At most `count` levels, the highest of each stretch, so that no peak is lost."""
-    width = max(1, -(-len(levels) // count))
-    return [max(levels[i : i + width]) for i in range(0, len(levels), width)]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.measure import thinned
 from benchmarks.methods.base import Method, Prepared, Task, Unavailable
 
 POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor")
@@ -63,13 +64,16 @@ def floor_bytes(task: Task, solver: str) -> int:
 def facts(optimized: Any, compile_s: float) -> Mapping[str, Any]:
     """The plan's own figures, beside which the measured ones are put."""
     from fxremat.api import compiled_of
+    from fxremat_solvers import simulate
 
     graph = compiled_of(optimized).backend.graphs[0]
     plan = graph.plan
+    predicted = simulate(plan.problem, plan.solution.schedule).running_bytes
     return {
         "budget_bytes": plan.budget_bytes,
         "predicted_peak_bytes": plan.peak_bytes,
         "baseline_peak_bytes": plan.baseline_peak_bytes,
+        "predicted_timeline": thinned(predicted, 400),
         "predicted_extra": plan.extra_seconds / plan.problem.baseline_cost,
         "lower_bound_extra": _bound(plan),
         "status": str(plan.solution.status),

@@ -36,9 +36,10 @@ def write(rows: Rows, folder: Path) -> list[Path]:
     ]
     for model in rows.models():
         mine = {r["point"]: r for r in timelines if r["model"] == model}
-        if "0.5" in mine:
+        half = mine.get("0.5", mine.get("=eager/2"))
+        if half is not None:
             path = folder / f"timeline-{model}.png"
-            written.append(timeline(model, rows.step(model, "eager"), mine["0.5"], path))
+            written.append(timeline(model, rows.step(model, "eager"), half, path))
     solved = [row for row in rows.of_kind("step", plain=False) if is_ours(row)]
     if solved:
         written.append(solve_times(solved, folder / "solve-time.png"))
@@ -75,7 +76,10 @@ def front(model: str, rows: list[Row], path: Path) -> Path:
 
 
 def timeline(model: str, eager: Row | None, row: Row, path: Path) -> Path:
-    """Measured memory through the step, eager's and the plan's, with budget and predicted peak."""
+    """Memory through the step: eager's, the plan's as predicted and as measured, and the budget.
+
+    Each curve has its own clock, the share of its events: allocations measured, ops predicted.
+    """
     figure, axes = plt.subplots(figsize=(8, 4))
     pairs = [("fxremat, measured", row["timeline"])]
     if eager is not None and eager.get("timeline"):
@@ -84,12 +88,14 @@ def timeline(model: str, eager: Row | None, row: Row, path: Path) -> Path:
         share = [i / max(1, len(levels) - 1) for i in range(len(levels))]
         axes.plot(share, [level / MEBI for level in levels], label=label, linewidth=1)
     facts = row["facts"]
-    for value, label, style in (
-        (facts["budget_bytes"], "budget", "--"),
-        (facts["predicted_peak_bytes"], "predicted peak", ":"),
-    ):
-        axes.axhline(value / MEBI, color="black", linestyle=style, linewidth=1, label=label)
-    axes.set_xlabel("progress of the step (share of its allocator events)")
+    predicted = facts.get("predicted_timeline")
+    if predicted:
+        share = [i / max(1, len(predicted) - 1) for i in range(len(predicted))]
+        levels = [level / MEBI for level in predicted]
+        axes.plot(share, levels, ":", color="black", label="fxremat, predicted", linewidth=1)
+    budget = facts["budget_bytes"] / MEBI
+    axes.axhline(budget, color="black", linestyle="--", linewidth=1, label="budget")
+    axes.set_xlabel("progress of the step (share of its events)")
     axes.set_ylabel("MiB above the level at entry")
     axes.set_title(f"{model}: memory through one training step")
     axes.legend(fontsize=8)
