@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def cells_of(args: argparse.Namespace) -> list[suites.Cell]:
+    if args.quick and (args.device != "cpu" or args.budgets):
+        raise ValueError("--quick is a fixed choice for the CPU: leave --device and --budgets out")
     chosen = suites.quick() if args.quick else suites.full(args.device)
     if args.budgets:
         size = "bench" if args.device == "cpu" else "cuda"

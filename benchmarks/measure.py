@@ -13,6 +13,7 @@ wall time.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -105,14 +106,18 @@ def time_ratio(
     reference: Step,
     step: Step,
     batches: Callable[[int], Batch],
-    rounds: int = 9,
+    rounds: int = 10,
     device: str = "cpu",
     limit_s: float = float("inf"),
 ) -> Ratio:
     """Median of the ratios of alternating rounds; the order within a round alternates too.
 
-    Both must have been warmed up. Stops early once `limit_s` is spent, after three rounds at least.
+    `rounds` is even, so that each order comes as often as the other: what the second of a pair
+    gains or loses by its place cancels. Both must have been warmed up. Stops early once `limit_s`
+    is spent, after four rounds at least.
     """
+    if rounds % 2:
+        raise ValueError(f"{rounds} rounds: an even number is needed")
     pairs: list[tuple[float, float]] = []
     started = time.perf_counter()
     for i in range(rounds):
@@ -123,7 +128,7 @@ def time_ratio(
         else:
             first = _time_step(step, batch, device)
             pairs.append((_time_step(reference, batch, device), first))
-        if i >= 2 and time.perf_counter() - started > limit_s:
+        if i >= 3 and i % 2 and time.perf_counter() - started > limit_s:
             break
     ratios = sorted(mine / theirs for theirs, mine in pairs)
     quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
@@ -205,7 +210,8 @@ def compare(
         buffers_equal &= not unequal
         wrong = differing(parameters, left.gradients, right.gradients)
         gradients_equal &= not wrong
-        worst = max(worst, relative_error(left.gradients, right.gradients))
+        error = relative_error(left.gradients, right.gradients)
+        worst = max(worst, error if math.isfinite(error) else math.inf)
         if difference is None and (wrong or unequal):
             difference = f"step {i}: {(wrong or unequal)[0]}"
         reference.clear()
@@ -267,10 +273,14 @@ def _bits(t: Tensor) -> Tensor:
 
 
 def relative_error(reference: Tensors, other: Tensors) -> float:
-    """The norm of the difference of two sets of gradients over the norm of the first."""
+    """The norm of the difference of two sets of gradients over the norm of the first.
+
+    A missing gradient counts as zero; not finite where one of them isn't.
+    """
     error = norm = 0.0
     for gradient, mine in zip(reference, other, strict=True):
         if gradient is None:
+            error += 0.0 if mine is None else mine.double().square().sum().item()
             continue
         wide = gradient.double()
         norm += wide.square().sum().item()

@@ -31,8 +31,11 @@ def load(folder: Path) -> dict[str, Row]:
 
 def append(folder: Path, row: Row) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / FILE
+    # A line that a kill cut off must not swallow this one.
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    with path.open("a") as file:
+        file.write(("" if whole else "\n") + json.dumps(row) + "\n")
 
 
 def compact(folder: Path) -> None:

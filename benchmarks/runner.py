@@ -142,7 +142,11 @@ def run(
     """Runs what isn't done yet; cells whose budget is another's measurement come after it."""
     rows = dict(records.load(folder))
     done = ("ok",) if retry else ("ok", "unavailable", "failed")
-    todo = [c for c in cells if rows.get(c.key, {}).get("status") not in done]
+    todo = [
+        c
+        for c in cells
+        if rows.get(c.key, {}).get("status") not in done or rows[c.key].get("waiting")
+    ]
     console.print(f"{len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     columns = (
         BarColumn(),
@@ -168,7 +172,9 @@ def run(
                 try:
                     futures[pool.submit(start, resolve(cell, rows))] = cell
                 except Waiting as error:
+                    # What it waits for may be measured by a later run, which tries it again.
                     row = {**asdict(cell), "key": cell.key, "status": "unavailable"}
+                    row["waiting"] = True
                     records.append(folder, {**row, "reason": str(error)})
                     progress.advance(bar)
             for future in interruptible(futures, pool):

@@ -19,9 +19,9 @@ QUICK_METHODS = {
     "torch-budget": ("0.5",),
     "fxremat": ("1", "0.5", "floor", "=checkpoint-block"),
 }
-QUICK_EFFORT = {"rounds": 9, "compare_steps": 2, "timing_limit_s": 12, "batch_tries": 8}
+QUICK_EFFORT = {"rounds": 8, "compare_steps": 2, "timing_limit_s": 12, "batch_tries": 8}
 FULL_EFFORT = {
-    "rounds": 9,
+    "rounds": 10,
     "compare_steps": 3,
     "timing_limit_s": 45,
     "timeline": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -142,8 +143,16 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
     cls = type(model)
 
     @functools.wraps(cls.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def compiled_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self.__fxremat__(*args, **kwargs)
+
+    # A property, so that a `forward` in the shared `__dict__` (libraries wrap models that way)
+    # can't take the compiled one's place unseen. One that is set on this module stays its own.
+    def get_forward(self: Any) -> Any:
+        return self.__fxremat_forward__ or types.MethodType(compiled_forward, self)
+
+    def set_forward(self: Any, forward: Any) -> None:
+        object.__setattr__(self, "__fxremat_forward__", forward)
 
     def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         import copy
@@ -159,11 +168,11 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
         cls.__name__,
         (cls,),
         {
-            "__slots__": ("__fxremat__",),
+            "__slots__": ("__fxremat__", "__fxremat_forward__", "__fxremat_original__"),
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
-            "forward": forward,
+            "forward": property(get_forward, set_forward),
             "__deepcopy__": deepcopy,
             "__reduce_ex__": reduce,
         },
@@ -171,15 +180,16 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
     optimized = subclass.__new__(subclass)
     object.__setattr__(optimized, "__dict__", model.__dict__)
     object.__setattr__(optimized, "__fxremat__", compiled)
+    object.__setattr__(optimized, "__fxremat_forward__", None)
+    object.__setattr__(optimized, "__fxremat_original__", model)
     return cast("nn.Module", optimized)
 
 
 def _original(model: nn.Module) -> nn.Module:
     """The untouched module under an optimized one; the module itself otherwise."""
-    compiled = getattr(model, "__fxremat__", None)
-    if not isinstance(compiled, Compiled):
+    if not isinstance(getattr(model, "__fxremat__", None), Compiled):
         return model
-    return cast("nn.Module", getattr(compiled.function, "__self__", model))
+    return cast("nn.Module", getattr(model, "__fxremat_original__", model))
 
 
 def _rebuild(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:

@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
+from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
 from fxremat.capture import read_joint_graph
@@ -105,7 +106,7 @@ class Backend:
             plan.annotations,
             static_lifetime_input_indices=static_lifetime_input_indices,
         )
-        check_peak(rewritten, plan.peak_bytes, size_of(joint))
+        check_peak(rewritten, plan.peak_bytes, size_of(joint), accumulated_bytes(joint))
         done = time.perf_counter()
         self.graphs.append(
             CompiledGraph(
@@ -233,9 +234,10 @@ def make_options(options: Mapping[str, Any]) -> Options:
 class EntryPoint:
     """The backend named "fxremat": one `Backend` for each `torch.compile` call.
 
-    Dynamo calls a named backend anew for every graph and hands it the call's options dict, the
-    same object each time. One Backend must see all graphs of a call, to refuse a second piece of
-    a broken model; the dict is kept, so that its identity stays its own.
+    Dynamo calls a named backend anew for every graph, out of an object that `torch.compile` made
+    for the call. One Backend must see all graphs of a call, to refuse a second piece of a broken
+    model; the object is kept, so that its identity stays its own. Where torch has no such object,
+    the call's options dict stands for it.
     """
 
     __name__ = "fxremat"
@@ -254,10 +256,11 @@ class EntryPoint:
         if mode is not None:
             raise OptionError(f"mode={mode!r} means nothing to the fxremat backend: leave it out")
         given: Mapping[str, Any] = options if options is not None else {}
-        found = self._backends.get(id(given))
+        call = torch_hooks.compile_call() or given
+        found = self._backends.get(id(call))
         if found is None:
-            found = (given, Backend(make_options(given)))
-            self._backends[id(given)] = found
+            found = (call, Backend(make_options(given)))
+            self._backends[id(call)] = found
         return found[1](module, example_inputs)
 
     def reset(self) -> None:

@@ -1,25 +1,28 @@
 """Joint graph -> `RematProblem`, with the map back.
 
-Every storage becomes a value and every operation an op, in the order they run untouched. Three
+Every storage becomes a value and every operation an op, in the order they run untouched. Four
 kinds of entry have no node of their own:
 
 - *tangents*: between forward and backward stands one op that makes the tangents. It reads every
-  forward output, so that no schedule can start backward before forward is done; everything that
-  a schedule puts before it is the forward graph, everything after it the backward graph.
+  forward output and forward's last random draws, so that no schedule can start backward before
+  forward is done; everything that a schedule puts before it is the forward graph, everything
+  after it the backward graph.
 - *first run*: an op whose first run makes more than its recomputation (the generator state of a
   random op, BatchNorm's new running statistics) is preceded by an op, run once, that makes that.
+- *accumulation*: what the autograd engine copies after backward, where it does (`accumulate`).
 - *tokens*: values of 0 bytes that keep effects, random draws and reads of updated buffers in order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
+from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import Annotation
 from fxremat.capture import JointGraph, Storage, is_effect
 from fxremat.recomputability import (
@@ -107,7 +110,7 @@ class _Lowerer:
         tangents_op = -1
         for position, node in enumerate(joint.operations):
             if position == joint.first_backward:
-                tangents_op = self._add_tangents(effect_token)
+                tangents_op = self._add_tangents(effect_token, random_token.values())
             inputs = [self.value_of[s] for s in joint.storages_read(node)]
             outputs = [self.value_of[s] for s in joint.made_by.get(node, ())]
             form = self.forms[node].form
@@ -155,13 +158,14 @@ class _Lowerer:
                 recomputable=form is not Form.NEVER,
             )
         if joint.first_backward == len(joint.operations):
-            tangents_op = self._add_tangents(effect_token)
+            tangents_op = self._add_tangents(effect_token, random_token.values())
+        done = self._add_accumulation()
         return Lowering(
             problem=RematProblem(
                 ops=tuple(self.ops),
                 values=tuple(self.values),
                 inputs=tuple(self.value_of[s] for s in joint.storages if s.resident),
-                outputs=self._outputs(),
+                outputs=(*self._outputs(), *done),
                 first_backward_op=tangents_op,
             ),
             node_of=tuple(self.node_of),
@@ -172,14 +176,26 @@ class _Lowerer:
             tangents_op=tangents_op,
         )
 
-    def _add_tangents(self, effect_token: int | None) -> int:
+    def _add_tangents(self, effect_token: int | None, random_tokens: Iterable[int]) -> int:
         """The op between forward and backward."""
         joint = self.joint
         inputs = [self.value_of[joint.storage_of[n]] for n in joint.forward_outputs]
         inputs += [effect_token] if effect_token is not None else []
+        inputs += random_tokens
         outputs = [self.value_of[joint.storage_of[n]] for n in joint.tangents]
         self._add("tangents", list(dict.fromkeys(inputs)), list(dict.fromkeys(outputs)))
         return len(self.ops) - 1
+
+    def _add_accumulation(self) -> list[int]:
+        """The op after backward, where there is one; what it makes is an output of the step."""
+        nbytes = accumulated_bytes(self.joint)
+        if not nbytes:
+            return []
+        gradients = dict.fromkeys(self.joint.storage_of[n] for n in self.joint.gradients)
+        done = self._value("accumulated", 0)
+        inputs = [self.value_of[storage] for storage in gradients]
+        self._add("accumulate_gradients", inputs, [done], workspace_bytes=nbytes)
+        return [done]
 
     def _outputs(self) -> tuple[int, ...]:
         joint = self.joint

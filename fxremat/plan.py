@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -12,7 +12,7 @@ from torch import fx
 from fxremat.annotate import Annotation, annotate
 from fxremat.budget import Budget
 from fxremat.capture import JointGraph
-from fxremat.errors import BudgetInfeasible
+from fxremat.errors import BudgetInfeasible, OptionError
 from fxremat.lower import Lowering, lower
 from fxremat.profile_ops import OpProfiles
 from fxremat.recomputability import Recomputability, recomputability
@@ -21,6 +21,7 @@ from fxremat_solvers import (
     Schedule,
     Simulation,
     Solution,
+    SolverError,
     Status,
     baseline,
     simulate,
@@ -109,6 +110,10 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
     simulation = simulate(problem, solution.schedule)
     if simulation.peak_bytes > budget_bytes:
         raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
+    if solution.status is Status.INFEASIBLE:
+        # Only with the generator states that this schedule turned out to have no use for.
+        bound = lowering.problem.baseline_cost
+        solution = replace(solution, status=Status.FEASIBLE, lower_bound=bound)
     return Plan(
         joint=joint,
         lowering=lowering,
@@ -136,14 +141,17 @@ def _solve(
             status=Status.OPTIMAL,
             solver="nothing to recompute",
         )
-    return solve(
-        lowering.problem,
-        budget_bytes,
-        solver=options.solver,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-        effort=options.effort,
-    )
+    try:
+        return solve(
+            lowering.problem,
+            budget_bytes,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            seed=options.seed,
+            effort=options.effort,
+        )
+    except SolverError as error:
+        raise OptionError(f"solver {options.solver!r} can't plan this model: {error}") from error
 
 
 def _infeasible(

@@ -84,6 +84,8 @@ def _by_themselves(device: torch.device) -> ExitStack:
     stack.enter_context(torch_hooks.paused_fake_mode())
     stack.enter_context(torch.no_grad())
     stack.enter_context(torch_hooks.forked_generators(device))
+    # The graph has its casts written out; a user's autocast around the call is none of its ops'.
+    stack.enter_context(torch_hooks.without_autocast(device))
     return stack
 
 

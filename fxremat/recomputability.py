@@ -151,6 +151,8 @@ def _form(
         return never("uninitialised memory")
     if name in _NONDETERMINISTIC and (joint.device.type != "cpu" or name in ("bincount", "histc")):
         return never("not deterministic")
+    if name in ("index_put", "_unsafe_index_put") and argument_of(node, "accumulate"):
+        return never("adds up in the order of the threads")
     made = joint.made_by.get(node, ())
     reads_mutated = any(s.maker in mutated for s in joint.storages_read(node))
     if is_batch_norm_with_statistics(node):

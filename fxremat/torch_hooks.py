@@ -142,13 +142,6 @@ def is_tangent(node: fx.Node) -> bool:
     return partitioners._is_tangent(node)
 
 
-def gradient_of(descriptor: Any) -> int | None:
-    """The index of the primal that an output of the backward part is the gradient of."""
-    source = getattr(descriptor, "grad_of", None)
-    index = getattr(source, "idx", None)
-    return index if isinstance(index, int) else None
-
-
 def graph_break_of(dynamo_graph: fx.GraphModule) -> str | None:
     """Why Dynamo ended this graph before the function's end, with the line; None if it did not."""
     reason = getattr(dynamo_graph, "compile_subgraph_reason", None)
@@ -262,6 +255,11 @@ def storage_key(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which ops run in the types that they are given."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def without_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, never traced by Dynamo."""
     return torch._dynamo.disable(function)
@@ -295,6 +293,20 @@ def is_impure(node: fx.Node) -> bool:
 def recompilations_left(frame_compile_id: int) -> int:
     """How many more times Dynamo compiles a frame before it runs it uncompiled, after this one."""
     return torch._dynamo.config.recompile_limit - 1 - frame_compile_id
+
+
+def compile_call() -> object:
+    """What `torch.compile` made for the call whose graph is being compiled; None if not found.
+
+    It calls the backend, so it is among the callers.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+        if isinstance(owner, torch._TorchCompileWrapper):
+            return owner
+        frame = frame.f_back
+    return None
 
 
 def running_inside() -> str | None:

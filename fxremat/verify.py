@@ -35,12 +35,16 @@ class _Block:
 _Blocks = Any
 
 
-def check_peak(rewritten: Rewritten, planned_bytes: int, size_of: SizeOf) -> None:
+def check_peak(
+    rewritten: Rewritten, planned_bytes: int, size_of: SizeOf, accumulated_bytes: int = 0
+) -> None:
     """Raise `VerificationError` unless the graphs' own peak is the planned one.
 
-    `size_of` gives the bytes that a new tensor counts for (0 for one on another device).
+    `size_of` gives the bytes that a new tensor counts for (0 for one on another device),
+    `accumulated_bytes` what the autograd engine takes on top once backward has ended.
     """
-    peak = max(timeline(rewritten, size_of), default=0)
+    in_use = timeline(rewritten, size_of)
+    peak = max([*in_use, in_use[-1] + accumulated_bytes])
     if peak != planned_bytes:
         raise VerificationError(
             f"the rewritten graphs need {peak} bytes where the plan says {planned_bytes}: this is "

@@ -14,6 +14,7 @@ from benchmarks.report.rows import (
     is_ours,
     is_right,
     plan_extra,
+    planned_within,
     timed,
 )
 from benchmarks.report.tables import (
@@ -57,7 +58,7 @@ def at_most(rows: Rows, model: str, peak_bytes: float | None) -> list[str] | Non
     if peak_bytes is None:
         return None
     best = fastest_within(rows.steps(model), peak_bytes)
-    ours = best.get("fxremat")
+    ours = planned_within(rows.steps(model), peak_bytes)
     peers = [row for row in best.values() if not is_ours(row)]
     peer = min(peers, key=extra, default=None)
     return [
@@ -74,7 +75,7 @@ def at_peak_of_checkpointing(rows: Rows) -> str:
         if block is None or "time" not in block:
             continue
         found = at_most(rows, model, block["peak_bytes"])
-        ours = fastest_within(rows.steps(model), block["peak_bytes"]).get("fxremat")
+        ours = planned_within(rows.steps(model), block["peak_bytes"])
         if found is None:
             continue
         share = "-"
@@ -83,7 +84,8 @@ def at_peak_of_checkpointing(rows: Rows) -> str:
         lines.append([model, *found, percent(extra(block)), share])
     about = (
         "The peak is what `torch.utils.checkpoint` around every block reaches. For each: the extra "
-        "time over eager of its fastest row within that peak whose gradients are right."
+        "time over eager within that peak, with right gradients and buffers: of the plan made for "
+        "it, and of the fastest peer's row."
     )
     columns = ("model", "peak, MiB", "fxremat", "best peer", "checkpoint-block", "ours / its")
     return section("At the peak of per-block checkpointing", about, columns, lines)
@@ -99,7 +101,8 @@ def at_half(rows: Rows) -> str:
             if found is not None:
                 lines.append([model, label, *found])
     about = (
-        "The extra time over eager of the fastest row with right gradients within half of a peak."
+        "The extra time over eager within half of a peak, with right gradients and buffers: of the "
+        "plan made for it, and of the fastest peer's row."
     )
     columns = ("model", "half of", "peak, MiB", "fxremat", "best peer")
     return section("At half of the step memory", about, columns, lines)
@@ -218,7 +221,7 @@ def predicted(rows: Rows) -> str:
             )
     about = (
         "Extra time here is over fxremat with nothing recomputed (budget 1), the plan's own base; "
-        "in brackets what the middle halves of both rows' rounds allow."
+        "in brackets the middle half of the rounds."
     )
     columns = (
         "model",

@@ -31,6 +31,17 @@ class Rows:
     def steps(self, model: str) -> list[Row]:
         return [row for row in self.of_kind("step") if row["model"] == model]
 
+    def below_floor(self, model: str, peak_bytes: float) -> bool:
+        """Whether fxremat said that a budget of so many bytes, or a higher one, can't be met."""
+        return any(
+            row["model"] == model
+            and row["method"] == "fxremat"
+            and row["status"] == "unavailable"
+            and row["reason"].startswith("infeasible")
+            and (row.get("budget_bytes") or 0) >= int(peak_bytes)
+            for row in self.all
+        )
+
     def step(self, model: str, method: str, point: str = "") -> Row | None:
         for row in self.steps(model):
             if row["method"] == method and row["point"] == point:
@@ -73,13 +84,17 @@ def fastest_within(rows: list[Row], peak_bytes: float) -> dict[str, Row]:
 
 
 def plan_extra(row: Row, base: Row) -> tuple[float, float, float]:
-    """Measured extra time over the same graph with nothing recomputed: median, lowest, highest.
+    """Measured extra time over the same graph with nothing recomputed: the median of the row's
+    rounds and the ends of their middle half, each over the median of the base's."""
+    time, its = row["time"], base["time"]["median"]
+    return time["median"] / its - 1, time["low"] / its - 1, time["high"] / its - 1
 
-    Lowest and highest set the middle halves of both rows' rounds against each other.
+
+def planned_within(rows: list[Row], peak_bytes: float) -> Row | None:
+    """fxremat's right row of the highest peak within a peak: the plan made for about that budget.
+
+    Not the fastest row: among plans for lower budgets that would be the luckiest timing.
     """
-    mine, its = row["time"], base["time"]
-    return (
-        mine["median"] / its["median"] - 1,
-        mine["low"] / its["high"] - 1,
-        mine["high"] / its["low"] - 1,
-    )
+    mine = (r for r in timed(rows) if r["method"] == "fxremat" and is_right(r))
+    within = (r for r in mine if r["peak_bytes"] <= peak_bytes)
+    return max(within, key=lambda r: (r["peak_bytes"], -extra(r)), default=None)

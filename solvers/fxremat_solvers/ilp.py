@@ -23,6 +23,7 @@ from typing import Any
 import pulp as _pulp  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.errors import SolverError
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import Op, RematProblem
 from fxremat_solvers.retention import (
@@ -353,7 +354,7 @@ def _make_solver(
                 warmStart=bool(start),
             )
     if not available:
-        raise pulp.PulpSolverError(
+        raise SolverError(
             "PuLP finds no MILP solver: install highspy (pip install highspy), "
             "or use a solver that needs none (mincut, greedy)"
         )

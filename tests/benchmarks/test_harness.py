@@ -15,7 +15,7 @@ from benchmarks.cell import Cell, run
 from benchmarks.runner import Limits
 from benchmarks.runner import run as run_all
 
-EFFORT = {"rounds": 3, "compare_steps": 2, "timing_limit_s": 5, "timeline": True, "batch_tries": 6}
+EFFORT = {"rounds": 4, "compare_steps": 2, "timing_limit_s": 5, "timeline": True, "batch_tries": 6}
 
 
 def tiny(method: str, point: str = "", model: str = "mlp-gelu", kind: str = "step") -> Cell:
@@ -102,6 +102,8 @@ def test_a_row_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
     with (tmp_path / records.FILE).open("a") as file:
         file.write('{"key": "b", "sta')
     assert list(records.load(tmp_path)) == ["a"]
+    records.append(tmp_path, {"key": "c", "status": "ok"})
+    assert list(records.load(tmp_path)) == ["a", "c"]
 
 
 def test_time_limit(tmp_path: Path) -> None:

@@ -113,6 +113,22 @@ def test_unknown_option_is_named_with_the_known_ones() -> None:
         compiled(Small(), budget=0.5, budgets=3)(X)
 
 
+def test_a_solver_that_is_too_small_for_the_model() -> None:
+    with pytest.raises(OptionError, match="exact search takes at most"):
+        fxremat.optimize(Small(), budget=0.7, solver="exact", example_inputs=X)
+
+
+def test_two_models_may_share_their_options() -> None:
+    options = {"budget": 1.0}
+    for width in (8, 16):
+        module = nn.Linear(width, width)
+
+        def loss(x: torch.Tensor, module: nn.Module = module) -> torch.Tensor:
+            return module(x).square().sum()
+
+        torch.compile(loss, backend="fxremat", options=options)(torch.randn(4, width)).backward()
+
+
 def test_missing_budget() -> None:
     with pytest.raises(OptionError, match="budget"):
         torch.compile(Small(), backend="fxremat")(X)

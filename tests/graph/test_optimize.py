@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import fxremat
+from fxremat.api import compiled_of
 
 
 class Model(nn.Module):
@@ -101,6 +102,29 @@ def test_optimizing_an_optimized_model_starts_from_the_original() -> None:
     again = optimized(optimized(model))
     again(X).sum().backward()
     assert fxremat.explain(again).planned_peak_bytes > 0
+
+
+def test_a_forward_set_on_the_model_is_planned() -> None:
+    model = Model()
+    plain = model.forward
+    model.forward = lambda x: plain(x) * 3  # type: ignore[method-assign]
+    drop_in = optimized(model)
+    drop_in(X).sum().backward()
+    assert len(compiled_of(drop_in).backend.graphs) == 1
+    assert torch.equal(drop_in(X), model(X))
+    again = fxremat.optimize(drop_in, budget=1.0)
+    again(X).sum().backward()
+    assert len(compiled_of(again).backend.graphs) == 1
+
+
+def test_a_forward_set_on_the_optimized_model_wraps_the_compiled_one() -> None:
+    model = Model().eval()
+    drop_in = optimized(model)
+    compiled = drop_in.forward
+    drop_in.forward = lambda x: compiled(x) * 3
+    drop_in(X).sum().backward()
+    assert len(compiled_of(drop_in).backend.graphs) == 1
+    assert torch.equal(drop_in(X), model(X) * 3)
 
 
 def test_keyword_arguments_and_python_constants() -> None:

@@ -114,3 +114,33 @@ def test_the_joint_graph_is_not_changed() -> None:
     joint = plan_of(optimized).joint.module
     assert not any("recomputed" in node.name for node in joint.graph.nodes)
     joint.graph.lint()
+
+
+class _Noise(torch.autograd.Function):
+    """Draws in forward what only backward reads."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        noise = torch.rand_like(x)
+        ctx.save_for_backward(noise)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (noise,) = ctx.saved_tensors
+        return gradient * noise
+
+
+def test_forward_draws_stay_before_backward() -> None:
+    torch._dynamo.reset()
+    weight = nn.Parameter(torch.randn(8, 8))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return _Noise.apply(x @ weight).square().sum()
+
+    x = torch.randn(4, 8)
+    plan = plan_of(fxremat.optimize(loss, budget=1.0, example_inputs=(x,)))
+    problem = plan.problem
+    (draw,) = (op for op in problem.ops if op.name == "rand_like")
+    boundary = problem.ops[plan.lowering.tangents_op]
+    assert set(draw.outputs) & set(boundary.inputs), "the draw could move into backward"

@@ -106,7 +106,8 @@ def check_against_untouched(
     untouched, own = copy.deepcopy(module), copy.deepcopy(module)
     call: Callable[..., Any] = untouched
     if reference == "aot":
-        call = fxremat.optimize(untouched, budget=1.0)
+        backend = "aot_eager_default_partitioner"
+        call = torch.compile(untouched, backend=backend, fullgraph=True, dynamic=False)
     expected = run_steps(untouched, call, batches, loss_of)
     optimized = fxremat.optimize(own, budget=budget, **options)
     found = run_steps(own, optimized, batches, loss_of)
