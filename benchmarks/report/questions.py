@@ -265,7 +265,10 @@ def sequence(rows: Rows) -> str:
     about = (
         "GPT-2 with unfused attention, one sequence. Saved is what forward leaves for backward, "
         "and the slope that of its logarithm against the length's: 2 where L x L matrices are "
-        "saved, 1 where none is."
+        "saved, 1 where none is. Block checkpoints save the causal mask, which is one. fxremat's "
+        "budget is 1.05 times its floor, and the floor is the L x L matrices that one layer needs "
+        "at once: what is saved may take as much, whatever it is, so the budget bounds it to one "
+        "layer's, not to slope 1."
     )
     columns = ("method", "length", "saved, MiB", "slope", "peak, MiB", "slope", "gradients")
     return section("Saved bytes against sequence length", about, columns, lines)
