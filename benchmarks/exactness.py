@@ -61,13 +61,23 @@ NUMBERS: dict[str, dict[str, int]] = {
 }
 BUDGETS = (1.0, 0.9, 0.7, 0.5, 0.4, "floor")
 CLIP_STEPS = 20
-OUT = Path("benchmarks/results/exactness")
+KEPT = Path("benchmarks/results/exactness")
 
 
 def fresh(model: str, size: str) -> tuple[Workload, torch.nn.Module]:
     numbers = NUMBERS.get(model, {}) if size == "bench" else {}
     workload = zoo.get(model).make(size, seed=0, **numbers)
     return workload, workload.step_module()
+
+
+def floor_of(model: str, size: str) -> int:
+    """The smallest budget that can be met, as the error for an impossible one says."""
+    workload, module = fresh(model, size)
+    try:
+        fxremat.optimize(module, budget=1, example_inputs=workload.batch(0))
+    except fxremat.BudgetInfeasible as error:
+        return error.floor_bytes
+    raise RuntimeError("a budget of one byte was met")
 
 
 def aot(module: torch.nn.Module) -> Callable[..., Any]:
@@ -109,9 +119,11 @@ def run_model(model: str, size: str, budgets: Sequence[float | str]) -> list[dic
     for asked in budgets:
         row: dict[str, Any] = {"model": model, "size": size, "budget": asked}
         rows.append(row)
-        budget: Any = asked if floor_bytes is None or asked != "floor" else floor_bytes
+        if asked == "floor" and floor_bytes is None:
+            floor_bytes = floor_of(model, size)
+        budget: Any = floor_bytes if asked == "floor" else asked
         _, module = fresh(model, size)
-        optimized = fxremat.optimize(module, budget=1.0 if budget == "floor" else budget)
+        optimized = fxremat.optimize(module, budget=budget)
         step = Step(module, optimized)
         started = time.perf_counter()
         try:
@@ -200,7 +212,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="*", default=[str(b) for b in BUDGETS])
     parser.add_argument("--size", default="bench")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=Path("bench-output/exactness"))
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -218,7 +230,8 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = [json.loads(x[4:]) for x in done.stdout.splitlines() if x.startswith("ROW ")]
         if done.returncode or not found:
-            found = [{"model": model, "budget": "", "status": done.stderr[-2000:]}]
+            console.print(f"{model}: {done.stderr[-2000:]}", markup=False)
+            continue  # what an earlier run found stays
         rows += found
         console.print(table(found))
         path = args.out / f"{model}.jsonl"
