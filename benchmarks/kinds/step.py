@@ -51,7 +51,7 @@ def run(cell: Cell, effort: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": verdict(outcome),
         "facts": dict(prepared.facts()),
     }
-    if outcome.gradients_equal is False and cell.method.startswith("fxremat"):
+    if not outcome.gradients_equal and cell.method != "eager":
         row["equals_aot_eager"] = equals_untouched_graph(workload, step, batch, effort, cell.device)
     if effort.get("timeline") and cell.device == "cpu":
         row["timeline"] = thinned(step_timeline(step, batch(0)), 400)

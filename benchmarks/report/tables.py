@@ -37,7 +37,7 @@ def ratio(row: Row) -> str:
 
 
 def gradients(row: Row) -> str:
-    """The verdict; a wrong row's error; a close row of ours may equal AOTAutograd's graph."""
+    """The verdict; a wrong row's error; a compiled row may equal AOTAutograd's graph."""
     verdict = row["verdict"]
     if verdict == "bitwise":
         return verdict
