@@ -9,8 +9,7 @@ one's own; the kept rows are in `benchmarks/results/ablation`.
 Solvers: "greedy" (lookahead eviction, best of its rules), "mincut" (once-only plans by priced
 cuts), "ilp" (integer program, 10 s, up to 700 ops), "auto" (the portfolio) and "auto-24x" (the
 same with 24 times the edits, where asked for by name). The floor that the lowest budget names is
-the one `auto` finds. Seconds are of processor time, all threads
-together.
+the one `auto` finds. Seconds are of processor time, all threads together.
 """
 
 from __future__ import annotations
@@ -213,6 +212,8 @@ def main() -> None:
         run(args.fixtures, args.solvers, args.budgets, args.out)
         return
     rows = list(records.load(args.out).values())
+    if not rows:
+        raise SystemExit(f"no rows in {args.out / records.FILE}: run the ablation first")
     text = f"{summary(rows)}\n\n{table(rows)}"
     plot(rows, args.out / "ablation.png")
     show(text, args.into, BEGIN, END)

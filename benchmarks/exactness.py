@@ -29,6 +29,7 @@ from torch._functorch.partitioners import default_partition
 import fxremat
 from benchmarks import zoo
 from benchmarks.measure import Step, compare, step_peak, time_ratio
+from benchmarks.methods.fxremat import floor_of
 from benchmarks.records import environment
 from benchmarks.zoo import Workload
 from fxremat import torch_hooks
@@ -68,16 +69,6 @@ def fresh(model: str, size: str) -> tuple[Workload, torch.nn.Module]:
     numbers = NUMBERS.get(model, {}) if size == "bench" else {}
     workload = zoo.get(model).make(size, seed=0, **numbers)
     return workload, workload.step_module()
-
-
-def floor_of(model: str, size: str) -> int:
-    """The smallest budget that can be met, as the error for an impossible one says."""
-    workload, module = fresh(model, size)
-    try:
-        fxremat.optimize(module, budget=1, example_inputs=workload.batch(0))
-    except fxremat.BudgetInfeasible as error:
-        return error.floor_bytes
-    raise RuntimeError("a budget of one byte was met")
 
 
 def aot(module: torch.nn.Module) -> Callable[..., Any]:
@@ -120,7 +111,7 @@ def run_model(model: str, size: str, budgets: Sequence[float | str]) -> list[dic
         row: dict[str, Any] = {"model": model, "size": size, "budget": asked}
         rows.append(row)
         if asked == "floor" and floor_bytes is None:
-            floor_bytes = floor_of(model, size)
+            floor_bytes = floor_of(fresh(model, size)[1], workload.batch(0))
         budget: Any = floor_bytes if asked == "floor" else asked
         _, module = fresh(model, size)
         optimized = fxremat.optimize(module, budget=budget)

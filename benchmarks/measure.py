@@ -210,8 +210,7 @@ def compare(
         buffers_equal &= not unequal
         wrong = differing(parameters, left.gradients, right.gradients)
         gradients_equal &= not wrong
-        error = relative_error(left.gradients, right.gradients)
-        worst = max(worst, error if math.isfinite(error) else math.inf)
+        worst = max(worst, relative_error(left.gradients, right.gradients))
         if difference is None and (wrong or unequal):
             difference = f"step {i}: {(wrong or unequal)[0]}"
         reference.clear()
@@ -275,7 +274,7 @@ def _bits(t: Tensor) -> Tensor:
 def relative_error(reference: Tensors, other: Tensors) -> float:
     """The norm of the difference of two sets of gradients over the norm of the first.
 
-    A missing gradient counts as zero; not finite where one of them isn't.
+    A missing gradient counts as zero. Infinite where one of them isn't finite.
     """
     error = norm = 0.0
     for gradient, mine in zip(reference, other, strict=True):
@@ -286,7 +285,8 @@ def relative_error(reference: Tensors, other: Tensors) -> float:
         norm += wide.square().sum().item()
         gap = wide if mine is None else wide - mine.double()
         error += gap.square().sum().item()
-    return (error / norm) ** 0.5 if norm > 0 else error**0.5
+    relative = (error / norm) ** 0.5 if norm > 0 else error**0.5
+    return relative if math.isfinite(relative) else math.inf
 
 
 def check_measurement(device: str = "cpu") -> None:

@@ -31,11 +31,12 @@ def load(folder: Path) -> dict[str, Row]:
 
 def append(folder: Path, row: Row) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    # A line that a kill cut off must not swallow this one.
-    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    with path.open("a") as file:
-        file.write(("" if whole else "\n") + json.dumps(row) + "\n")
+    with (folder / FILE).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a line that a kill cut off must not swallow this one
+                file.write(b"\n")
+        file.write(json.dumps(row).encode() + b"\n")
 
 
 def compact(folder: Path) -> None:

@@ -30,8 +30,7 @@ def accumulated_bytes(joint: JointGraph) -> int:
     for gradient, parameter in _gradients(joint):
         parameters_of.setdefault(gradient, []).append(parameter)
     holders = Counter(joint.storage_of[node] for node in parameters_of)
-    scalars = (node for node in joint.tangents if traced_value(node).numel() == 1)
-    kept = {joint.storage_of[node] for node in (*joint.forward_outputs, *scalars)}
+    kept = {joint.storage_of[node] for node in (*joint.forward_outputs, *joint.scalar_tangents)}
     grown = 0
     replaced = [0]
     buffers = [0]
@@ -39,7 +38,7 @@ def accumulated_bytes(joint: JointGraph) -> int:
         fits = all(_obeys_layout(traced_value(node), parameter) for parameter in parameters)
         # The last of several takes the tensor itself, if its strides are right.
         copies = len(parameters) - (1 if fits else 0)
-        copied = copies * allocated_bytes(_nbytes(parameters[0]), joint.device)
+        copied = copies * allocated_bytes(parameters[0].nbytes, joint.device)
         storage = joint.storage_of[node]
         alone = holders[storage] == 1 and not storage.resident and storage not in kept
         freed = storage.nbytes if not fits and alone else 0
@@ -94,7 +93,3 @@ def _is_dense(tensor: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

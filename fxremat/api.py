@@ -187,8 +187,6 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
 
 def _original(model: nn.Module) -> nn.Module:
     """The untouched module under an optimized one; the module itself otherwise."""
-    if not isinstance(getattr(model, "__fxremat__", None), Compiled):
-        return model
     return cast("nn.Module", getattr(model, "__fxremat_original__", model))
 
 

@@ -200,7 +200,7 @@ def _shapes(joint: fx.GraphModule) -> tuple[tuple[int, ...], ...]:
 
 def _sees_loss(plan: Plan) -> bool:
     """Whether a scalar is among what the graph returns to differentiate."""
-    return any(node.meta["val"].numel() == 1 for node in plan.joint.tangents)
+    return bool(plan.joint.scalar_tangents)
 
 
 def make_options(options: Mapping[str, Any]) -> Options:

@@ -60,6 +60,11 @@ class JointGraph:
     gradients: tuple[fx.Node, ...]
     device: torch.device
 
+    @property
+    def scalar_tangents(self) -> tuple[fx.Node, ...]:
+        """The gradients of scalar losses: the engine's caller holds them while backward runs."""
+        return tuple(n for n in self.tangents if traced_value(n).numel() == 1)
+
     def storages_read(self, node: fx.Node) -> tuple[Storage, ...]:
         """The storages an operation reads, through whatever views, each once."""
         return tuple(dict.fromkeys(self.storage_of[arg] for arg in self.tensor_args(node)))

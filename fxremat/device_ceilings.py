@@ -31,8 +31,7 @@ def measured_ceilings(device_type: str, dtype: torch.dtype) -> Ceilings:
     """The ceilings of a device for a floating point type, measured now (cached)."""
     device = torch.device(device_type)
     gpu = device.type == "cuda"
-    paused, exact = torch_hooks.paused_fake_mode(), torch_hooks.without_autocast(device)
-    with paused, exact, torch.no_grad():
+    with torch_hooks.real_ops(device):
         size = 4096 if gpu else 768
         a = torch.full((size, size), 0.5, dtype=dtype, device=device)
         product_s = _best_seconds(lambda: torch.mm(a, a), device)

@@ -199,10 +199,8 @@ class _Lowerer:
 
     def _outputs(self) -> tuple[int, ...]:
         joint = self.joint
-        # The autograd engine's caller holds the gradient of a scalar loss while backward runs;
-        # larger tangents are handed over and freed after their last use.
-        scalars = [n for n in joint.tangents if n.meta["val"].numel() == 1]
-        kept = (*joint.forward_outputs, *joint.gradients, *scalars)
+        # Larger tangents are handed over and freed after their last use.
+        kept = (*joint.forward_outputs, *joint.gradients, *joint.scalar_tangents)
         storages = dict.fromkeys(joint.storage_of[node] for node in kept)
         return tuple(self.value_of[s] for s in storages if not s.resident)
 

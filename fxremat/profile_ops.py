@@ -81,11 +81,8 @@ def profile_ops(
 def _by_themselves(device: torch.device) -> ExitStack:
     """A context in which ops run on real tensors and leave no trace in generators."""
     stack = ExitStack()
-    stack.enter_context(torch_hooks.paused_fake_mode())
-    stack.enter_context(torch.no_grad())
+    stack.enter_context(torch_hooks.real_ops(device))
     stack.enter_context(torch_hooks.forked_generators(device))
-    # The graph has its casts written out; a user's autocast around the call is none of its ops'.
-    stack.enter_context(torch_hooks.without_autocast(device))
     return stack
 
 

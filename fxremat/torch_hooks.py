@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -232,11 +232,16 @@ def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
     return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
-def paused_fake_mode() -> AbstractContextManager[Any]:
-    """Leave the tracing modes for a while, so that real tensors can be made and run."""
+@contextlib.contextmanager
+def real_ops(device: torch.device) -> Generator[None, None, None]:
+    """Leave tracing, autocast and gradients for a while: real tensors run in their own types.
+
+    A graph has its casts written out; a user's autocast around the call is none of its ops'.
+    """
     from torch.utils._python_dispatch import _disable_current_modes
 
-    return _disable_current_modes()
+    with _disable_current_modes(), torch.autocast(device.type, enabled=False), torch.no_grad():
+        yield
 
 
 def flop_formula(target: Any) -> Callable[..., int] | None:
@@ -253,11 +258,6 @@ def profiler_is_active() -> bool:
 def storage_key(tensor: torch.Tensor) -> int:
     """Identity of a (fake) tensor's storage; valid while the tensor is alive."""
     return tensor.untyped_storage()._cdata
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which ops run in the types that they are given."""
-    return torch.autocast(device.type, enabled=False)
 
 
 def without_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,8 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from benchmarks.measure import thinned
 from benchmarks.methods.base import Method, Prepared, Task, Unavailable
+from benchmarks.zoo import Batch
 
 POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor")
 REFERENCES = ("=checkpoint-block", "=checkpoint-block-compiled", "=eager/2")
@@ -46,16 +49,16 @@ def budget_of(task: Task, solver: str) -> int | float:
         return task.budget_bytes
     factor, _, name = task.point.rpartition("*")
     if name == "floor":
-        return int(float(factor or 1) * floor_bytes(task, solver))
+        return int(float(factor or 1) * floor_of(task.step, task.workload.batch(0), solver))
     return float(task.point)
 
 
-def floor_bytes(task: Task, solver: str) -> int:
+def floor_of(step: torch.nn.Module, batch: Batch, solver: str = "auto") -> int:
     """The smallest budget that can be met, as the error for an impossible one says."""
     import fxremat
 
     try:
-        fxremat.optimize(task.step, budget=1, solver=solver, example_inputs=task.workload.batch(0))
+        fxremat.optimize(step, budget=1, solver=solver, example_inputs=batch)
     except fxremat.BudgetInfeasible as error:
         return error.floor_bytes
     raise RuntimeError("a budget of one byte was met")

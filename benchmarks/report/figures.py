@@ -81,18 +81,16 @@ def timeline(model: str, eager: Row | None, row: Row, path: Path) -> Path:
     Each curve has its own clock, the share of its events: allocations measured, ops predicted.
     """
     figure, axes = plt.subplots(figsize=(8, 4))
+    facts = row["facts"]
     pairs = [("fxremat, measured", row["timeline"])]
     if eager is not None and eager.get("timeline"):
         pairs.insert(0, ("eager, measured", eager["timeline"]))
+    if facts.get("predicted_timeline"):
+        pairs.append(("fxremat, predicted", facts["predicted_timeline"]))
     for label, levels in pairs:
         share = [i / max(1, len(levels) - 1) for i in range(len(levels))]
-        axes.plot(share, [level / MEBI for level in levels], label=label, linewidth=1)
-    facts = row["facts"]
-    predicted = facts.get("predicted_timeline")
-    if predicted:
-        share = [i / max(1, len(predicted) - 1) for i in range(len(predicted))]
-        levels = [level / MEBI for level in predicted]
-        axes.plot(share, levels, ":", color="black", label="fxremat, predicted", linewidth=1)
+        style = {"linestyle": ":", "color": "black"} if label.endswith("predicted") else {}
+        axes.plot(share, [level / MEBI for level in levels], label=label, linewidth=1, **style)
     budget = facts["budget_bytes"] / MEBI
     axes.axhline(budget, color="black", linestyle="--", linewidth=1, label="budget")
     axes.set_xlabel("progress of the step (share of its events)")

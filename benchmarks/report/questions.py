@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from benchmarks.records import Row
 from benchmarks.report.rows import (
@@ -12,7 +12,7 @@ from benchmarks.report.rows import (
     fastest_within,
     figure,
     is_ours,
-    is_right,
+    lowest,
     plan_extra,
     planned_within,
     timed,
@@ -32,7 +32,7 @@ def sections(rows: Rows) -> Iterator[str]:
     """Every question for which there are rows."""
     yield at_peak_of_checkpointing(rows)
     yield at_half(rows)
-    yield lowest(rows)
+    yield lowest_peaks(rows)
     yield activations(rows)
     yield solvers(rows)
     yield predicted(rows)
@@ -108,26 +108,18 @@ def at_half(rows: Rows) -> str:
     return section("At half of the step memory", about, columns, lines)
 
 
-def lowest(rows: Rows) -> str:
+def lowest_peaks(rows: Rows) -> str:
     lines: list[list[str]] = []
     for model in rows.models():
-        right = [row for row in timed(rows.steps(model)) if is_right(row)]
-
-        def least(keep: Callable[[Row], bool], right: list[Row] = right) -> str:
-            row = min(filter(keep, right), key=lambda r: r["peak_bytes"], default=None)
-            if row is None:
-                return "-"
-            return f"{mebibytes(row['peak_bytes'])} ({method(row)}, {percent(extra(row))})"
-
         eager = rows.step(model, "eager")
-        lines.append(
-            [
-                model,
-                mebibytes(figure(eager, "peak_bytes")),
-                least(is_ours),
-                least(lambda row: not is_ours(row)),
-            ]
-        )
+        found = [lowest(rows.steps(model), ours=ours) for ours in (True, False)]
+        cells = [
+            "-"
+            if row is None
+            else f"{mebibytes(row['peak_bytes'])} ({method(row)}, {percent(extra(row))})"
+            for row in found
+        ]
+        lines.append([model, mebibytes(figure(eager, "peak_bytes")), *cells])
     about = "The lowest measured peak with right gradients, and its extra time over eager."
     columns = ("model", "eager, MiB", "fxremat, MiB", "lowest peer, MiB")
     return section("The lowest peak", about, columns, lines)
@@ -194,14 +186,14 @@ def solvers(rows: Rows) -> str:
 def predicted(rows: Rows) -> str:
     lines: list[list[str]] = []
     for model in rows.models():
-        base = rows.step(model, "fxremat", "1")
+        base = rows.untouched(model)
         for row in rows.steps(model):
             if row["method"] != "fxremat":
                 continue
             facts = row["facts"]
             gap = row["peak_bytes"] / facts["predicted_peak_bytes"] - 1
             measured = "-"
-            if base is not None and "time" in base and "time" in row:
+            if base is not None and "time" in row:
                 median, low, high = plan_extra(row, base)
                 measured = f"{percent(median)} [{percent(low)}, {percent(high)}]"
             within = "yes" if row["peak_bytes"] <= facts["budget_bytes"] else "**no**"

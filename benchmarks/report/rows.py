@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from benchmarks import zoo
 from benchmarks.records import Row
 
-PEERS_FIRST = ("eager", "aot_default", "aot_eager", "inductor", "checkpoint", "selective", "torch")
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -42,6 +40,11 @@ class Rows:
             for row in self.all
         )
 
+    def untouched(self, model: str) -> Row | None:
+        """fxremat's timed row with nothing recomputed: what its plans' own times are over."""
+        row = self.step(model, "fxremat", "1")
+        return row if row is not None and "time" in row else None
+
     def step(self, model: str, method: str, point: str = "") -> Row | None:
         for row in self.steps(model):
             if row["method"] == method and row["point"] == point:
@@ -68,6 +71,11 @@ def figure(row: Row | None, name: str) -> float | None:
     return None if row is None else row[name]
 
 
+def right(rows: list[Row]) -> list[Row]:
+    """Timed rows whose gradients and buffers are right."""
+    return [row for row in timed(rows) if is_right(row)]
+
+
 def timed(rows: list[Row]) -> list[Row]:
     return [row for row in rows if "time" in row]
 
@@ -75,12 +83,18 @@ def timed(rows: list[Row]) -> list[Row]:
 def fastest_within(rows: list[Row], peak_bytes: float) -> dict[str, Row]:
     """For every method its fastest right row within a peak."""
     best: dict[str, Row] = {}
-    for row in timed(rows):
-        if row["peak_bytes"] > peak_bytes or not is_right(row):
+    for row in right(rows):
+        if row["peak_bytes"] > peak_bytes:
             continue
         if row["method"] not in best or extra(row) < extra(best[row["method"]]):
             best[row["method"]] = row
     return best
+
+
+def lowest(rows: list[Row], *, ours: bool) -> Row | None:
+    """The right row of the lowest peak, fxremat's or the peers'."""
+    mine = (row for row in right(rows) if is_ours(row) == ours)
+    return min(mine, key=lambda r: r["peak_bytes"], default=None)
 
 
 def plan_extra(row: Row, base: Row) -> tuple[float, float, float]:
@@ -95,6 +109,5 @@ def planned_within(rows: list[Row], peak_bytes: float) -> Row | None:
 
     Not the fastest row: among plans for lower budgets that would be the luckiest timing.
     """
-    mine = (r for r in timed(rows) if r["method"] == "fxremat" and is_right(r))
-    within = (r for r in mine if r["peak_bytes"] <= peak_bytes)
-    return max(within, key=lambda r: (r["peak_bytes"], -extra(r)), default=None)
+    mine = (r for r in right(rows) if r["method"] == "fxremat" and r["peak_bytes"] <= peak_bytes)
+    return max(mine, key=lambda r: (r["peak_bytes"], -extra(r)), default=None)

@@ -8,8 +8,7 @@ from benchmarks.records import Row
 from benchmarks.report.rows import (
     Rows,
     extra,
-    is_ours,
-    is_right,
+    lowest,
     plan_extra,
     planned_within,
     timed,
@@ -76,8 +75,8 @@ def _time_line(target: str, model: str, rows: Rows, peak_bytes: float, most: flo
         below = rows.below_floor(model, peak_bytes)
         return [target, model, asked, "below the floor" if below else "not run", "-", "-", "-"]
     time, facts = row["time"], row["facts"]
-    base = rows.step(model, "fxremat", "1")
-    untouched = 1.0 if base is None or "time" not in base else base["time"]["median"]
+    base = rows.untouched(model)
+    untouched = 1.0 if base is None else base["time"]["median"]
     return [
         target,
         model,
@@ -91,19 +90,17 @@ def _time_line(target: str, model: str, rows: Rows, peak_bytes: float, most: flo
 
 def lowest_peak(rows: Rows) -> Iterator[Line]:
     for model in rows.models():
-        right = [row for row in timed(rows.steps(model)) if is_right(row)]
-        ours = min((r["peak_bytes"] for r in right if is_ours(r)), default=None)
-        peers = min((r["peak_bytes"] for r in right if not is_ours(r)), default=None)
-        if ours is None or peers is None:
+        ours, peer = (lowest(rows.steps(model), ours=ours) for ours in (True, False))
+        if ours is None or peer is None:
             continue
         yield [
             "lowest peak below every peer's",
             model,
-            f"under {mebibytes(peers)} MiB",
-            f"{mebibytes(ours)} MiB",
+            f"under {mebibytes(peer['peak_bytes'])} MiB",
+            f"{mebibytes(ours['peak_bytes'])} MiB",
             "-",
             "-",
-            _verdict(ours < peers),
+            _verdict(ours["peak_bytes"] < peer["peak_bytes"]),
         ]
 
 
@@ -143,8 +140,8 @@ def predictions(rows: Rows) -> Iterator[Line]:
 def _with_base(rows: Rows) -> Iterator[tuple[Row, Row]]:
     """fxremat's timed rows, each beside its model's with nothing recomputed."""
     for model in rows.models():
-        base = rows.step(model, "fxremat", "1")
-        if base is None or "time" not in base:
+        base = rows.untouched(model)
+        if base is None:
             continue
         for row in timed(rows.steps(model)):
             if row["method"] == "fxremat" and row is not base:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -57,6 +58,8 @@ def test_relative_error() -> None:
     assert relative_error(ones, ones) == 0
     assert relative_error(ones, [1.5 * torch.ones(4)]) == 0.5
     assert relative_error(ones, [None]) == 1
+    assert relative_error([None], ones) == 2
+    assert relative_error(ones, [math.nan * torch.ones(4)]) == math.inf
 
 
 class Noisy(nn.Module):
