@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import lower_bound
@@ -37,7 +38,10 @@ _BOUND_OPS = 20_000
 _EDITS_PER_OP = (2_500, 500)  # of small graphs, of large ones
 _EDITS = (800_000, 3_000_000)  # where large ones begin, and the most
 _WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
-_RUNS = 8
+_RUNS = 4  # one of each recipe; more of them would be too short
+_SMALL_OPS = 300
+_FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
+_FREE_ORDER_WORK = 4e9  # edits times ops, at most: an edit's time grows with the schedule
 _CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
 
 
@@ -112,15 +116,20 @@ def _at_budget(
     starts = [plain]
     if len(problem.ops) <= _GREEDY_OPS:
         starts.append(best(greedy_candidates(problem, budget_bytes), budget_bytes))
-    edits = int(search.effort * _edits(len(problem.ops)))
+    pace = _pace(problem)
+    edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
-    rounds, patience = _rounds(len(problem.ops))
-    last = rounds - 1
+    last = pace.rounds - 1
     idle = 0
-    for turn in range(rounds):
+    for turn in range(pace.rounds):
         before = chosen
         tried = cheapest(
-            search, starts, budget_bytes, edits=edits, runs=_RUNS, seed=seed * rounds + turn
+            search,
+            starts,
+            budget_bytes,
+            edits=edits,
+            runs=pace.runs,
+            seed=seed * pace.rounds + turn,
         )
         chosen = best([chosen, tried], budget_bytes)
         if chosen.peak_bytes > budget_bytes:
@@ -133,7 +142,7 @@ def _at_budget(
                 last = 1  # that search was the dear part: one round from what it found
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
-        if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= patience:
+        if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= pace.patience:
             break
         if turn >= last:
             break
@@ -141,17 +150,28 @@ def _at_budget(
     return chosen
 
 
-def _edits(n_ops: int) -> int:
-    """Of a round."""
+@dataclass(frozen=True)
+class _Pace:
+    """How local search goes: `patience` rounds without a gain are the last ones."""
+
+    rounds: int
+    patience: int
+    runs: int
+    edits: int  # of a round
+
+
+def _pace(problem: RematProblem) -> _Pace:
+    """What the size leaves time for."""
+    n_ops = len(problem.ops)
+    if problem.first_backward_op is None and n_ops > _SMALL_OPS:
+        # Nothing says which order is a good one, and a change of order takes long to settle.
+        return _Pace(1, 1, 2, int(min(_FREE_ORDER_EDITS_PER_OP * n_ops, _FREE_ORDER_WORK / n_ops)))
     small, large = (n_ops * per_op for per_op in _EDITS_PER_OP)
-    return min(small, max(_EDITS[0], large), _EDITS[1])
-
-
-def _rounds(n_ops: int) -> tuple[int, int]:
-    """Most rounds, and how many without a gain end them: what the size leaves time for."""
-    if n_ops <= 300:
-        return 8, 2
-    return (4, 2) if n_ops <= 1000 else (2, 1)
+    edits = min(small, max(_EDITS[0], large), _EDITS[1])
+    if n_ops <= _SMALL_OPS:
+        return _Pace(8, 2, _RUNS, edits)
+    rounds, patience = (4, 2) if n_ops <= 1000 else (2, 1)
+    return _Pace(rounds, patience, _RUNS, edits)
 
 
 def _rounded(budget_bytes: int, peak_bytes: int) -> int:

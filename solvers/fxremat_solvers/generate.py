@@ -3,6 +3,7 @@
 `layered` follows the description of the random layered graphs on which Moccasin (Bartan et al.,
 ICML 2023) and topological-ordering work before it (Gagrani et al., NeurIPS 2022) are evaluated:
 nodes in layers, edges mostly to the next layer and some that skip, sizes and durations at random.
+`layered_network` keeps to how the graphs published with Moccasin look: neighbours read neighbours.
 The training graphs are made by a small tape: each forward op states what its gradient reads, and
 the backward part is derived in reverse, gradients of shared values summed one by one. Sizes and
 costs come from shapes (bytes moved and multiply-adds), not from a clock: they are reproducible.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fxremat_solvers.problem import Op, RematProblem, Value
 
@@ -91,6 +93,108 @@ def layered(
         Op(f"op{i}", tuple(sorted(sources[i])), (i,), float(rng.randint(1, 100))) for i in range(n)
     )
     return RematProblem(ops, values, (), tuple(i for i in range(n) if i not in read), None)
+
+
+def layered_network(
+    n: int,
+    *,
+    seed: int = 0,
+    width: float | None = None,
+    variability: float = 0.75,
+    reach: float = 0.14,
+    skip_fraction: float = 0.14,
+) -> RematProblem:
+    """A random layered graph whose layers are ordered, between one source and one sink.
+
+    As the graphs that Moccasin's authors published look (after Gagrani et al., appendix A): layers
+    of `width` ops (default: 20 for n=1000) up to `variability` more or less; an op reads the ops of
+    the layer before that lie within `reach` (a share of the layer) of its own position; of all
+    edges `skip_fraction` go to any later layer. Sizes are drawn from four Gaussians, costs are
+    uniform on 0..999. The order given is depth first: of the ops that can run, the one that became
+    ready last.
+    """
+    rng = random.Random(seed)
+    mean = width if width is not None else n**0.5 * 0.63
+    layers = _layers(rng, n, mean * (1 - variability), mean * (1 + variability))
+    edges = set[tuple[int, int]]()
+    for above, below in pairwise(layers):
+        edges.update(_neighbours(rng, above, below, reach))
+    layer_of = [k for k, layer in enumerate(layers) for _ in layer]
+    wanted = round(len(edges) / (1 - skip_fraction))
+    last = len(layers) - 2  # the sink takes none
+    early = [u for u in range(1, n - 1) if layer_of[u] + 2 <= last]
+    tries = 0
+    while early and len(edges) < wanted and tries < 50 * n:
+        tries += 1
+        source = rng.choice(early)
+        edges.add((source, rng.choice(layers[rng.randint(layer_of[source] + 2, last)])))
+    order = _depth_first(rng, n, edges)
+    at = {node: i for i, node in enumerate(order)}
+    sources: list[list[int]] = [[] for _ in range(n)]
+    for source, target in edges:
+        sources[at[target]].append(at[source])
+    values = tuple(Value(f"v{node}", _size(rng)) for node in order)
+    ops = tuple(
+        Op(f"op{node}", tuple(sorted(sources[i])), (i,), float(rng.randrange(1000)))
+        for i, node in enumerate(order)
+    )
+    return RematProblem(ops, values, (), (at[n - 1],), None)
+
+
+def _layers(rng: random.Random, n: int, least: float, most: float) -> list[list[int]]:
+    """Nodes in layers of random widths; the first and the last hold one."""
+    layers = [[0]]
+    placed = 1
+    while placed < n - 1:
+        size = min(n - 1 - placed, max(1, round(rng.uniform(least, most))))
+        layers.append(list(range(placed, placed + size)))
+        placed += size
+    return [*layers, [n - 1]]
+
+
+def _neighbours(
+    rng: random.Random, above: Sequence[int], below: Sequence[int], reach: float
+) -> set[tuple[int, int]]:
+    """Edges between two layers, to what lies near; every node has one at least."""
+    edges = set[tuple[int, int]]()
+    position = [(j + 0.5) / len(below) for j in range(len(below))]
+    for i, source in enumerate(above):
+        low = i / len(above) - reach * rng.uniform(0.5, 1)
+        high = (i + 1) / len(above) + reach * rng.uniform(0.5, 1)
+        near = [below[j] for j, x in enumerate(position) if low <= x <= high]
+        edges.update((source, node) for node in near or [below[i * len(below) // len(above)]])
+    reached = {node for _, node in edges}
+    for j, node in enumerate(below):
+        if node not in reached:
+            edges.add((above[j * len(above) // len(below)], node))
+    return edges
+
+
+def _depth_first(rng: random.Random, n: int, edges: Collection[tuple[int, int]]) -> list[int]:
+    """A topological order from node 0: of the nodes that can run, the one that could last."""
+    targets: list[list[int]] = [[] for _ in range(n)]
+    waits = [0] * n
+    for source, target in sorted(edges):
+        targets[source].append(target)
+        waits[target] += 1
+    rng.shuffle(targets[0])
+    ready, order = [0], list[int]()
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for target in targets[node]:
+            waits[target] -= 1
+            if not waits[target]:
+                ready.append(target)
+    return order
+
+
+def _size(rng: random.Random) -> int:
+    """Bytes of a node: a mixture of Gaussians, cut off at 50."""
+    mean, spread = rng.choices(((0.5, 0.5), (1, 1), (3, 1), (5, 1)), (3, 3, 3, 1))[0]
+    while (size := rng.gauss(mean, spread)) < 0.05:
+        pass
+    return round(1000 * size)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ _KEEP = 2
 _SWAP = 3
 _DEEPEST = 100
 _MOST_DELETED = 200
+_HAULED = 0.5  # of the shifts
+_MOST_HAULED = 40
+_HAUL_REACH = 5.0  # the logarithm of the farthest, in steps
 
 # splitmix64: the same on every machine
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -228,6 +231,73 @@ def _choose_read(s: State, around: int) -> bool:
 
 
 @part
+def _haul_earlier(s: State, step: int, to: int) -> bool:
+    """Move a step before step `to`, and with it the steps in between that it depends on."""
+    k = s.k[0]
+    add_deletion(s, step)
+    done = 0
+    while done < k.n_deleted:
+        if k.n_deleted > _MOST_HAULED:
+            return False
+        at = s.scratch[k.n_deleted - 1 - done].deleted
+        done += 1
+        op = op_at(s, at)
+        for i in range(s.ops[op].reads, s.ops[op].makes):
+            u = s.arcs[i]
+            j = first_event(s, u, at) - 1
+            while not computes(s, u, j):
+                j -= 1
+            maker = event_step(s, u, j)
+            if maker >= to:
+                add_deletion(s, maker)
+    if k.n_deleted > step - to:
+        return False
+    for i in range(k.n_deleted):
+        add_insertion(s, to, op_at(s, s.scratch[i].deleted))
+    return True
+
+
+@part
+def _haul_later(s: State, step: int, to: int) -> bool:
+    """Move a step before step `to`, and with it the steps in between that depend on it."""
+    k = s.k[0]
+    add_deletion(s, step)
+    done = 0
+    while done < k.n_deleted:
+        if k.n_deleted > _MOST_HAULED:
+            return False
+        at = s.scratch[done].deleted
+        done += 1
+        op = op_at(s, at)
+        for i in range(s.ops[op].makes, s.ops[op].end):
+            v = s.arcs[i]
+            n = s.lists[v].n
+            j = first_event(s, v, at) + 1
+            while j < n and not computes(s, v, j) and event_step(s, v, j) < to:
+                add_deletion(s, event_step(s, v, j))
+                j += 1
+    if k.n_deleted >= to - step:
+        return False
+    for i in range(k.n_deleted):
+        add_insertion(s, to, op_at(s, s.scratch[i].deleted))
+    return True
+
+
+@part
+def _haul(s: State) -> bool:
+    """Move a step some way, and with it those on the way that it depends on (or that depend on it).
+
+    A shift ends at the first of them: shifts alone hardly change the order of whole branches.
+    """
+    n_steps = s.k[0].n_steps
+    step = _below(s, n_steps)
+    reach = 2 + int(math.exp(_uniform(s) * _HAUL_REACH))
+    if _uniform(s) < 0.5:
+        return _haul_earlier(s, step, max(0, step - reach))
+    return _haul_later(s, step, min(n_steps, step + reach))
+
+
+@part
 def _shift(s: State) -> bool:
     """Move a step between the steps that it depends on and those that depend on it."""
     n_steps = s.k[0].n_steps
@@ -295,7 +365,7 @@ def _propose(s: State) -> bool:
         if x >= 0:
             kind = _KEEP if x - k.keep < 0 else _SWAP
     if kind == _SHIFT:
-        made = _shift(s)
+        made = _haul(s) if _uniform(s) < _HAULED else _shift(s)
     elif kind == _DROP:
         made = True
     else:

@@ -9,7 +9,7 @@ import pytest
 from random_problems import random_problem
 
 from fxremat_solvers import RematProblem, baseline, kernel_state, simulate
-from fxremat_solvers.generate import chain, layered, transformer
+from fxremat_solvers.generate import chain, layered, layered_network, transformer
 from fxremat_solvers.kernel import Effort, kernel
 
 
@@ -19,7 +19,7 @@ def test_prices_are_exact(seed: int):
     assert_exact(problem, seed)
 
 
-@pytest.mark.parametrize("problem", [chain(20), layered(100), transformer(2)])
+@pytest.mark.parametrize("problem", [chain(20), layered(100), layered_network(100), transformer(2)])
 def test_prices_are_exact_on_structured_graphs(problem: RematProblem):
     assert_exact(problem, 0)
 
