@@ -170,7 +170,7 @@ def _pace(problem: RematProblem) -> _Pace:
     edits = min(small, max(_EDITS[0], large), _EDITS[1])
     if n_ops <= _SMALL_OPS:
         return _Pace(8, 2, _RUNS, edits)
-    rounds, patience = (4, 2) if n_ops <= 1000 else (2, 1)
+    rounds, patience = (3, 2) if n_ops <= 1000 else (2, 1)
     return _Pace(rounds, patience, _RUNS, edits)
 
 

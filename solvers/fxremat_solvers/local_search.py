@@ -3,9 +3,10 @@
 After FastSA (NeurIPS 2023, simulated annealing over computation sequences),
 but on the exact oracle and with wider edits. An edit drops a value between two uses and computes
 it again, makers of dead inputs included; undoes a recomputation and whatever only served it;
-undoes one and drops something else where memory then runs out; or moves a step, which changes the
-order of the ops. Bytes above the budget have a price that rises through the run, so that the path
-from one feasible schedule to a better one may lead through infeasible ones.
+undoes one and drops something else where memory then runs out; or moves a step, alone or with
+what is in its way, which changes the order of the ops. Bytes above the budget have a price that
+rises through the run, so that the path from one feasible schedule to a better one may lead through
+infeasible ones.
 
 Effort is counted in edits: the same problem, budget and seed give the same schedule. The edits
 run in compiled code (`kernel`); without it there is no local search.
