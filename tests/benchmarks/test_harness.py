@@ -114,6 +114,15 @@ def test_time_limit(tmp_path: Path) -> None:
     assert "time limit" in row["reason"]
 
 
+def test_dropout_drawn_anew_is_wrong_whatever_else_draws_it_so(tmp_path: Path) -> None:
+    """The graph that a compiled method may equal instead of eager recomputes nothing."""
+    cell = tiny("torch-budget", "0", model="gpt2-eager")
+    run_all([cell], tmp_path, {**EFFORT, "rounds": 0}, Limits(), Console(file=io.StringIO()))
+    (row,) = records.load(tmp_path).values()
+    assert row["verdict"] == "wrong", row
+    assert not row["equals_aot_eager"]
+
+
 def test_suites_name_what_there_is() -> None:
     for cell in [*suites.quick(), *suites.full(), *suites.full("cuda")]:
         assert cell.model in zoo.CASES
