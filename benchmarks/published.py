@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records
-from fxremat_solvers import Op, RematProblem, Value, baseline, simulate, solve
-from fxremat_solvers.generate import layered, layered_network, resnet, unet, vgg
+from fxremat_solvers import RematProblem, baseline, simulate, solve
+from fxremat_solvers.generate import dag, layered, layered_network, resnet, unet, vgg
 
 OUT = Path("benchmarks/results/published")
 GIB = 2**30
@@ -64,22 +64,17 @@ def moccasin(folder: Path) -> Iterator[tuple[str, RematProblem, int, dict[str, f
     for path in sorted(folder.glob("random_layered_*.json"), key=lambda path: path.stat().st_size):
         graph = json.loads(path.read_text())
         order: list[int] = graph["graph"]["order"]
-        at = {node: i for i, node in enumerate(order)}
         node_of = {node["name"]: node for node in graph["nodes"]}
-        reads: list[list[int]] = [[] for _ in order]
-        for link in graph["links"]:
-            reads[at[link["1"]]].append(at[link["0"]])
-        values = tuple(Value(f"v{node}", node_of[node]["out_cost"]) for node in order)
-        ops = tuple(
-            Op(f"op{node}", tuple(sorted(reads[i])), (i,), float(node_of[node]["duration"]))
-            for i, node in enumerate(order)
+        problem = dag(
+            order,
+            [(link["0"], link["1"]) for link in graph["links"]],
+            [node_of[node]["out_cost"] for node in order],
+            [node_of[node]["duration"] for node in order],
         )
-        sink = at[graph["graph"]["target_node"]]
-        problem = RematProblem(ops, values, (), (sink,), None)
         peak = simulate(problem, baseline(problem)).peak_bytes
         for share in (0.9, 0.8):
-            name = f"Moccasin's n={len(ops)}, {share:g}"
-            yield name, problem, math.ceil(share * peak), LAYERED.get((len(ops), share), {})
+            name = f"Moccasin's n={len(order)}, {share:g}"
+            yield name, problem, math.ceil(share * peak), LAYERED.get((len(order), share), {})
 
 
 def measure(problem: RematProblem, budget_bytes: int) -> dict[str, Any]:

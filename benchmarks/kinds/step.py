@@ -92,9 +92,7 @@ def equals_untouched_graph(
     same settings as the method that is being judged, and would draw its dropout masks anew as well.
     """
     module = copy.deepcopy(workload.step_module())
-    call = torch.compile(
-        module, backend="aot_eager_default_partitioner", fullgraph=True, dynamic=False
-    )
+    call = methods.get("aot_default").prepare(Task(workload, module)).call
     for mine, theirs in zip(step.module.buffers(), module.buffers(), strict=True):
         theirs.copy_(mine)
     return compare(Step(module, call), step, batch, effort["compare_steps"], device).equal

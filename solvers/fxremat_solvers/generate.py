@@ -12,7 +12,7 @@ costs come from shapes (bytes moved and multiply-adds), not from a clock: they a
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -87,12 +87,9 @@ def layered(
         if source not in sources[node]:
             sources[node].add(source)
             made += 1
-    read = set[int]().union(*sources)
-    values = tuple(Value(f"v{i}", rng.randint(1, 100)) for i in range(n))
-    ops = tuple(
-        Op(f"op{i}", tuple(sorted(sources[i])), (i,), float(rng.randint(1, 100))) for i in range(n)
-    )
-    return RematProblem(ops, values, (), tuple(i for i in range(n) if i not in read), None)
+    drawn = [(source, node) for node in range(n) for source in sources[node]]
+    nbytes = [rng.randint(1, 100) for _ in range(n)]
+    return dag(range(n), drawn, nbytes, [rng.randint(1, 100) for _ in range(n)])
 
 
 def layered_network(
@@ -129,16 +126,32 @@ def layered_network(
         source = rng.choice(early)
         edges.add((source, rng.choice(layers[rng.randint(layer_of[source] + 2, last)])))
     order = _depth_first(rng, n, edges)
+    nbytes = [_size(rng) for _ in order]
+    return dag(order, edges, nbytes, [rng.randrange(1000) for _ in order])
+
+
+def dag(
+    order: Sequence[int],
+    edges: Iterable[tuple[int, int]],
+    nbytes: Sequence[int],
+    costs: Sequence[float],
+) -> RematProblem:
+    """A graph of nodes that make one value each, run in `order`; bytes and costs follow it.
+
+    `edges` lead from a node to one that reads it. Nodes that nobody reads are the outputs.
+    """
     at = {node: i for i, node in enumerate(order)}
-    sources: list[list[int]] = [[] for _ in range(n)]
+    reads: list[list[int]] = [[] for _ in order]
     for source, target in edges:
-        sources[at[target]].append(at[source])
-    values = tuple(Value(f"v{node}", _size(rng)) for node in order)
+        reads[at[target]].append(at[source])
+    read = set[int]().union(*reads)
+    values = tuple(Value(f"v{node}", size) for node, size in zip(order, nbytes, strict=True))
     ops = tuple(
-        Op(f"op{node}", tuple(sorted(sources[i])), (i,), float(rng.randrange(1000)))
+        Op(f"op{node}", tuple(sorted(reads[i])), (i,), float(costs[i]))
         for i, node in enumerate(order)
     )
-    return RematProblem(ops, values, (), (at[n - 1],), None)
+    outputs = tuple(i for i in range(len(ops)) if i not in read)
+    return RematProblem(ops, values, (), outputs, None)
 
 
 def _layers(rng: random.Random, n: int, least: float, most: float) -> list[list[int]]:

@@ -231,56 +231,35 @@ def _choose_read(s: State, around: int) -> bool:
 
 
 @part
-def _haul_earlier(s: State, step: int, to: int) -> bool:
-    """Move a step before step `to`, and with it the steps in between that it depends on."""
-    k = s.k[0]
-    add_deletion(s, step)
-    done = 0
-    while done < k.n_deleted:
-        if k.n_deleted > _MOST_HAULED:
-            return False
-        at = s.scratch[k.n_deleted - 1 - done].deleted
-        done += 1
-        op = op_at(s, at)
-        for i in range(s.ops[op].reads, s.ops[op].makes):
-            u = s.arcs[i]
-            j = first_event(s, u, at) - 1
-            while not computes(s, u, j):
-                j -= 1
-            maker = event_step(s, u, j)
-            if maker >= to:
-                add_deletion(s, maker)
-    if k.n_deleted > step - to:
-        return False
-    for i in range(k.n_deleted):
-        add_insertion(s, to, op_at(s, s.scratch[i].deleted))
-    return True
+def _made_at(s: State, v: int, step: int) -> int:
+    """The step that made value v as it is read at `step`."""
+    i = first_event(s, v, step) - 1
+    while not computes(s, v, i):
+        i -= 1
+    return event_step(s, v, i)
 
 
 @part
-def _haul_later(s: State, step: int, to: int) -> bool:
-    """Move a step before step `to`, and with it the steps in between that depend on it."""
-    k = s.k[0]
-    add_deletion(s, step)
-    done = 0
-    while done < k.n_deleted:
-        if k.n_deleted > _MOST_HAULED:
-            return False
-        at = s.scratch[done].deleted
-        done += 1
-        op = op_at(s, at)
-        for i in range(s.ops[op].makes, s.ops[op].end):
-            v = s.arcs[i]
-            n = s.lists[v].n
-            j = first_event(s, v, at) + 1
-            while j < n and not computes(s, v, j) and event_step(s, v, j) < to:
-                add_deletion(s, event_step(s, v, j))
-                j += 1
-    if k.n_deleted >= to - step:
-        return False
-    for i in range(k.n_deleted):
-        add_insertion(s, to, op_at(s, s.scratch[i].deleted))
-    return True
+def _delete_makers(s: State, step: int, first: int) -> None:
+    """Delete the steps from `first` on that make what a step reads."""
+    op = op_at(s, step)
+    for i in range(s.ops[op].reads, s.ops[op].makes):
+        maker = _made_at(s, s.arcs[i], step)
+        if maker >= first:
+            add_deletion(s, maker)
+
+
+@part
+def _delete_readers(s: State, step: int, stop: int) -> None:
+    """Delete the steps before `stop` that read what a step makes."""
+    op = op_at(s, step)
+    for i in range(s.ops[op].makes, s.ops[op].end):
+        v = s.arcs[i]
+        n = s.lists[v].n
+        j = first_event(s, v, step) + 1
+        while j < n and not computes(s, v, j) and event_step(s, v, j) < stop:
+            add_deletion(s, event_step(s, v, j))
+            j += 1
 
 
 @part
@@ -289,12 +268,27 @@ def _haul(s: State) -> bool:
 
     A shift ends at the first of them: shifts alone hardly change the order of whole branches.
     """
-    n_steps = s.k[0].n_steps
-    step = _below(s, n_steps)
+    k = s.k[0]
+    step = _below(s, k.n_steps)
     reach = 2 + int(math.exp(_uniform(s) * _HAUL_REACH))
-    if _uniform(s) < 0.5:
-        return _haul_earlier(s, step, max(0, step - reach))
-    return _haul_later(s, step, min(n_steps, step + reach))
+    earlier = _uniform(s) < 0.5
+    to = max(0, step - reach) if earlier else min(k.n_steps, step + reach)
+    add_deletion(s, step)
+    done = 0
+    while done < k.n_deleted:
+        if k.n_deleted > _MOST_HAULED:
+            return False
+        # deletions are in order: what one adds lies beyond it, on the way
+        if earlier:
+            _delete_makers(s, s.scratch[k.n_deleted - 1 - done].deleted, to)
+        else:
+            _delete_readers(s, s.scratch[done].deleted, to)
+        done += 1
+    if k.n_deleted > (step - to if earlier else to - step - 1):
+        return False  # all on the way comes along: nothing moves
+    for i in range(k.n_deleted):
+        add_insertion(s, to, op_at(s, s.scratch[i].deleted))
+    return True
 
 
 @part
@@ -306,11 +300,7 @@ def _shift(s: State) -> bool:
     low = 0
     high = n_steps
     for i in range(s.ops[op].reads, s.ops[op].makes):
-        u = s.arcs[i]
-        j = first_event(s, u, step) - 1
-        while not computes(s, u, j):
-            j -= 1
-        low = max(low, event_step(s, u, j) + 1)
+        low = max(low, _made_at(s, s.arcs[i], step) + 1)
     for i in range(s.ops[op].makes, s.ops[op].end):
         v = s.arcs[i]
         j = first_event(s, v, step) + 1
