@@ -21,6 +21,7 @@ from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
 from fxremat.capture import read_joint_graph
+from fxremat.cpu_dropout import split_dropout
 from fxremat.errors import DoubleBackwardError, GraphBreakError, OptionError
 from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
@@ -95,6 +96,7 @@ class Backend:
         capture_s: float,
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         started = time.perf_counter()
+        split_dropout(joint_module)
         joint = read_joint_graph(joint_module, num_fwd_outputs)
         plan = make_plan(joint, self.options, self.profiles)
         planned = time.perf_counter()

@@ -39,6 +39,7 @@ _WEIGHTS = {
     "native_batch_norm_backward": 14,
     # Sequential generators (Mersenne Twister, Philox): dozens of instructions a draw.
     "native_dropout": 60,
+    "dropout_mask": 60,
     "bernoulli": 60,
     "rand": 60,
     "rand_like": 60,

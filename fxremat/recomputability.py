@@ -144,7 +144,7 @@ def _form(
         return never("has an effect")
     if not is_op(target):
         return never("higher-order op")
-    if target.namespace not in ("aten", "prims"):
+    if target.namespace not in ("aten", "prims", "fxremat"):
         return never("custom op: not known to be deterministic and free of effects")
     name = op_name(target)
     if name in _UNINITIALISED:

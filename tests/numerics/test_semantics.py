@@ -49,12 +49,13 @@ def batches(*shape: int, count: int = 3) -> list[tuple[torch.Tensor]]:
 
 
 def test_dropout_replays_its_random_numbers() -> None:
-    optimized = check_against_untouched(Deep(), batches(256, 24), 0.5)
+    # Near the floor: where there is room, masks are kept and nothing is drawn again.
+    optimized = check_against_untouched(Deep(), batches(256, 24), 0.445)
     plan = plan_of(optimized)
     replayed = [
         n for n in plan.lowering.state_of if plan.schedule.ops.count(plan.lowering.run_of[n]) > 1
     ]
-    assert replayed, "the test should recompute a dropout"
+    assert replayed, "the test should draw a mask again"
 
 
 def test_autocast_bf16() -> None:

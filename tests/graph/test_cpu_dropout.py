@@ -1,0 +1,137 @@
+"""Dropout on the CPU, split into drawing and applying: torch's own bits, wherever it is used."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import fxremat
+from fxremat.cpu_dropout import split_dropout
+from fxremat.recomputability import Form
+from tests.numerics.steps import assert_same, plan_of, run_steps
+
+aten = torch.ops.aten
+ours = torch.ops.fxremat
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PROBABILITIES = (0.05, 0.1, 0.3, 0.5, 0.9, 0.999)
+INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """For comparisons that tell -0 from 0 and see NaNs."""
+    return tensor.view(INTEGER[tensor.element_size()])
+
+
+def sample(dtype: torch.dtype) -> torch.Tensor:
+    x = torch.randn(3, 8, 17, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    odd = torch.tensor([float("inf"), -float("inf"), float("nan"), -0.0, 0.0, 6e4, 1e-7])
+    x.view(-1)[:7] = x.view(-1)[700:707] = odd
+    return x.to(dtype)
+
+
+def split_graph(function: Any, *inputs: torch.Tensor) -> fx.GraphModule:
+    module = make_fx(function, tracing_mode="fake")(*inputs)
+    split_dropout(module)
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def targets(module: fx.GraphModule) -> set[Any]:
+    return {n.target for n in module.graph.nodes if n.op == "call_function"} - {operator.getitem}
+
+
+def forward_and_backward(p: float) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, mask = aten.native_dropout(x, p, True)
+        return y, mask, aten.native_dropout_backward(x, mask, 1 / (1 - p))
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bits_and_random_state_are_torchs(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = sample(dtype).contiguous(memory_format=layout)
+    for p in PROBABILITIES:
+        both_ways = forward_and_backward(p)
+        split = split_graph(both_ways, x)
+        assert targets(split) == {ours.dropout_mask.default, ours.apply_mask.default}
+        torch.manual_seed(1)
+        want, state = both_ways(x), torch.get_rng_state()
+        torch.manual_seed(1)
+        got = split(x)
+        assert torch.equal(torch.get_rng_state(), state)
+        for a, b in zip(want, got, strict=True):
+            assert a.stride() == b.stride()
+            assert a.dtype == b.dtype
+            same = torch.equal(a, b) if a.dtype is torch.bool else torch.equal(bits(a), bits(b))
+            assert same, (p, dtype, layout)
+
+
+@pytest.mark.parametrize(
+    ("p", "train"), [(0.0, True), (1.0, True), (0.3, False)], ids=["none", "all", "eval"]
+)
+def test_dropouts_that_draw_nothing_stay(p: float, train: bool) -> None:
+    split = split_graph(lambda x: aten.native_dropout(x, p, train)[0], torch.ones(4, 5))
+    assert aten.native_dropout.default in targets(split)
+
+
+def test_layouts_that_ours_would_change_stay() -> None:
+    x = torch.ones(6, 8)[:, ::2]
+    split = split_graph(lambda x: aten.native_dropout(x, 0.5, True)[0], x)
+    assert aten.native_dropout.default in targets(split)
+    mask = torch.ones(6, 4, dtype=torch.bool)
+    split = split_graph(
+        lambda x, m: aten.native_dropout_backward(x, m, 2.0), torch.ones(4, 6).t(), mask
+    )
+    assert targets(split) == {aten.native_dropout_backward.default}
+
+
+class Attention(nn.Module):
+    """One unfused attention with dropout, whose L x L mask is a quarter of its matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 48) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            q, k, v = layer(x).chunk(3, dim=-1)
+            weights = F.dropout(torch.softmax(q @ k.mT, -1), 0.1, self.training)
+            x = x + F.dropout(weights @ v, 0.2, self.training)
+        return x.square().mean()
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.5, "floor"])
+def test_plans_keep_masks_and_apply_them_again(budget: float | str) -> None:
+    torch.manual_seed(0)
+    eager = Attention()
+    module = copy.deepcopy(eager)
+    batches = [(torch.randn(4, 96, 16),) for _ in range(3)]
+    if budget == "floor":
+        with pytest.raises(fxremat.BudgetInfeasible) as caught:
+            fxremat.optimize(module, budget=1, example_inputs=batches[0])
+        budget = caught.value.floor_bytes
+    # By FLOPs, so that the plan is the same in every run.
+    step = fxremat.optimize(module, budget=budget, cost="flops", example_inputs=batches[0])
+    assert_same(run_steps(eager, eager, batches), run_steps(module, step, batches))
+    plan = plan_of(step, 0)
+    steps = [plan.lowering.node_of[op] for op in plan.schedule]
+    runs = [node.target for node in steps if node is not None]
+    assert aten.native_dropout.default not in runs
+    masks = [n for n in plan.joint.operations if n.target is ours.dropout_mask.default]
+    assert {plan.forms[n].form for n in masks} == {Form.REPLAY_RNG}
+    if budget == 0.5:
+        applied = runs.count(ours.apply_mask.default)
+        assert applied > 2 * len(masks), "forward, backward, and forward again"
+        assert runs.count(ours.dropout_mask.default) == len(masks), "no mask is drawn again"
