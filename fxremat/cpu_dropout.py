@@ -61,14 +61,16 @@ def split_dropout(joint: fx.GraphModule) -> None:
 
 
 def _can_replace(node: fx.Node) -> bool:
-    """On the CPU, in training, all tensors in one dense layout."""
-    p = argument_of(node, "p")
-    if argument_of(node, "train") is False or (p is not None and not 0 < p < 1):
-        return False
+    """On the CPU, in training, with a bool mask, all tensors in one dense layout."""
+    if node.target is aten.native_dropout.default:
+        p = argument_of(node, "p")
+        if argument_of(node, "train") is False or not isinstance(p, float) or not 0 < p < 1:
+            return False
     first, *others = (*input_tensors(node), *tensors_of(node))
     return (
         first.device.type == "cpu"
         and first.dtype.is_floating_point
+        and [t.dtype for t in others].count(torch.bool) == 1
         and torch.empty_like(first).stride() == first.stride()  # dense: what ours would make
         and all(t.shape == first.shape and t.stride() == first.stride() for t in others)
     )
