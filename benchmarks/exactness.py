@@ -155,7 +155,7 @@ def run_model(model: str, size: str, budgets: Sequence[float | str]) -> list[dic
         }
         if asked == 1.0:
             ratio = time_ratio(
-                Step(aot_eager_module, aot_eager), step, workload.batch, rounds=15, limit_s=60
+                Step(aot_eager_module, aot_eager), step, workload.batch, rounds=16, limit_s=60
             )
             row["ratio_to_aot_eager"] = asdict(ratio)
         if asked == 0.5 or (asked == "floor" and not any("clipping_same" in r for r in rows)):
@@ -215,6 +215,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     rows: list[dict[str, Any]] = []
+    failed: list[str] = []
     for model in args.models:
         command = [sys.executable, "-m", "benchmarks.exactness", "--one", "--models", model]
         command += ["--budgets", *args.budgets, "--size", args.size, "--threads", str(args.threads)]
@@ -222,12 +223,15 @@ def main() -> None:
         found = [json.loads(x[4:]) for x in done.stdout.splitlines() if x.startswith("ROW ")]
         if done.returncode or not found:
             console.print(f"{model}: {done.stderr[-2000:]}", markup=False)
+            failed.append(model)
             continue  # what an earlier run found stays
         rows += found
         console.print(table(found))
         path = args.out / f"{model}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in found))
     console.print(table(rows))
+    if failed:
+        raise SystemExit(f"no rows for {', '.join(failed)}: see above")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dropout on the CPU, split into drawing and applying: torch's own bits, wherever it is used."""
+"""Dropout on the CPU, split into drawing and applying: eager's own bits, wherever it is used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 ours = torch.ops.fxremat
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-PROBABILITIES = (0.05, 0.1, 0.3, 0.5, 0.9, 0.999)
+PROBABILITIES = (0.01, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.35, 0.41, 0.5, 0.77, 0.9, 0.999)
 INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -50,51 +50,88 @@ def targets(module: fx.GraphModule) -> set[Any]:
     return {n.target for n in module.graph.nodes if n.op == "call_function"} - {operator.getitem}
 
 
-def forward_and_backward(p: float) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def forward_and_backward(p: float) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """What a traced graph has where `F.dropout` is differentiated."""
+
+    def run(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         y, mask = aten.native_dropout(x, p, True)
-        return y, mask, aten.native_dropout_backward(x, mask, 1 / (1 - p))
+        return y, aten.native_dropout_backward(gradient, mask, 1 / (1 - p))
 
     return run
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_bits_and_random_state_are_torchs(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    x = sample(dtype).contiguous(memory_format=layout)
+def test_bits_and_random_state_are_eagers(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = sample(dtype).contiguous(memory_format=layout).requires_grad_()
+    gradient = sample(dtype).flip(0).contiguous(memory_format=layout)
     for p in PROBABILITIES:
-        both_ways = forward_and_backward(p)
-        split = split_graph(both_ways, x)
-        assert targets(split) == {ours.dropout_mask.default, ours.apply_mask.default}
+        split = split_graph(forward_and_backward(p), x.detach(), gradient)
+        assert targets(split) == {ours.dropout_mask.default, ours.apply_mask.default}, p
         torch.manual_seed(1)
-        want, state = both_ways(x), torch.get_rng_state()
+        y = F.dropout(x, p, training=True)
+        state = torch.get_rng_state()
+        (want,) = torch.autograd.grad(y, x, gradient)
         torch.manual_seed(1)
-        got = split(x)
+        found = split(x.detach(), gradient)
         assert torch.equal(torch.get_rng_state(), state)
-        for a, b in zip(want, got, strict=True):
+        for a, b in zip((y.detach(), want), found, strict=True):
             assert a.stride() == b.stride()
             assert a.dtype == b.dtype
-            same = torch.equal(a, b) if a.dtype is torch.bool else torch.equal(bits(a), bits(b))
-            assert same, (p, dtype, layout)
+            assert torch.equal(bits(a), bits(b)), p
 
 
 @pytest.mark.parametrize(
-    ("p", "train"), [(0.0, True), (1.0, True), (0.3, False)], ids=["none", "all", "eval"]
+    ("p", "train"),
+    [(0.0, True), (1.0, True), (0.3, False), (0.3, None)],
+    ids=["none", "all", "eval", "unknown"],
 )
-def test_dropouts_that_draw_nothing_stay(p: float, train: bool) -> None:
+def test_dropouts_that_draw_nothing_stay(p: float, train: bool | None) -> None:
     split = split_graph(lambda x: aten.native_dropout(x, p, train)[0], torch.ones(4, 5))
-    assert aten.native_dropout.default in targets(split)
+    assert targets(split) == {aten.native_dropout.default}
 
 
-def test_layouts_that_ours_would_change_stay() -> None:
-    x = torch.ones(6, 8)[:, ::2]
-    split = split_graph(lambda x: aten.native_dropout(x, 0.5, True)[0], x)
-    assert aten.native_dropout.default in targets(split)
+def test_what_ours_would_change_stays() -> None:
+    def dropout(x: torch.Tensor) -> torch.Tensor:
+        return aten.native_dropout(x, 0.5, True)[0]
+
+    nearly_all = 1 - 1e-6
+    for function, x in (
+        (dropout, torch.ones(6, 8)[:, ::2]),  # not dense
+        (dropout, torch.ones(0, 8)),
+        (lambda x: aten.native_dropout(x, nearly_all, True)[0], torch.ones(4).half()),  # x inf
+    ):
+        assert targets(split_graph(function, x)) == {aten.native_dropout.default}
+    # The backward of another dropout, another scale.
     mask = torch.ones(6, 4, dtype=torch.bool)
     split = split_graph(
-        lambda x, m: aten.native_dropout_backward(x, m, 2.0), torch.ones(4, 6).t(), mask
+        lambda x, m: aten.native_dropout_backward(x, m, 2.0), torch.ones(6, 4), mask
     )
     assert targets(split) == {aten.native_dropout_backward.default}
+    split = split_graph(
+        lambda x: aten.native_dropout_backward(x, aten.native_dropout(x, 0.5, True)[1], 3.0),
+        torch.ones(6, 4),
+    )
+    assert aten.native_dropout_backward.default in targets(split)
+
+
+def test_strides_that_tracing_gets_wrong() -> None:
+    """Training BatchNorm of a transposed input: traced as transposed, in fact contiguous."""
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        x = F.batch_norm(x.transpose(1, 2), None, None, training=True)
+        return F.dropout(x, 0.3).square().sum()
+
+    optimized = fxremat.optimize(step, budget=1.0)
+    found: list[list[torch.Tensor]] = []
+    for function in (step, optimized):
+        x = torch.randn(4, 9, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        torch.manual_seed(2)
+        loss = function(x)
+        loss.backward()
+        assert x.grad is not None
+        found.append([loss.detach(), x.grad, torch.get_rng_state()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 class Attention(nn.Module):

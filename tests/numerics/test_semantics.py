@@ -346,3 +346,23 @@ def test_eval_and_no_grad_run_as_the_model_does() -> None:
     optimized.train()
     twin = copy.deepcopy(module)
     assert_same(run_steps(twin, twin, [(x,)]), run_steps(module, optimized, [(x,)]))
+
+
+def test_differentiated_inputs_of_changing_shapes() -> None:
+    """Dynamo makes a size symbolic once it has changed; every shape gets a plan of its own."""
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(F.gelu(x.sin() * 2), 0.3).square().sum()
+
+    options = {"budget": 1.0}
+    compiled = torch.compile(step, backend="fxremat", fullgraph=True, options=options)
+    for rows in (8, 12, 16):
+        found: list[tuple[torch.Tensor, ...]] = []
+        for function in (step, compiled):
+            torch.manual_seed(rows)
+            x = torch.randn(rows, 96, requires_grad=True)
+            loss = function(x)
+            loss.backward()
+            assert x.grad is not None
+            found.append((loss.detach(), x.grad, torch.get_rng_state()))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
