@@ -22,7 +22,8 @@ aten = torch.ops.aten
 ours = torch.ops.fxremat
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-PROBABILITIES = (0.01, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.35, 0.41, 0.5, 0.77, 0.9, 0.999)
+# At 0.04, 0.15, 0.42 and 0.97 torch's own op rounds otherwise than eager in float32.
+PROBABILITIES = (0.01, 0.04, 0.1, 0.15, 0.2, 0.3, 0.42, 0.5, 0.77, 0.9, 0.97)
 INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -144,8 +145,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             q, k, v = layer(x).chunk(3, dim=-1)
-            weights = F.dropout(torch.softmax(q @ k.mT, -1), 0.1, self.training)
-            x = x + F.dropout(weights @ v, 0.2, self.training)
+            weights = F.dropout(torch.softmax(q @ k.mT, -1), 0.15, self.training)
+            x = x + F.dropout(weights @ v, 0.42, self.training)
         return x.square().mean()
 
 
