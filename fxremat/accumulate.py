@@ -12,7 +12,6 @@ an earlier ``.grad`` need no more than they take themselves.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import torch
@@ -39,7 +38,9 @@ def accumulated_bytes(joint: JointGraph) -> int:
         fits = all(_obeys_layout(traced_value(node), parameter) for parameter in parameters)
         # The last of several takes the tensor itself, if its strides are right.
         copies = len(parameters) - (1 if fits else 0)
-        copied = copies * allocated_bytes(_nbytes(parameters[0]), joint.device)
+        # numel(), as nbytes fails on sizes that were symbols before they were fixed.
+        nbytes = int(parameters[0].numel()) * parameters[0].element_size()
+        copied = copies * allocated_bytes(nbytes, joint.device)
         storage = joint.storage_of[node]
         alone = holders[storage] == 1 and not storage.resident and storage not in kept
         freed = storage.nbytes if not fits and alone else 0
@@ -62,11 +63,6 @@ def _gradients(joint: JointGraph) -> list[tuple[fx.Node, torch.Tensor]]:
         and gradient in joint.storage_of
         and joint.storage_of[gradient].device.type == joint.device.type
     ]
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    """The bytes of a traced tensor, also where its sizes were symbols before they were fixed."""
-    return math.prod(int(n) for n in tensor.shape) * tensor.element_size()
 
 
 def _obeys_layout(gradient: torch.Tensor, parameter: torch.Tensor) -> bool:

@@ -115,3 +115,18 @@ def check_against_untouched(
     if budget < 1:
         assert recomputations(optimized) > 0, "the budget was met without recomputing anything"
     return optimized
+
+
+def check_input_gradient(
+    untouched: Callable[..., torch.Tensor], call: Callable[..., torch.Tensor], x: torch.Tensor
+) -> None:
+    """One step of each: loss, the gradient of the input, and the random state are the same bits."""
+    found: list[tuple[torch.Tensor, ...]] = []
+    for function in (untouched, call):
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(1)
+        loss = function(leaf)
+        loss.backward()
+        assert leaf.grad is not None
+        found.append((loss.detach(), leaf.grad, torch.get_rng_state()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
