@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import methods, zoo
@@ -28,6 +28,18 @@ FULL_EFFORT = {
     "batch_tries": 10,
 }
 
+# Variants of other models, and graphs of one question: what tells them apart, not every peer.
+VARIANTS = ("gpt2-sdpa", "bert-sdpa", "llama-sdpa", "vit-sdpa", "two-tower", "mlp-relu", "mlp-gelu")
+VARIANT_METHODS = {
+    "eager": ("",),
+    "aot_default": ("",),
+    "checkpoint-block": ("",),
+    "checkpoint-block-compiled": ("",),
+    "selective-compiled": ("",),
+    "torch-budget": ("0.5",),
+    "fxremat": ("1", "0.5", "floor", "=checkpoint-block"),
+}
+
 SEQUENCE_LENGTHS = (256, 512, 1024, 2048, 4096)
 SEQUENCE_NUMBERS = {"layers": 4, "width": 64, "heads": 2, "vocabulary": 64, "batch": 1}
 SEQUENCE_METHODS = {"eager": "", "checkpoint-block": "", "fxremat": "1.05*floor"}
@@ -38,12 +50,16 @@ CLIP_METHODS = {"aot_default": "", "fxremat": "0.5", "checkpoint-block": "", "to
 
 
 def quick() -> list[Cell]:
-    return [
-        Cell(model, method, point, size="quick")
-        for model in QUICK_MODELS
-        for method, points in QUICK_METHODS.items()
-        for point in points
-    ]
+    return list(chosen(QUICK_MODELS, QUICK_METHODS, size="quick"))
+
+
+def chosen(
+    models: Sequence[str], points: Mapping[str, Sequence[str]], **fields: Any
+) -> Iterator[Cell]:
+    """Every model with these methods at these points."""
+    for model in models:
+        for method, some in points.items():
+            yield from (Cell(model, method, point, **fields) for point in some)
 
 
 def steps(
@@ -62,12 +78,13 @@ def steps(
 
 def full(device: str = "cpu") -> list[Cell]:
     """The whole benchmark; on CUDA at the published sizes."""
-    size = "bench" if device == "cpu" else "cuda"
-    cells = list(steps(tuple(zoo.CASES), tuple(methods.METHODS), None, device=device, size=size))
-    if device != "cpu":
-        return cells
-    cells += questions()
-    return cells
+    where = {"device": device, "size": "bench" if device == "cpu" else "cuda"}
+    models = [name for name in zoo.CASES if name not in VARIANTS]
+    cells = [
+        *steps(models, tuple(methods.METHODS), None, **where),
+        *chosen(VARIANTS, VARIANT_METHODS, **where),
+    ]
+    return cells + questions() if device == "cpu" else cells
 
 
 def questions() -> list[Cell]:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.methods.base import Method, Prepared, Task
 from benchmarks.methods.plain import use_eager_randomness
 
-POINTS = ("0.9", "0.75", "0.5", "0.25", "0.1", "0")
+POINTS = ("0.9", "0.75", "0.5", "0.25", "0")
 INDUCTOR_POINTS = ("0.5", "0.25", "0")
 
 
