@@ -18,6 +18,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from fxremat_solvers.batched import batched_order, in_order_of
 from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
@@ -38,11 +39,12 @@ _BOUND_OPS = 20_000
 _EDITS_PER_OP = (2_500, 500)  # of small graphs, of large ones
 _EDITS = (800_000, 3_000_000)  # where large ones begin, and the most
 _WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
-_RUNS = 4  # one of each recipe; more of them would be too short
+_RUNS = 4  # one of each recipe; more of them would be too short, on large graphs four are
 _SMALL_OPS = 300
+_MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 4e9  # edits times ops, at most: an edit's time grows with the schedule
-_CLOSE = 1e-3  # of the baseline's cost: no further round below this gap
+_CLOSE = (1e-4, 1e-3)  # of the baseline's cost: no further round below this gap; small, large
 
 
 def auto(
@@ -113,10 +115,8 @@ def _at_budget(
     problem = search.problem
     if math.isinf(bound):
         return lowest_peak(problem, deadline=search.deadline, seed=seed)
-    starts = [plain]
-    if len(problem.ops) <= _GREEDY_OPS:
-        starts.append(best(greedy_candidates(problem, budget_bytes), budget_bytes))
     pace = _pace(problem)
+    starts = _starts(problem, plain, budget_bytes)
     edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
     last = pace.rounds - 1
@@ -130,6 +130,8 @@ def _at_budget(
             edits=edits,
             runs=pace.runs,
             seed=seed * pace.rounds + turn,
+            # Where a round is too short for all recipes the last one has the others.
+            recipe=pace.runs if turn == last else 0,
         )
         chosen = best([chosen, tried], budget_bytes)
         if chosen.peak_bytes > budget_bytes:
@@ -142,12 +144,28 @@ def _at_budget(
                 last = 1  # that search was the dear part: one round from what it found
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
-        if chosen.cost - bound <= _CLOSE * problem.baseline_cost or idle >= pace.patience:
+        if chosen.cost - bound <= pace.close * problem.baseline_cost or idle >= pace.patience:
             break
         if turn >= last:
             break
         starts = [*starts[:2], chosen]
     return chosen
+
+
+def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[Candidate]:
+    """The schedules to search from."""
+    if len(problem.ops) > _GREEDY_OPS:
+        return [plain]
+    starts = [best(greedy_candidates(problem, budget_bytes), budget_bytes)]
+    order = batched_order(problem, budget_bytes)
+    if order is not None:
+        walks = greedy_candidates(in_order_of(problem, order), budget_bytes)
+        ops = best(walks, budget_bytes).ops
+        starts.append(candidate(problem, tuple(order[k] for k in ops), "greedy"))
+    # From the baseline on large graphs no run gets as far as from greedy's plan.
+    if len(problem.ops) <= _MIDDLE_OPS or best(starts, budget_bytes).peak_bytes > budget_bytes:
+        starts.insert(0, plain)
+    return starts
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,7 @@ class _Pace:
     patience: int
     runs: int
     edits: int  # of a round
+    close: float = _CLOSE[1]
 
 
 def _pace(problem: RematProblem) -> _Pace:
@@ -169,9 +188,10 @@ def _pace(problem: RematProblem) -> _Pace:
     small, large = (n_ops * per_op for per_op in _EDITS_PER_OP)
     edits = min(small, max(_EDITS[0], large), _EDITS[1])
     if n_ops <= _SMALL_OPS:
-        return _Pace(8, 2, _RUNS, edits)
-    rounds, patience = (3, 2) if n_ops <= 1000 else (2, 1)
-    return _Pace(rounds, patience, _RUNS, edits)
+        return _Pace(8, 2, _RUNS, edits, _CLOSE[0])
+    if n_ops <= _MIDDLE_OPS:
+        return _Pace(3, 2, _RUNS, edits)
+    return _Pace(3, 1, 2, edits)
 
 
 def _rounded(budget_bytes: int, peak_bytes: int) -> int:

@@ -30,6 +30,7 @@ recomputations, and positions outside the chain.
 from __future__ import annotations
 
 import heapq
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ from fxremat_solvers.closure import (
     minimum_cut,
     network,
 )
+from fxremat_solvers.first_of import least_of_cases
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.simulate import baseline, simulate
 
@@ -60,11 +62,14 @@ _optimize: Any = optimize
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
 
-_INTEGRAL_NODES = 700
+_INTEGRAL_NODES = 2_500
 """Largest network that is solved with whole values."""
 
-_INTEGRAL_WORK = 5_000
+_INTEGRAL_WORK = 12_000
 """Branch-and-bound nodes times network nodes spent on it."""
+
+_CASES_EFFORT = 40_000
+"""Ops and their arcs of the largest graph that is looked at by cases, too."""
 
 _WORK_PER_OP = 20_000
 """Most values that the peak bound looks at for one op."""
@@ -252,9 +257,9 @@ class _Relaxer:
             chain=chain,
             fixed_bytes=fixed,
             net=network(self.n_nodes, tails, heads),
-            cost=np.array(self.cost),
+            cost=np.array(self.cost, dtype=np.float64),
             position=np.array(self.position, dtype=np.int64),
-            size=np.array(self.size),
+            size=np.array(self.size, dtype=np.float64),
         )
 
 
@@ -303,18 +308,25 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
             best, best_price = value, float(prices[0])
 
     running = simulate(problem, baseline(problem)).running_bytes
-    crowded = [i for i, v in enumerate(chain) if running[v] > 0.5 * budget_bytes]
+    crowded = [i for i, v in enumerate(chain) if running[v] > budget_bytes]
     if not crowded:
         return 0.0
     attempt(max(crowded, key=lambda i: running[chain[i]]))
     spacing = max(1, len(crowded) // samples)
-    for place in crowded[spacing // 2 :: spacing]:
-        attempt(place)
+    for start in range(0, len(crowded), spacing):
+        window = crowded[start : start + spacing]
+        attempt(max(window, key=lambda i: (running[chain[i]], -i)))
     while spacing > 1 and best > 0 and len(tried) < 2 * samples:
         spacing = (spacing + 1) // 2
         middle = max(tried, key=lambda i: tried[i][0])
         attempt(middle - spacing)
         attempt(middle + spacing)
+    # An op near a crowded one may leave less of a choice.
+    hills = sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 2 if best > 0 else 0]
+    for middle in hills:
+        for step in range(1, 5):
+            attempt(middle - step)
+            attempt(middle + step)
     if best <= 0:
         return 0.0
     top = max(tried, key=lambda i: (tried[i][0], -i))
@@ -330,7 +342,7 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
         decisive += [chosen[i] for i in ranked if prices[i] > 1e-3 * scale and chosen[i] != top]
     # Whole values instead of divisible ones, at the positions that matter, as far as the
     # program stays small.
-    for count in dict.fromkeys((min(3, len(decisive)), 1)):
+    for count in dict.fromkeys((min(2, len(decisive)), 1)):
         relaxation = relax(problem, [chain[i] for i in sorted(decisive[:count])])
         size = relaxation.net.n_nodes
         if thorough and size <= _INTEGRAL_NODES:
@@ -338,6 +350,20 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
             value = integral_bound(relaxation, budget_bytes, problem.baseline_cost, limit)
             best = max(best, value)
             break
+    if thorough and effort <= _CASES_EFFORT:
+        best = least_of_cases(
+            problem,
+            budget_bytes,
+            lambda case, positions: maximise(
+                relax(case, positions),
+                budget_bytes,
+                scale,
+                np.full(len(positions), best_price / len(positions)),
+                12,
+                best,
+            )[0],
+            best,
+        )
     return _whole_costs(problem, best)
 
 
@@ -353,7 +379,7 @@ def _whole_costs(problem: RematProblem, extra: float) -> float:
 def integral_bound(
     relaxation: Relaxation, budget_bytes: int, baseline_cost: float, node_limit: int
 ) -> float:
-    """The bound with whole values: the relaxation's integer program, by HiGHS within SciPy.
+    """The bound with whole values: the relaxation's integer program, by HiGHS.
 
     Prices treat the values at a position as divisible; on small graphs a few big values make the
     difference. Branch and bound is cut off by a number of nodes and its dual bound taken.
@@ -390,19 +416,44 @@ def integral_bound(
     room = (budget_bytes - relaxation.fixed_bytes) * per_byte
     low, high = np.zeros(n_columns), np.ones(n_columns)
     low[SOURCE], high[SINK] = 1.0, 0.0
-    result = _optimize.milp(
-        objective,
-        integrality=np.ones(n_columns),
-        bounds=_optimize.Bounds(low, high),
-        constraints=_optimize.LinearConstraint(
-            matrix, -np.inf, np.concatenate((np.zeros(len(rows)), room))
-        ),
-        options={"node_limit": node_limit, "time_limit": 20.0, "mip_rel_gap": 1e-7},
-    )
-    bound = getattr(result, "mip_dual_bound", None)
+    rights = np.concatenate((np.zeros(len(rows)), room))
+    bound = _dual_bound(objective, matrix, rights, (low, high), node_limit)
     if bound is None or not math.isfinite(bound):
         return 0.0
     return max(0.0, float(bound) - 0.1) / per_cost
+
+
+def _dual_bound(
+    objective: Floats, matrix: Any, rights: Floats, box: tuple[Floats, Floats], node_limit: int
+) -> float | None:
+    """What min objective x, matrix x <= rights, x whole and in the box, is at least: by HiGHS.
+
+    Not by way of SciPy: the HiGHS in some of its releases writes to the standard output.
+    """
+    try:
+        highspy: Any = importlib.import_module("highspy")
+    except ImportError:
+        return None
+    program = highspy.HighsLp()
+    program.num_row_, program.num_col_ = matrix.shape
+    program.col_cost_ = objective
+    program.col_lower_, program.col_upper_ = box
+    program.row_lower_, program.row_upper_ = np.full(len(rights), -np.inf), rights
+    program.integrality_ = [highspy.HighsVarType.kInteger] * len(objective)
+    entries = program.a_matrix_
+    entries.format_ = highspy.MatrixFormat.kRowwise
+    entries.start_, entries.index_, entries.value_ = matrix.indptr, matrix.indices, matrix.data
+    solver = highspy.Highs()
+    for name, value in (
+        ("output_flag", False),
+        ("mip_max_nodes", node_limit),
+        ("mip_rel_gap", 1e-7),
+        ("time_limit", 20.0),
+    ):
+        solver.setOptionValue(name, value)
+    solver.passModel(program)
+    solver.run()
+    return solver.getInfo().mip_dual_bound
 
 
 def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:

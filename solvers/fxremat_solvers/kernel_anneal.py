@@ -31,6 +31,7 @@ _SWAP = 3
 _DEEPEST = 100
 _MOST_DELETED = 200
 _HAULED = 0.5  # of the shifts
+_MERGED = 0.25  # of the drops
 _MOST_HAULED = 40
 _HAUL_REACH = 5.0  # the logarithm of the farthest, in steps
 
@@ -170,6 +171,23 @@ def _delete_with_feeders(s: State, step: int) -> None:
 
 
 @part
+def _merge_later_runs(s: State, before: int) -> None:
+    """Hold what the inserted ops make until it is used, where it would be made again for that.
+
+    A stretch of a chain is rebuilt once from its start, not once for each value that is dropped.
+    """
+    for i in range(s.k[0].n_inserted):
+        op = s.scratch[i].inserted
+        v = s.arcs[s.ops[op].makes]
+        n = s.lists[v].n
+        j = first_event(s, v, before)
+        while j < n and not computes(s, v, j):
+            j += 1
+        if j < n:
+            _delete_with_feeders(s, event_step(s, v, j))
+
+
+@part
 def _drop(s: State) -> bool:
     """Compute the chosen value again just before the chosen read, so that it need not live on."""
     k = s.k[0]
@@ -195,6 +213,9 @@ def _drop(s: State) -> bool:
         elif not s.ops[op].recomputable:
             return False
     _add_recompute(s, op, before, chance, 1 << _below(s, 7))
+    # Where only the peak counts holding less is the aim.
+    if not k.lower_the_peak and _uniform(s) < _MERGED:
+        _merge_later_runs(s, before)
     return True
 
 

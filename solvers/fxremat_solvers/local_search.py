@@ -96,15 +96,19 @@ def cheapest(
     edits: int,
     runs: int,
     seed: int,
+    recipe: int = 0,
 ) -> Candidate:
-    """The best of the starts and of `runs` annealing runs from them; `edits` in all."""
+    """The best of the starts and of `runs` annealing runs from them; `edits` in all.
+
+    The runs take recipes in turn, from number `recipe` on.
+    """
     hot = max(1, 2 * edits // (3 * runs))
 
     def anneal(run: int) -> Candidate:
         # Every start meets every recipe before one of them comes again.
         start = starts[(run + run // len(_RECIPES)) % len(starts)]
-        recipe = _RECIPES[run % len(_RECIPES)]
-        return _anneal(search, start, budget_bytes, hot, seed * 1009 + run, recipe)
+        chosen = _RECIPES[(recipe + run) % len(_RECIPES)]
+        return _anneal(search, start, budget_bytes, hot, seed * 1009 + run, chosen)
 
     found = [*starts, *side_by_side([partial(anneal, run) for run in range(runs)])]
     first = best(found, budget_bytes)

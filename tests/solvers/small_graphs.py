@@ -181,3 +181,40 @@ def block_stack(n_blocks: int) -> RematProblem:
         g = make(f"sum_x{b}", [g, h], [16], 1.0)[0]
     outputs.append(g)
     return RematProblem(tuple(ops), tuple(values), tuple(range(n_inputs)), tuple(outputs), boundary)
+
+
+def unrolled(
+    n_steps: int, seed: int | None = None, sums_bytes: tuple[int, int] = (4, 3)
+) -> RematProblem:
+    """A net that reads two weights at each step: their gradients are sums over all steps.
+
+    Forward keeps a state a step; backward reads it and adds to both sums. Sizes and costs are
+    drawn where there is a seed.
+    """
+    draw = random.Random(seed)
+
+    def some(usual: int, *others: int) -> int:
+        return usual if seed is None else draw.choice((usual, *others))
+
+    values = [Value("input", 0)]
+    ops: list[Op] = []
+
+    def add(name: str, reads: tuple[int, ...], nbytes: int, cost: float) -> int:
+        values.append(Value(name, nbytes))
+        ops.append(Op(name, reads, (len(values) - 1,), cost))
+        return len(values) - 1
+
+    states = [0]
+    for k in range(n_steps):
+        states.append(add(f"state{k}", (states[-1],), some(2, 1, 3), some(2, 1, 5)))
+    boundary = len(ops)
+    gradient = states[-1]
+    sums: list[int | None] = [None, None]
+    for k in reversed(range(n_steps)):
+        gradient = add(f"gradient{k}", (gradient, states[k]), some(2, 1), some(2, 1))
+        for w, nbytes in enumerate(sums_bytes):
+            known = sums[w]
+            reads = (gradient,) if known is None else (known, gradient)
+            sums[w] = add(f"sum{w}_{k}", reads, nbytes, some(1, 2))
+    outputs = tuple(x for x in (*sums, gradient) if x is not None)
+    return RematProblem(tuple(ops), tuple(values), (0,), outputs, boundary)
