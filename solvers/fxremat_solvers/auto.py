@@ -1,7 +1,8 @@
 """The portfolio: closed form, greedy, cuts and local search; the best plan wins, bound beside it.
 
 In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
-annealing from the baseline order and from the best of greedy's walks, in rounds that
+annealing from the baseline order and from the best of greedy's walks (on large graphs from that
+alone; `batched` has another order for unrolled ones), in rounds that
 stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
 another round. Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on
 joint graphs at 50 budgets they led to a better plan once; another round of annealing, which takes

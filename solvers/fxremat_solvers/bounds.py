@@ -19,7 +19,8 @@ bound (Geoffrion 1974; closures: Picard 1976). The single-position case is the c
 forward and backward used by PyTorch's min-cut partitioner, with a budget.
 
 Prices treat values as divisible. On networks of up to `_INTEGRAL_NODES` nodes the relaxation at
-the decisive positions is then solved in whole values, by branch and bound.
+the decisive positions is then solved in whole values, by branch and bound. What no single position
+sees, that of several long sums one begins first, is added by cases (`first_of`).
 
 What is lost: memory taken in between by recomputed values that are held for other
 recomputations, and positions outside the chain.
