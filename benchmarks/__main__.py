@@ -41,11 +41,17 @@ def cells_of(args: argparse.Namespace) -> list[suites.Cell]:
     if args.quick and (args.device != "cpu" or args.budgets):
         raise ValueError("--quick is a fixed choice for the CPU: leave --device and --budgets out")
     chosen = suites.quick() if args.quick else suites.full(args.device)
+    size = "bench" if args.device == "cpu" else "cuda"
+    where = {"device": args.device, "size": size}
     if args.budgets:
-        size = "bench" if args.device == "cpu" else "cuda"
         models = args.models or list(zoo.CASES)
         names = args.methods or list(methods.METHODS)
-        chosen = list(suites.steps(models, names, args.budgets, device=args.device, size=size))
+        chosen = list(suites.steps(models, names, args.budgets, **where))
+    elif args.models and args.methods and not args.quick:
+        # Named together they are run, whether or not the full run has them.
+        named = suites.steps(args.models, args.methods, None, **where)
+        known = {cell.key for cell in chosen}
+        chosen += [cell for cell in named if cell.key not in known]
     for name in args.models or ():
         zoo.get(name)
     for name in args.methods or ():

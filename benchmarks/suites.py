@@ -69,11 +69,10 @@ def steps(
     **fields: Any,
 ) -> Iterator[Cell]:
     """Every model with every method, at the method's own points or those given."""
-    for model in models:
-        for name in names:
-            own = methods.get(name).points
-            chosen = own if points is None or own == ("",) else tuple(points)
-            yield from (Cell(model, name, point, **fields) for point in chosen)
+    own = {name: methods.get(name).points for name in names}
+    if points is not None:
+        own = {name: some if some == ("",) else tuple(points) for name, some in own.items()}
+    return chosen(models, own, **fields)
 
 
 def full(device: str = "cpu") -> list[Cell]:

@@ -19,7 +19,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from fxremat_solvers.batched import batched_order, in_order_of
+from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
@@ -28,6 +28,7 @@ from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import Kernel, kernel
 from fxremat_solvers.local_search import Search, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
+from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.simulate import baseline
@@ -160,7 +161,7 @@ def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[
     starts = [best(greedy_candidates(problem, budget_bytes), budget_bytes)]
     order = batched_order(problem, budget_bytes)
     if order is not None:
-        walks = greedy_candidates(in_order_of(problem, order), budget_bytes)
+        walks = greedy_candidates(reordered(problem, order), budget_bytes)
         ops = best(walks, budget_bytes).ops
         starts.append(candidate(problem, tuple(order[k] for k in ops), "greedy"))
     # From the baseline on large graphs no run gets as far as from greedy's plan.

@@ -9,12 +9,11 @@ search would have to move hundreds of steps together to get there.
 
 from __future__ import annotations
 
-import heapq
 import math
-from dataclasses import replace
 
-from fxremat_solvers.first_of import sums_of
+from fxremat_solvers.order import makers_of, topological_order
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.sums import sums_of
 
 _BEHIND = 1  # batches
 
@@ -41,25 +40,4 @@ def batched_order(problem: RematProblem, budget_bytes: int) -> list[int] | None:
         for rank, k in enumerate(members):
             batch = rank * batches // len(members) + _BEHIND * level
             key[k] = (batch, level, int(alone), goals if alone else 0, k)
-    return _sorted_by(problem, key)
-
-
-def in_order_of(problem: RematProblem, order: list[int]) -> RematProblem:
-    """The problem with its ops in another order that can be executed."""
-    return replace(problem, ops=tuple(problem.ops[k] for k in order), first_backward_op=None)
-
-
-def _sorted_by(problem: RematProblem, key: list[tuple[int, int, int, int, int]]) -> list[int]:
-    """The ops by key as far as what they read is there."""
-    waits = [len({problem.producer[v] for v in op.inputs} - {-1}) for op in problem.ops]
-    ready = [key[k] for k, n in enumerate(waits) if not n]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        k = heapq.heappop(ready)[-1]
-        order.append(k)
-        for reader in {r for v in problem.ops[k].outputs for r in problem.consumers[v]}:
-            waits[reader] -= 1
-            if not waits[reader]:
-                heapq.heappush(ready, key[reader])
-    return order
+    return topological_order(makers_of(problem), key)

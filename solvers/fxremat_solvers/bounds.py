@@ -322,14 +322,13 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
         middle = max(tried, key=lambda i: tried[i][0])
         attempt(middle - spacing)
         attempt(middle + spacing)
+    if best <= 0:
+        return 0.0
     # An op near a crowded one may leave less of a choice.
-    hills = sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 2 if best > 0 else 0]
-    for middle in hills:
+    for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 2]:
         for step in range(1, 5):
             attempt(middle - step)
             attempt(middle + step)
-    if best <= 0:
-        return 0.0
     top = max(tried, key=lambda i: (tried[i][0], -i))
     decisive = [top]
     if joint > 1:

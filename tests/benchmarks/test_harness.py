@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import methods, records, report, suites, zoo
+from benchmarks.__main__ import cells_of, parser
 from benchmarks.cell import Cell, run
 from benchmarks.runner import Limits
 from benchmarks.runner import run as run_all
@@ -129,6 +130,13 @@ def test_suites_name_what_there_is() -> None:
         assert cell.method in methods.METHODS
     keys = [cell.key for cell in suites.full()]
     assert len(keys) == len(set(keys))
+
+
+def test_a_method_named_for_a_variant_is_run() -> None:
+    words = ["run", "--models", "bert-sdpa", "--methods", "inductor"]
+    (cell,) = cells_of(parser().parse_args(words))
+    assert (cell.model, cell.method) == ("bert-sdpa", "inductor")
+    assert cell.key not in {other.key for other in suites.full()}
 
 
 def test_command_line() -> None:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from small_graphs import block_stack, unrolled
 
 from fxremat_solvers import Status, baseline, bounds, simulate, solve
-from fxremat_solvers.batched import batched_order, in_order_of
+from fxremat_solvers.batched import batched_order
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.exact import exact
-from fxremat_solvers.first_of import in_order, least_of_cases, sums_of
+from fxremat_solvers.first_of import in_order, least_of_cases
+from fxremat_solvers.order import reordered
+from fxremat_solvers.sums import sums_of
 
 
 def peak_of(problem):
@@ -86,7 +88,7 @@ def test_batches_run_a_sum_s_steps_together() -> None:
     order = batched_order(problem, peak_of(problem) // 2)
     assert order is not None
     assert sorted(order) == list(range(len(problem.ops)))
-    again = in_order_of(problem, order)
+    again = reordered(problem, order)
     assert simulate(again, baseline(again)).cost == problem.baseline_cost
     kinds = [op.name.split("_")[0] for op in again.ops if op.name.startswith("sum")]
     changes = sum(a != b for a, b in pairwise(kinds))
