@@ -1,12 +1,15 @@
-"""The portfolio: closed form, greedy, cuts and local search; the best plan wins, bound beside it.
+"""The portfolio: closed form, greedy, stages and local search; the best plan wins, bound beside it.
 
 In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
-annealing from the baseline order and from the best of greedy's walks (on large graphs from that
-alone; `batched` has another order for unrolled ones), in rounds that
-stop as soon as the plan meets the bound; where nothing fits, the lowest peak found is the start of
-another round. Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on
-joint graphs at 50 budgets they led to a better plan once; another round of annealing, which takes
-as long, did so twice.)
+annealing from the baseline order, from the best of greedy's walks (on large graphs from that
+alone; `batched` has another order for unrolled ones) and from the schedules that the bound's
+integer program leads to (`stages`), in rounds that stop as soon as the plan meets the bound; where
+nothing fits, the lowest peak found is the start of another round. Where plan and bound are still
+far apart both get another try: `bounds.deeper`, and a round from its schedules.
+
+Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
+50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
+twice.)
 
 Deterministic: effort is counted in edits. Small graphs are solved on a ladder of lower budgets
 too, on a grid of `_GRID` cells: a plan for a lower budget is a plan for this one, so cost does not
@@ -21,11 +24,11 @@ from dataclasses import dataclass
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
-from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.bounds import Proof, deeper, proof
 from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
-from fxremat_solvers.kernel import Kernel, kernel
+from fxremat_solvers.kernel import kernel
 from fxremat_solvers.local_search import Search, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
@@ -46,6 +49,7 @@ _SMALL_OPS = 300
 _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 4e9  # edits times ops, at most: an edit's time grows with the schedule
+_FAR = 0.015  # of the baseline's cost: a gap above it is worth some seconds more
 _CLOSE = (1e-4, 1e-3)  # of the baseline's cost: no further round below this gap; small, large
 
 
@@ -63,9 +67,9 @@ def auto(
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
-    bound = 0.0
+    known = Proof(0.0)
     if len(problem.ops) <= _BOUND_OPS:
-        bound = lower_bound(problem, budget_bytes, thorough=effort >= 1)
+        known = proof(problem, budget_bytes, thorough=effort >= 1)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
         found = [candidate(problem, chained.ops, "binomial")]
@@ -74,51 +78,86 @@ def auto(
         compiled = kernel(problem)
         compile_walk()
         deadline += time.monotonic() - began  # compiling, once per machine, is no part
-        found = _searched(problem, compiled, plain, budget_bytes, bound, deadline, seed, effort)
+        if compiled is None:
+            found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
+        else:
+            search = Search(problem, compiled, scale_of(problem), deadline, effort)
+            found = _searched(search, plain, budget_bytes, known, seed)
+            if _far_apart(search, best(found, budget_bytes), budget_bytes, known):
+                known = deeper(problem, budget_bytes, known)
+                found.append(_once_more(search, found, budget_bytes, known, seed))
     return solution(
         problem,
         best(found, budget_bytes),
         budget_bytes,
-        lower_bound=bound,
+        lower_bound=known.bound,
         cut_off=time.monotonic() > deadline,
     )
 
 
 def _searched(
-    problem: RematProblem,
-    compiled: Kernel | None,
-    plain: Candidate,
-    budget_bytes: int,
-    bound: float,
-    deadline: float,
-    seed: int,
-    effort: float,
+    search: Search, plain: Candidate, budget_bytes: int, known: Proof, seed: int
 ) -> list[Candidate]:
-    if compiled is None:
-        return _without_kernel(problem, plain, budget_bytes, deadline, seed)
-    search = Search(problem, compiled, scale_of(problem), deadline, effort)
-    budgets = [budget_bytes]
-    if len(problem.ops) <= _LADDER_OPS:
-        budgets = [_rounded(budget_bytes, plain.peak_bytes)]
-        rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
-        budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
+    problem = search.problem
+    if len(problem.ops) > _LADDER_OPS:
+        staged = _staged(problem, known)
+        return [plain, _at_budget(search, [plain, *staged], budget_bytes, known.bound, seed)]
+    # Schedules made for this very budget are left out: plans are those of the rungs.
+    budgets = [_rounded(budget_bytes, plain.peak_bytes)]
+    rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
+    budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
     found = [plain]
     for rung in budgets:
-        chosen = _at_budget(search, plain, rung, bound, seed)
+        chosen = _at_budget(search, [plain], rung, known.bound, seed)
         found.append(chosen)
-        if chosen.peak_bytes > rung or chosen.cost <= bound * (1 + SAME_COST):
+        if chosen.peak_bytes > rung or chosen.cost <= known.bound * (1 + SAME_COST):
             break
     return found
 
 
-def _at_budget(
-    search: Search, plain: Candidate, budget_bytes: int, bound: float, seed: int
+def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
+    return [candidate(problem, ops, "stages") for ops in known.schedules]
+
+
+def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proof) -> bool:
+    """Whether plan and bound are, on a training graph that `deeper` can do something about."""
+    gap = chosen.cost - known.bound
+    return (
+        search.effort >= 1
+        and search.remaining_s() > 0
+        and search.problem.first_backward_op is not None
+        and chosen.peak_bytes <= budget_bytes
+        and gap > _FAR * search.problem.baseline_cost
+    )
+
+
+def _once_more(
+    search: Search, found: list[Candidate], budget_bytes: int, known: Proof, seed: int
 ) -> Candidate:
+    """A round from the best plan so far and from the schedules of a deeper proof."""
+    staged = _staged(search.problem, known)
+    if not staged:
+        return best(found, budget_bytes)
+    pace = _pace(search.problem)
+    return cheapest(
+        search,
+        [best(staged, budget_bytes), best(found, budget_bytes)],
+        budget_bytes,
+        edits=int(search.effort * pace.edits),
+        runs=pace.runs,
+        seed=seed * pace.rounds + pace.rounds,
+    )
+
+
+def _at_budget(
+    search: Search, given: list[Candidate], budget_bytes: int, bound: float, seed: int
+) -> Candidate:
+    """`given`: the baseline and other schedules to search from."""
     problem = search.problem
     if math.isinf(bound):
         return lowest_peak(problem, deadline=search.deadline, seed=seed)
     pace = _pace(problem)
-    starts = _starts(problem, plain, budget_bytes)
+    starts = _starts(problem, given, budget_bytes)
     edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
     last = pace.rounds - 1
@@ -154,8 +193,9 @@ def _at_budget(
     return chosen
 
 
-def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[Candidate]:
+def _starts(problem: RematProblem, given: list[Candidate], budget_bytes: int) -> list[Candidate]:
     """The schedules to search from."""
+    plain, *staged = given
     if len(problem.ops) > _GREEDY_OPS:
         return [plain]
     starts = [best(greedy_candidates(problem, budget_bytes), budget_bytes)]
@@ -167,7 +207,7 @@ def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[
     # From the baseline on large graphs no run gets as far as from greedy's plan.
     if len(problem.ops) <= _MIDDLE_OPS or best(starts, budget_bytes).peak_bytes > budget_bytes:
         starts.insert(0, plain)
-    return starts
+    return [*starts, best(staged, budget_bytes)] if staged else starts
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ prices are found by a cutting-plane method with a trust region, and every evalua
 bound (Geoffrion 1974; closures: Picard 1976). The single-position case is the cut between
 forward and backward used by PyTorch's min-cut partitioner, with a budget.
 
-Prices treat values as divisible. On networks of up to `_INTEGRAL_NODES` nodes the relaxation at
-the decisive positions is then solved in whole values, by branch and bound. What no single position
-sees, that of several long sums one begins first, is added by cases (`first_of`).
+Prices treat values as divisible, and pay once for a value that is recomputed for several others
+at different times. Both is mended on graphs of up to a few thousand ops by an integer program over
+few positions (`stages`), which also leads to schedules. What no single position sees, that of
+several long sums one begins first, is added by cases (`first_of`).
 
 What is lost: memory taken in between by recomputed values that are held for other
 recomputations, and positions outside the chain.
@@ -31,10 +32,9 @@ recomputations, and positions outside the chain.
 from __future__ import annotations
 
 import heapq
-import importlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ from fxremat_solvers.closure import (
 from fxremat_solvers.first_of import least_of_cases
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.simulate import baseline, simulate
+from fxremat_solvers.stages import Staged, by_stages
 
 # SciPy is untyped.
 _sparse: Any = sparse
@@ -63,11 +64,14 @@ _optimize: Any = optimize
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
 
-_INTEGRAL_NODES = 2_500
-"""Largest network that is solved with whole values."""
+_STAGES_WORK = (400, 500_000)
+"""Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_INTEGRAL_WORK = 12_000
-"""Branch-and-bound nodes times network nodes spent on it."""
+_DEEPER_WORK = 600_000
+"""The same in `deeper`."""
+
+_DEEPER_WORTH = 1e-3
+"""Of the baseline's cost: `deeper` ends with a program that adds less to the bound."""
 
 _CASES_EFFORT = 40_000
 """Ops and their arcs of the largest graph that is looked at by cases, too."""
@@ -96,20 +100,67 @@ class Relaxation:
     size: Floats
 
 
+@dataclass(frozen=True)
+class Proof:
+    """A lower bound on the cost of any schedule, and schedules made on the way to it.
+
+    Any schedule: any order of first runs, any number of recomputations. `bound` is infinite where
+    the budget is below `peak_lower_bound`, that is where no schedule exists, and never below the
+    baseline's cost. The schedules can be executed; they may need more than the budget.
+    """
+
+    bound: float
+    schedules: tuple[tuple[int, ...], ...] = ()
+    positions: tuple[int, ...] | None = None
+    """Of the main chain, for `deeper` to go on with."""
+
+
 def lower_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) -> float:
     """A lower bound on the cost of any schedule whose peak is at most `budget_bytes`.
 
-    Any schedule: any order of first runs, any number of recomputations. `inf` where the budget is
-    below `peak_lower_bound`, that is where no schedule exists. Never below the baseline's cost.
+    That of `proof`, which says what it is a bound of.
+    """
+    return proof(problem, budget_bytes, thorough=thorough).bound
+
+
+def proof(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) -> Proof:
+    """What any schedule whose peak is at most `budget_bytes` costs, at least.
+
     `thorough=False` looks at a third of the positions and leaves out the integer program, which
     takes a quarter of the time and loses some tenths of a per cent.
     """
     if simulate(problem, baseline(problem)).peak_bytes <= budget_bytes:
-        return problem.baseline_cost
+        return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
-        return math.inf
-    extra = extra_cost_bound(problem, budget_bytes, thorough=thorough)
-    return problem.baseline_cost + extra
+        return Proof(math.inf)
+    if problem.baseline_cost <= 0:
+        return Proof(problem.baseline_cost)
+    staged = _extra_cost(problem, budget_bytes, thorough=thorough)
+    return _proof(problem, staged)
+
+
+def deeper(problem: RematProblem, budget_bytes: int, known: Proof) -> Proof:
+    """A proof with more positions and with further schedules; it takes some seconds.
+
+    `known` is the proof for the same problem and budget so far.
+    """
+    if known.positions is None:
+        return known
+    staged = by_stages(
+        problem,
+        budget_bytes,
+        main_chain(problem, budget_bytes),
+        known.positions,
+        _DEEPER_WORK,
+        known=known.bound - problem.baseline_cost,
+        worth=_DEEPER_WORTH * problem.baseline_cost,
+    )
+    return _proof(problem, staged)
+
+
+def _proof(problem: RematProblem, staged: Staged) -> Proof:
+    extra = _whole_costs(problem, staged.extra)
+    return Proof(problem.baseline_cost + extra, staged.schedules, staged.positions)
 
 
 def main_chain(problem: RematProblem, budget_bytes: int) -> tuple[int, ...]:
@@ -281,14 +332,12 @@ def evaluate(
     return dual, used + relaxation.fixed_bytes - budget_bytes
 
 
-def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) -> float:
+def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> Staged:
     """What any schedule under the budget costs beyond the baseline, at least.
 
     Positions are tried one at a time along the chain, coarsely and then around the best; the
     best ones are priced together. The work is bounded by counts, so the answer is deterministic.
     """
-    if problem.baseline_cost <= 0:
-        return 0.0
     chain = main_chain(problem, budget_bytes)
     effort = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
     samples = max(4, min(24 if thorough else 8, 60_000 // effort))
@@ -311,7 +360,7 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
     running = simulate(problem, baseline(problem)).running_bytes
     crowded = [i for i, v in enumerate(chain) if running[v] > budget_bytes]
     if not crowded:
-        return 0.0
+        return Staged(0.0)
     attempt(max(crowded, key=lambda i: running[chain[i]]))
     spacing = max(1, len(crowded) // samples)
     for start in range(0, len(crowded), spacing):
@@ -323,7 +372,7 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
         attempt(middle - spacing)
         attempt(middle + spacing)
     if best <= 0:
-        return 0.0
+        return Staged(0.0)
     # An op near a crowded one may leave less of a choice.
     for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 2]:
         for step in range(1, 5):
@@ -336,35 +385,32 @@ def extra_cost_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool
         relaxation = relax(problem, [chain[i] for i in chosen])
         start = np.array([best_price if i == top else 0.0 for i in chosen])
         value, prices = maximise(relaxation, budget_bytes, scale, start, 25, best)
-        if value > best:
-            best = value
-        ranked = sorted(range(len(chosen)), key=lambda i: (-prices[i], i))
-        decisive += [chosen[i] for i in ranked if prices[i] > 1e-3 * scale and chosen[i] != top]
-    # Whole values instead of divisible ones, at the positions that matter, as far as the
-    # program stays small.
-    for count in dict.fromkeys((min(2, len(decisive)), 1)):
-        relaxation = relax(problem, [chain[i] for i in sorted(decisive[:count])])
-        size = relaxation.net.n_nodes
-        if thorough and size <= _INTEGRAL_NODES:
-            limit = max(5, _INTEGRAL_WORK // size)
-            value = integral_bound(relaxation, budget_bytes, problem.baseline_cost, limit)
-            best = max(best, value)
-            break
+        best = max(best, value)
+        beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > 1e-3 * scale]
+        if beside:
+            decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
+    staged = Staged(best)
+    if thorough:
+        per_op, most = _STAGES_WORK
+        work = min(per_op * len(problem.ops), most)
+        staged = by_stages(problem, budget_bytes, chain, decisive, work, best)
+        best = staged.extra
     if thorough and effort <= _CASES_EFFORT:
         best = least_of_cases(
             problem,
             budget_bytes,
-            lambda case, positions: maximise(
+            lambda case, positions, enough: maximise(
                 relax(case, positions),
                 budget_bytes,
                 scale,
                 np.full(len(positions), best_price / len(positions)),
                 12,
                 best,
+                enough,
             )[0],
             best,
         )
-    return _whole_costs(problem, best)
+    return replace(staged, extra=best)
 
 
 def _whole_costs(problem: RematProblem, extra: float) -> float:
@@ -374,86 +420,6 @@ def _whole_costs(problem: RematProblem, extra: float) -> float:
         return extra
     unit = math.gcd(*(int(cost) for cost in costs))
     return float(math.ceil(extra / unit - 1e-4) * unit) if unit else extra
-
-
-def integral_bound(
-    relaxation: Relaxation, budget_bytes: int, baseline_cost: float, node_limit: int
-) -> float:
-    """The bound with whole values: the relaxation's integer program, by HiGHS.
-
-    Prices treat the values at a position as divisible; on small graphs a few big values make the
-    difference. Branch and bound is cut off by a number of nodes and its dual bound taken.
-    """
-    if not len(relaxation.cost):
-        return 0.0
-    n, k = relaxation.net.n_nodes, len(relaxation.chain)
-    tail, head = relaxation.net.tail_of_arc, relaxation.net.head_of_arc
-    # Costs and bytes scaled so that absolute tolerances mean nothing.
-    per_cost, per_byte = 1e5 / baseline_cost, 1e4 / max(budget_bytes, 1)
-    implies = np.isinf(relaxation.cost)
-    pays = ~implies & (head == SINK) & (relaxation.position < 0)
-    holds = np.flatnonzero(relaxation.position >= 0)
-    n_columns = n + len(holds)
-    objective = np.zeros(n_columns)
-    np.add.at(objective, tail[pays], relaxation.cost[pays] * per_cost)
-    order = np.flatnonzero(implies)
-    # tail <= head, for implications; tail - head <= hold, for what is live.
-    rows = np.arange(len(order) + len(holds))
-    pairs = np.concatenate((order, holds))
-    fold = np.concatenate((rows, rows, rows[len(order) :], len(rows) + relaxation.position[holds]))
-    columns = np.concatenate(
-        (tail[pairs], head[pairs], np.arange(n, n_columns), np.arange(n, n_columns))
-    )
-    entries = np.concatenate(
-        (
-            np.ones(len(rows)),
-            -np.ones(len(rows)),
-            -np.ones(len(holds)),
-            relaxation.size[holds] * per_byte,
-        )
-    )
-    matrix = _sparse.csr_array((entries, (fold, columns)), shape=(len(rows) + k, n_columns))
-    room = (budget_bytes - relaxation.fixed_bytes) * per_byte
-    low, high = np.zeros(n_columns), np.ones(n_columns)
-    low[SOURCE], high[SINK] = 1.0, 0.0
-    rights = np.concatenate((np.zeros(len(rows)), room))
-    bound = _dual_bound(objective, matrix, rights, (low, high), node_limit)
-    if bound is None or not math.isfinite(bound):
-        return 0.0
-    return max(0.0, float(bound) - 0.1) / per_cost
-
-
-def _dual_bound(
-    objective: Floats, matrix: Any, rights: Floats, box: tuple[Floats, Floats], node_limit: int
-) -> float | None:
-    """What min objective x, matrix x <= rights, x whole and in the box, is at least: by HiGHS.
-
-    Not by way of SciPy: the HiGHS in some of its releases writes to the standard output.
-    """
-    try:
-        highspy: Any = importlib.import_module("highspy")
-    except ImportError:
-        return None
-    program = highspy.HighsLp()
-    program.num_row_, program.num_col_ = matrix.shape
-    program.col_cost_ = objective
-    program.col_lower_, program.col_upper_ = box
-    program.row_lower_, program.row_upper_ = np.full(len(rights), -np.inf), rights
-    program.integrality_ = [highspy.HighsVarType.kInteger] * len(objective)
-    entries = program.a_matrix_
-    entries.format_ = highspy.MatrixFormat.kRowwise
-    entries.start_, entries.index_, entries.value_ = matrix.indptr, matrix.indices, matrix.data
-    solver = highspy.Highs()
-    for name, value in (
-        ("output_flag", False),
-        ("mip_max_nodes", node_limit),
-        ("mip_rel_gap", 1e-7),
-        ("time_limit", 20.0),
-    ):
-        solver.setOptionValue(name, value)
-    solver.passModel(program)
-    solver.run()
-    return solver.getInfo().mip_dual_bound
 
 
 def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:
@@ -474,11 +440,12 @@ def maximise(
     start: Floats,
     evaluations: int,
     known: float,
+    enough: float = math.inf,
 ) -> tuple[float, Floats]:
     """The best dual value found and its prices, by cutting planes within a trust region.
 
     `scale` is a natural price (baseline cost over budget); gives up once the cutting-plane model
-    proves that `known` can't be beaten by more than 1e-5 of the baseline.
+    proves that `known` can't be beaten by more than 1e-5 of the baseline, or has found `enough`.
     """
     k = len(relaxation.chain)
     tolerance = 1e-5 * scale * budget_bytes
@@ -514,6 +481,8 @@ def maximise(
             best, best_point, center = value, point, point
         else:
             radius *= 0.7
+        if best >= enough:
+            break
         if k == 1:
             radius = 4.0
     return best, best_point * scale

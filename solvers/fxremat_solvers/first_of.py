@@ -27,8 +27,11 @@ from fxremat_solvers.sums import sums_of
 
 _MOST = 4  # ops to tell apart: twelve cases of a first and a second
 
-Bound = Callable[[RematProblem, Sequence[int]], float]
-"""A bound on the extra cost from a chain of positions, for the problem of a case."""
+Bound = Callable[[RematProblem, Sequence[int], float], float]
+"""A bound on the extra cost from a chain of positions, for the problem of a case.
+
+No more is asked for than the last argument.
+"""
 
 
 def least_of_cases(problem: RematProblem, budget_bytes: int, bound: Bound, known: float) -> float:
@@ -42,18 +45,24 @@ def least_of_cases(problem: RematProblem, budget_bytes: int, bound: Bound, known
     for f in sorted(rivals, key=lambda f: once[f]):
         if once[f] >= least:
             break
-        twice = min(_case(problem, (f, g), rivals, bound) for g in rivals if g != f)
-        least = min(least, max(once[f], twice))
+        for g in rivals:
+            if g != f:
+                twice = _case(problem, (f, g), rivals, bound, enough=least)
+                least = min(least, max(once[f], twice))
     return max(known, least)
 
 
 def _case(
-    problem: RematProblem, order: tuple[int, ...], rivals: tuple[int, ...], bound: Bound
+    problem: RematProblem,
+    order: tuple[int, ...],
+    rivals: tuple[int, ...],
+    bound: Bound,
+    enough: float = float("inf"),
 ) -> float:
     """The bound given that of some rivals these run first, in this order."""
     rest = [(order[-1], g) for g in rivals if g not in order]
     case, place = in_order(problem, [*itertools.pairwise(order), *rest])
-    return bound(case, [place[f] for f in order])
+    return bound(case, [place[f] for f in order], enough)
 
 
 def in_order(

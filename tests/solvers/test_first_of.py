@@ -60,13 +60,13 @@ def test_the_least_case_counts_and_only_above_what_is_known() -> None:
     budget = peak_of(problem) // 2
     asked: list[int] = []
 
-    def bound(case, positions):
+    def bound(case, positions, enough):
         asked.append(len(positions))
         # The case's positions come in its order, and what must wait is behind them.
         assert list(positions) == sorted(positions)
         names = [op.name for op in case.ops]
         assert set(names) == {op.name for op in problem.ops}
-        return {"sum0_4": 5.0, "sum1_4": 7.0}[names[positions[0]]]
+        return min(enough, {"sum0_4": 5.0, "sum1_4": 7.0}[names[positions[0]]])
 
     assert least_of_cases(problem, budget, bound, 0.0) == 5.0
     assert least_of_cases(problem, budget, bound, 6.0) == 6.0

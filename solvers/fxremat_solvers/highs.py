@@ -1,0 +1,87 @@
+"""Integer programs by HiGHS, cut off by a count of its own steps, never by the clock.
+
+HiGHS is asked directly: the one within SciPy writes to the standard output in some releases, and
+neither SciPy nor PuLP passes on the point at which HiGHS asks whether to go on. It asks at fixed
+points of its work, so counting the questions makes an answer repeatable. The time limit is a
+safety stop far behind them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fxremat_solvers.closure import Floats, Integers
+
+_SAFETY_STOP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """Minimise `cost` x over whole x between `low` and `high` with matrix x >= `at_least`.
+
+    The matrix by rows: those of row r are `column` and `entry` from `start[r]` to `start[r + 1]`.
+    """
+
+    cost: Floats
+    low: Floats
+    high: Floats
+    start: Integers
+    column: Integers
+    entry: Floats
+    at_least: Floats
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the objective is at least (-inf: unknown), the best point found, and steps taken."""
+
+    bound: float
+    point: Floats | None
+    steps: int
+
+
+def minimise(program: Program, steps: int) -> Answer:
+    """Branch and bound until HiGHS has asked `steps` times whether to go on."""
+    highspy: Any = importlib.import_module("highspy")
+    model = highspy.HighsLp()
+    model.num_row_, model.num_col_ = len(program.at_least), len(program.cost)
+    model.col_cost_ = program.cost
+    model.col_lower_, model.col_upper_ = program.low, program.high
+    model.row_lower_ = program.at_least
+    model.row_upper_ = np.full(len(program.at_least), np.inf)
+    model.integrality_ = [highspy.HighsVarType.kInteger] * len(program.cost)
+    entries = model.a_matrix_
+    entries.format_ = highspy.MatrixFormat.kRowwise
+    entries.start_, entries.index_, entries.value_ = program.start, program.column, program.entry
+    solver = highspy.Highs()
+    for name, value in (
+        ("output_flag", False),
+        ("parallel", "off"),
+        ("mip_rel_gap", 1e-7),
+        ("time_limit", _SAFETY_STOP_S),
+    ):
+        solver.setOptionValue(name, value)
+    solver.passModel(model)
+    asked = 0
+
+    def count(event: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked >= steps:
+            event.interrupt()
+
+    solver.cbMipInterrupt.subscribe(count)
+    solver.run()
+    info = solver.getInfo()
+    bound = float(info.mip_dual_bound)
+    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    return Answer(
+        bound=bound if math.isfinite(bound) else -math.inf,
+        point=np.array(solver.getSolution().col_value) if found else None,
+        steps=asked,
+    )
