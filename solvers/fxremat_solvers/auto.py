@@ -50,7 +50,8 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 4e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth some seconds more
-_CLOSE = (1e-4, 1e-3)  # of the baseline's cost: no further round below this gap; small, large
+_PROVEN = 1e-5  # of the baseline's cost: nothing to search for
+_CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
 
 
 def auto(
@@ -160,6 +161,8 @@ def _at_budget(
     starts = _starts(problem, given, budget_bytes)
     edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
+    if chosen.peak_bytes <= budget_bytes and chosen.cost - bound <= _PROVEN * problem.baseline_cost:
+        return chosen
     last = pace.rounds - 1
     idle = 0
     for turn in range(pace.rounds):

@@ -67,6 +67,9 @@ _UNITS = 1.5e9
 _STAGES_WORK = (400, 500_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
+_STAGES_OPS = 3_000
+"""Larger graphs get no program over stages."""
+
 _DEEPER_WORK = 600_000
 """The same in `deeper`."""
 
@@ -374,7 +377,7 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
     if best <= 0:
         return Staged(0.0)
     # An op near a crowded one may leave less of a choice.
-    for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 2]:
+    for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 3]:
         for step in range(1, 5):
             attempt(middle - step)
             attempt(middle + step)
@@ -390,7 +393,7 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
     staged = Staged(best)
-    if thorough:
+    if thorough and len(problem.ops) <= _STAGES_OPS:
         per_op, most = _STAGES_WORK
         work = min(per_op * len(problem.ops), most)
         staged = by_stages(problem, budget_bytes, chain, decisive, work, best)

@@ -73,15 +73,14 @@ def minimise(program: Program, steps: int) -> Answer:
         nonlocal asked
         asked += 1
         if asked >= steps:
-            event.interrupt()
+            event.data_in.user_interrupt = True
 
     solver.cbMipInterrupt.subscribe(count)
     solver.run()
-    info = solver.getInfo()
-    bound = float(info.mip_dual_bound)
-    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    bound = float(solver.getInfo().mip_dual_bound)
+    found = solver.getSolution()
     return Answer(
         bound=bound if math.isfinite(bound) else -math.inf,
-        point=np.array(solver.getSolution().col_value) if found else None,
+        point=np.array(found.col_value) if found.value_valid else None,
         steps=asked,
     )
