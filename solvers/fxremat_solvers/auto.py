@@ -48,7 +48,7 @@ _RUNS = 4  # one of each recipe; more of them would be too short, on large graph
 _SMALL_OPS = 300
 _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
-_FREE_ORDER_WORK = 4e9  # edits times ops, at most: an edit's time grows with the schedule
+_FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth some seconds more
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
@@ -81,6 +81,7 @@ def auto(
         deadline += time.monotonic() - began  # compiling, once per machine, is no part
         if compiled is None:
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
+            found += _staged(problem, known)
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
             found = _searched(search, plain, budget_bytes, known, seed)
@@ -100,16 +101,15 @@ def _searched(
     search: Search, plain: Candidate, budget_bytes: int, known: Proof, seed: int
 ) -> list[Candidate]:
     problem = search.problem
+    given = [plain, *_staged(problem, known)]
     if len(problem.ops) > _LADDER_OPS:
-        staged = _staged(problem, known)
-        return [plain, _at_budget(search, [plain, *staged], budget_bytes, known.bound, seed)]
-    # Schedules made for this very budget are left out: plans are those of the rungs.
+        return [plain, _at_budget(search, given, budget_bytes, known.bound, seed)]
     budgets = [_rounded(budget_bytes, plain.peak_bytes)]
     rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
     budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
     found = [plain]
     for rung in budgets:
-        chosen = _at_budget(search, [plain], rung, known.bound, seed)
+        chosen = _at_budget(search, given, rung, known.bound, seed)
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost <= known.bound * (1 + SAME_COST):
             break
@@ -117,6 +117,8 @@ def _searched(
 
 
 def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
+    if len(problem.ops) <= _LADDER_OPS:
+        return []  # schedules made for one budget would break the order of the rungs
     return [candidate(problem, ops, "stages") for ops in known.schedules]
 
 
@@ -127,6 +129,7 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proo
         search.effort >= 1
         and search.remaining_s() > 0
         and search.problem.first_backward_op is not None
+        and len(search.problem.ops) > _LADDER_OPS
         and chosen.peak_bytes <= budget_bytes
         and gap > _FAR * search.problem.baseline_cost
     )
@@ -181,7 +184,8 @@ def _at_budget(
         if chosen.peak_bytes > budget_bytes:
             if turn:
                 break
-            chosen = lowest_peak(problem, deadline=search.deadline, seed=seed)
+            lowest = lowest_peak(problem, deadline=search.deadline, seed=seed)
+            chosen = best([chosen, lowest], budget_bytes)
             if chosen.peak_bytes > budget_bytes:
                 break
             if search.effort < 1:

@@ -67,8 +67,8 @@ _UNITS = 1.5e9
 _STAGES_WORK = (400, 500_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_STAGES_OPS = 3_000
-"""Larger graphs get no program over stages."""
+_STAGES_OPS = (3_000, 300)
+"""Larger graphs get no program over stages: training graphs; others, of which chains see little."""
 
 _DEEPER_WORK = 600_000
 """The same in `deeper`."""
@@ -393,7 +393,7 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
     staged = Staged(best)
-    if thorough and len(problem.ops) <= _STAGES_OPS:
+    if thorough and len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]:
         per_op, most = _STAGES_WORK
         work = min(per_op * len(problem.ops), most)
         staged = by_stages(problem, budget_bytes, chain, decisive, work, best)
