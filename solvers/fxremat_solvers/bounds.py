@@ -38,10 +38,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import (  # pyright: ignore[reportMissingTypeStubs]
-    optimize,
-    sparse,
-)
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.closure import (
     SINK,
@@ -58,7 +55,6 @@ from fxremat_solvers.simulate import baseline, simulate
 from fxremat_solvers.stages import Staged, by_stages
 
 # SciPy is untyped.
-_sparse: Any = sparse
 _optimize: Any = optimize
 
 _UNITS = 1.5e9
@@ -67,11 +63,11 @@ _UNITS = 1.5e9
 _STAGES_WORK = (400, 500_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_STAGES_OPS = (3_000, 300)
-"""Larger graphs get no program over stages: training graphs; others, of which chains see little."""
-
 _DEEPER_WORK = 600_000
 """The same in `deeper`."""
+
+_STAGES_OPS = (3_000, 300)
+"""Larger graphs get no program over stages: training graphs; others, of which chains see little."""
 
 _DEEPER_WORTH = 1e-3
 """Of the baseline's cost: `deeper` ends with a program that adds less to the bound."""
@@ -91,8 +87,8 @@ class Relaxation:
     """The relaxation over one chain of positions.
 
     `fixed_bytes[j]` is what the op at position j takes itself. Arc k costs `cost[k]` plus, where
-    `position[k]` is not -1, `size[k]` bytes at the price of that position; `infinite[k]` arcs
-    are implications. `constant_bytes[j]` are values that are live at j in every case.
+    `position[k]` is not -1, `size[k]` bytes at the price of that position; arcs of infinite cost
+    are implications.
     """
 
     chain: tuple[int, ...]
@@ -245,7 +241,7 @@ class _Relaxer:
         for j, v in enumerate(chain):
             held = ({*ops[v].inputs} - uncounted) | {*ops[v].outputs}
             own.append(held)
-            fixed[j] = sum(problem.values[x].nbytes for x in held) + ops[v].workspace_bytes
+            fixed[j] = problem.own_bytes[v]
         # again[x][j]: the node for "the maker of x runs after position j, before the next read
         # of x that is known to come between two positions".
         again: list[list[int]] = [[] for _ in problem.values]
@@ -503,14 +499,9 @@ def peak_lower_bound(problem: RematProblem) -> int:
     The searches are cut off after a fixed number of sets, which keeps the bound valid.
     """
     ops = problem.ops
-    nbytes = [value.nbytes for value in problem.values]
-    for value in problem.inputs:
-        nbytes[value] = 0
+    nbytes = problem.counted_bytes
     waiting = _waiting_bytes(problem, nbytes)
-    own = [
-        op.workspace_bytes + sum(nbytes[v] for v in {*op.inputs, *op.outputs}) + waiting[k]
-        for k, op in enumerate(ops)
-    ]
+    own = [a + b for a, b in zip(problem.own_bytes, waiting, strict=True)]
     best = max(own, default=0)
     final = frozenset(v for v in problem.outputs if nbytes[v])
     best = max(best, sum(nbytes[v] for v in final))
@@ -530,7 +521,7 @@ class _Together:
     known already, so sets from which the start was reached within that are remembered.
     """
 
-    def __init__(self, problem: RematProblem, nbytes: list[int]) -> None:
+    def __init__(self, problem: RematProblem, nbytes: Sequence[int]) -> None:
         self.problem = problem
         self.nbytes = nbytes
         self.reads = [frozenset(v for v in op.inputs if nbytes[v]) for op in problem.ops]
@@ -575,7 +566,7 @@ class _Together:
         return key
 
 
-def _waiting_bytes(problem: RematProblem, nbytes: list[int]) -> list[int]:
+def _waiting_bytes(problem: RematProblem, nbytes: Sequence[int]) -> list[int]:
     """For each op, bytes of values that can't be remade and are read only after it, at least.
 
     The value's maker runs before the op in any schedule and must not run again, and a reader (or

@@ -91,11 +91,5 @@ def single_op_bytes(problem: RematProblem) -> int:
 
     Outputs of the problem that exist at the end are all live there, which bounds it as well.
     """
-    counted = [value.nbytes for value in problem.values]
-    for value in problem.inputs:
-        counted[value] = 0
-    at_once = sum(counted[value] for value in problem.outputs)
-    for op in problem.ops:
-        own = sum(counted[value] for value in {*op.inputs, *op.outputs})
-        at_once = max(at_once, own + op.workspace_bytes)
-    return at_once
+    at_end = sum(problem.counted_bytes[value] for value in problem.outputs)
+    return max((at_end, *problem.own_bytes))

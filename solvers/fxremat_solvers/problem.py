@@ -91,6 +91,21 @@ class RematProblem:
         """Cost of running every op once."""
         return math.fsum(op.cost for op in self.ops)
 
+    @cached_property
+    def counted_bytes(self) -> tuple[int, ...]:
+        """What each value counts while it is live: its bytes, 0 for problem inputs."""
+        inputs = set(self.inputs)
+        return tuple(0 if v in inputs else value.nbytes for v, value in enumerate(self.values))
+
+    @cached_property
+    def own_bytes(self) -> tuple[int, ...]:
+        """What each op takes itself: what it reads and makes, each once, and its workspace."""
+        counted = self.counted_bytes
+        return tuple(
+            op.workspace_bytes + sum(counted[v] for v in {*op.inputs, *op.outputs})
+            for op in self.ops
+        )
+
     def to_json(self) -> str:
         """This problem as a ``fxremat-problem/1`` document."""
         document = {

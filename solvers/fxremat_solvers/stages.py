@@ -258,13 +258,11 @@ class _Stages:
 
     def _memory(self) -> None:
         problem = self.problem
-        counted = [value.nbytes for value in problem.values]
-        for x in problem.inputs:
-            counted[x] = 0
+        counted = problem.counted_bytes
         scale = _BYTES / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
             own = {*problem.ops[v].inputs, *problem.ops[v].outputs}
-            room = self.budget_bytes - problem.ops[v].workspace_bytes - sum(counted[x] for x in own)
+            room = self.budget_bytes - problem.own_bytes[v]
             others = [x for x in range(len(counted)) if counted[x] and x not in own]
             held = [(self.live.get((x, j)), -scale * counted[x]) for x in others]
             self._row(held, -scale * room)

@@ -36,12 +36,7 @@ def sums_of(problem: RematProblem, budget_bytes: int) -> Sums:
             reach[k] |= goals.get(value, 0)
             for reader in problem.consumers[value]:
                 reach[k] |= reach[reader]
-    nbytes = [value.nbytes for value in problem.values]
-    for value in problem.inputs:
-        nbytes[value] = 0
-    own = [
-        op.workspace_bytes + sum(nbytes[v] for v in {*op.inputs, *op.outputs}) for op in problem.ops
-    ]
+    own = problem.own_bytes
     steps: dict[int, list[int]] = {}
     for k, goal in enumerate(reach):
         if goal.bit_count() != 1:
