@@ -5,7 +5,7 @@ annealing from the baseline order, from the best of greedy's walks (on large gra
 alone; `batched` has another order for unrolled ones) and from the schedules that the bound's
 integer program leads to (`stages`), in rounds that stop as soon as the plan meets the bound; where
 nothing fits, the lowest peak found is the start of another round. Where plan and bound are still
-far apart both get another try: `bounds.deeper`, and a round from its schedules.
+far apart both get another try: `bounds.deeper`, and restarts from its schedules and all others.
 
 Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
 50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
@@ -29,7 +29,7 @@ from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, so
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import Search, cheapest, scale_of
+from fxremat_solvers.local_search import Search, cheapest, restarts, scale_of
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
@@ -50,6 +50,10 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth some seconds more
+_RESTARTS = 8  # runs of a turn, each as long as a round; half of them on large graphs
+_RESTART_TURNS = 2
+_WORTH_MORE = 5e-3  # of the baseline's cost: what a turn of restarts must gain for another
+_OTHER_SEEDS = 1 << 16
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
 
@@ -87,7 +91,7 @@ def auto(
             found = _searched(search, plain, budget_bytes, known, seed)
             if _far_apart(search, best(found, budget_bytes), budget_bytes, known):
                 known = deeper(problem, budget_bytes, known)
-                found.append(_once_more(search, found, budget_bytes, known, seed))
+                found = _restarted(search, found, budget_bytes, known, seed)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -103,13 +107,13 @@ def _searched(
     problem = search.problem
     given = [plain, *_staged(problem, known)]
     if len(problem.ops) > _LADDER_OPS:
-        return [plain, _at_budget(search, given, budget_bytes, known.bound, seed)]
+        return _at_budget(search, given, budget_bytes, known.bound, seed)
     budgets = [_rounded(budget_bytes, plain.peak_bytes)]
     rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
     budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
     found = [plain]
     for rung in budgets:
-        chosen = _at_budget(search, given, rung, known.bound, seed)
+        chosen = _at_budget(search, given, rung, known.bound, seed)[0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost <= known.bound * (1 + SAME_COST):
             break
@@ -135,37 +139,48 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proo
     )
 
 
-def _once_more(
+def _restarted(
     search: Search, found: list[Candidate], budget_bytes: int, known: Proof, seed: int
-) -> Candidate:
-    """A round from the best plan so far and from the schedules of a deeper proof."""
-    staged = _staged(search.problem, known)
-    if not staged:
-        return best(found, budget_bytes)
-    pace = _pace(search.problem)
-    return cheapest(
-        search,
-        [best(staged, budget_bytes), best(found, budget_bytes)],
-        budget_bytes,
-        edits=int(search.effort * pace.edits),
-        runs=pace.runs,
-        seed=seed * pace.rounds + pace.rounds,
-    )
+) -> list[Candidate]:
+    """More and longer runs, from what there is and from the schedules of a deeper proof."""
+    problem = search.problem
+    pace = _pace(problem)
+    edits = int(search.effort * min(_RESTARTS * pace.edits, _RESTARTS * _EDITS[0]))
+    runs = _RESTARTS if len(problem.ops) <= _MIDDLE_OPS else _RESTARTS // 2
+    staged = _staged(problem, known)
+    if staged:
+        found = [*found, best(staged, budget_bytes)]
+    for turn in range(_RESTART_TURNS):
+        before = best(found, budget_bytes)
+        turn_seed = seed * _RESTART_TURNS + turn + _OTHER_SEEDS
+        tried = restarts(search, found, budget_bytes, edits=edits, runs=runs, seed=turn_seed)
+        chosen = best([before, *tried], budget_bytes)
+        found = [chosen, *(start for start in found if start is not before)]
+        gained = before.cost - chosen.cost
+        if gained < _WORTH_MORE * problem.baseline_cost or not _far_apart(
+            search, chosen, budget_bytes, known
+        ):
+            break
+    return found
 
 
 def _at_budget(
     search: Search, given: list[Candidate], budget_bytes: int, bound: float, seed: int
-) -> Candidate:
-    """`given`: the baseline and other schedules to search from."""
+) -> list[Candidate]:
+    """The best plan found, then those that it was searched for from.
+
+    `given`: the baseline and other schedules to search from.
+    """
     problem = search.problem
     if math.isinf(bound):
-        return lowest_peak(problem, deadline=search.deadline, seed=seed)
+        return [lowest_peak(problem, deadline=search.deadline, seed=seed)]
     pace = _pace(problem)
     starts = _starts(problem, given, budget_bytes)
     edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
+    others = list(starts)
     if chosen.peak_bytes <= budget_bytes and chosen.cost - bound <= _PROVEN * problem.baseline_cost:
-        return chosen
+        return [chosen]
     last = pace.rounds - 1
     idle = 0
     for turn in range(pace.rounds):
@@ -185,6 +200,7 @@ def _at_budget(
             if turn:
                 break
             lowest = lowest_peak(problem, deadline=search.deadline, seed=seed)
+            others.append(lowest)
             chosen = best([chosen, lowest], budget_bytes)
             if chosen.peak_bytes > budget_bytes:
                 break
@@ -197,7 +213,7 @@ def _at_budget(
         if turn >= last:
             break
         starts = [*starts[:2], chosen]
-    return chosen
+    return [chosen, *others]
 
 
 def _starts(problem: RematProblem, given: list[Candidate], budget_bytes: int) -> list[Candidate]:
