@@ -49,7 +49,7 @@ _SMALL_OPS = 300
 _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
-_FAR = 0.015  # of the baseline's cost: a gap above it is worth some seconds more
+_FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
 _RESTARTS = 8  # runs of a turn, each as long as a round; half of them on large graphs
 _RESTART_TURNS = 2
 _WORTH_MORE = 5e-3  # of the baseline's cost: what a turn of restarts must gain for another
@@ -90,7 +90,8 @@ def auto(
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
             found = _searched(search, plain, budget_bytes, known, seed)
             if _far_apart(search, best(found, budget_bytes), budget_bytes, known):
-                known = deeper(problem, budget_bytes, known)
+                if effort >= 1:
+                    known = deeper(problem, budget_bytes, known)
                 found = _restarted(search, found, budget_bytes, known, seed)
     return solution(
         problem,
@@ -127,11 +128,10 @@ def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
 
 
 def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proof) -> bool:
-    """Whether plan and bound are, on a training graph that `deeper` can do something about."""
+    """Whether plan and bound are, on a training graph, where more work has been seen to pay."""
     gap = chosen.cost - known.bound
     return (
-        search.effort >= 1
-        and search.remaining_s() > 0
+        search.remaining_s() > 0
         and search.problem.first_backward_op is not None
         and len(search.problem.ops) > _LADDER_OPS
         and chosen.peak_bytes <= budget_bytes
@@ -150,7 +150,7 @@ def _restarted(
     staged = _staged(problem, known)
     if staged:
         found = [*found, best(staged, budget_bytes)]
-    for turn in range(_RESTART_TURNS):
+    for turn in range(_RESTART_TURNS if search.effort >= 1 else 1):
         before = best(found, budget_bytes)
         turn_seed = seed * _RESTART_TURNS + turn + _OTHER_SEEDS
         tried = restarts(search, found, budget_bytes, edits=edits, runs=runs, seed=turn_seed)
