@@ -55,7 +55,7 @@ def measure(problem: RematProblem, budget_bytes: int, solver: str) -> dict[str, 
         problem,
         budget_bytes,
         solver="auto" if solver == LONG else solver,
-        time_limit_s=_TIME_LIMIT_S.get(solver, 60.0),
+        time_limit_s=_TIME_LIMIT_S.get(solver, 120.0),
         effort=24.0 if solver == LONG else 1.0,
     )
     seconds = time.process_time() - began

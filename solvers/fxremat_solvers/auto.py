@@ -50,9 +50,8 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
-_RESTARTS = 8  # runs of a turn, each as long as a round; half of them on large graphs
-_RESTART_TURNS = 2
-_WORTH_MORE = 5e-3  # of the baseline's cost: what a turn of restarts must gain for another
+_RESTARTS = 8  # runs, each as long as a round; half of them on large graphs
+_RESTART_EDITS = (6_400_000, 5_000_000)  # of all of them at most, and on large graphs
 _OTHER_SEEDS = 1 << 16
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
@@ -89,7 +88,7 @@ def auto(
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
             found = _searched(search, plain, budget_bytes, known, seed)
-            if _far_apart(search, best(found, budget_bytes), budget_bytes, known):
+            if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
                 if effort >= 1:
                     known = deeper(problem, budget_bytes, known)
                 found = _restarted(search, found, budget_bytes, known, seed)
@@ -127,9 +126,9 @@ def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
     return [candidate(problem, ops, "stages") for ops in known.schedules]
 
 
-def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proof) -> bool:
+def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, bound: float) -> bool:
     """Whether plan and bound are, on a training graph, where more work has been seen to pay."""
-    gap = chosen.cost - known.bound
+    gap = chosen.cost - bound
     return (
         search.remaining_s() > 0
         and search.problem.first_backward_op is not None
@@ -142,26 +141,19 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proo
 def _restarted(
     search: Search, found: list[Candidate], budget_bytes: int, known: Proof, seed: int
 ) -> list[Candidate]:
-    """More and longer runs, from what there is and from the schedules of a deeper proof."""
+    """With what more and longer runs end, from all there is and the schedules of a deeper proof."""
     problem = search.problem
-    pace = _pace(problem)
-    edits = int(search.effort * min(_RESTARTS * pace.edits, _RESTARTS * _EDITS[0]))
-    runs = _RESTARTS if len(problem.ops) <= _MIDDLE_OPS else _RESTARTS // 2
     staged = _staged(problem, known)
-    if staged:
-        found = [*found, best(staged, budget_bytes)]
-    for turn in range(_RESTART_TURNS if search.effort >= 1 else 1):
-        before = best(found, budget_bytes)
-        turn_seed = seed * _RESTART_TURNS + turn + _OTHER_SEEDS
-        tried = restarts(search, found, budget_bytes, edits=edits, runs=runs, seed=turn_seed)
-        chosen = best([before, *tried], budget_bytes)
-        found = [chosen, *(start for start in found if start is not before)]
-        gained = before.cost - chosen.cost
-        if gained < _WORTH_MORE * problem.baseline_cost or not _far_apart(
-            search, chosen, budget_bytes, known
-        ):
-            break
-    return found
+    starts = [*found, best(staged, budget_bytes)] if staged else found
+    large = len(problem.ops) > _MIDDLE_OPS
+    return starts + restarts(
+        search,
+        starts,
+        budget_bytes,
+        edits=int(search.effort * min(_RESTARTS * _pace(problem).edits, _RESTART_EDITS[large])),
+        runs=_RESTARTS // 2 if large else _RESTARTS,
+        seed=_OTHER_SEEDS + seed,
+    )
 
 
 def _at_budget(
@@ -181,6 +173,7 @@ def _at_budget(
     others = list(starts)
     if chosen.peak_bytes <= budget_bytes and chosen.cost - bound <= _PROVEN * problem.baseline_cost:
         return [chosen]
+    large = len(problem.ops) > _MIDDLE_OPS
     last = pace.rounds - 1
     idle = 0
     for turn in range(pace.rounds):
@@ -210,8 +203,8 @@ def _at_budget(
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
         if chosen.cost - bound <= pace.close * problem.baseline_cost or idle >= pace.patience:
             break
-        if turn >= last:
-            break
+        if turn >= last or (turn and large and _far_apart(search, chosen, budget_bytes, bound)):
+            break  # on large graphs restarts are a better use of the time
         starts = [*starts[:2], chosen]
     return [chosen, *others]
 

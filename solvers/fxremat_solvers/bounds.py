@@ -63,7 +63,7 @@ _UNITS = 1.5e9
 _STAGES_WORK = (400, 500_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_DEEPER_WORK = 600_000
+_DEEPER_WORK = 400_000
 """The same in `deeper`."""
 
 _STAGES_OPS = (3_000, 300)

@@ -68,7 +68,7 @@ HOT = Recipe(temperature=(3.0, 0.03), price=(1.0, 30.0))
 DEAR = Recipe(temperature=(0.3, 0.01), price=(10.0, 100.0))
 STEADY = Recipe(temperature=(0.3, 0.01), price=(1.0, 30.0))
 # Where little fits: bytes stay dear and steps small. Measured at the floors of five joint graphs:
-# runs from one start end up to ten per cent of the step apart, so more of them pay, not longer ones.
+# runs from one start end up to ten per cent of the step apart, so more of them pay, not longer.
 TIGHT = (
     Recipe(temperature=(0.3, 0.003), price=(0.3, 5.0)),
     Recipe(temperature=(0.3, 0.01), price=(0.3, 5.0)),

@@ -1,0 +1,25 @@
+"""The command that sets measured steps of the portfolio's plans against single solvers'."""
+
+from __future__ import annotations
+
+from benchmarks.better_plans import SINGLE, measure, table
+
+
+def test_rows_of_a_small_model() -> None:
+    row = measure("two-tower", "tiny", 0.9)
+    assert row["status"] == "ok"
+    assert row["predicted"] >= 1
+    assert row["ratio_to_eager"]["rounds"] >= 4
+    assert set(row["single"]) == set(SINGLE)
+    found = [single for single in row["single"].values() if single is not None]
+    assert found, "no single solver fits nine tenths of the peak"
+    for single in found:
+        assert single["ratio"]["median"] > 0
+        assert single["predicted_ratio"] > 0
+    assert "two-tower" in table([row])
+
+
+def test_a_budget_below_the_floor_has_no_line() -> None:
+    row = measure("mlp-gelu", "tiny", 0.01)
+    assert row["status"] == "below the floor"
+    assert "mlp-gelu" not in table([row])
