@@ -111,7 +111,6 @@ def cheapest(
     The runs take recipes in turn, from number `recipe` on.
     """
     hot = max(1, 2 * edits // (3 * runs))
-
     recipes = [*_RECIPES[recipe:], *_RECIPES[:recipe]]
     found = [*starts, *_in_turn(search, starts, recipes, budget_bytes, hot, runs, seed)]
     first = best(found, budget_bytes)
