@@ -13,9 +13,6 @@ process of its own. `run` goes on from the rows that it finds in DIR; the kept o
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +20,12 @@ from typing import Any
 
 import torch
 
-import fxremat
 from benchmarks import records, zoo
 from benchmarks.marks import show
 from benchmarks.measure import Step, time_ratio
-from fxremat.api import compiled_of
+from benchmarks.methods.base import Task, Unavailable
+from benchmarks.methods.fxremat import method
+from benchmarks.own_process import print_row, rows_of
 
 OUT = Path("bench-output/better_plans")
 MODELS = (
@@ -53,22 +51,19 @@ class Planned:
 def planned(model: str, size: str, solver: str, budget: float) -> Planned | None:
     """The model with this solver's plan; None where the solver finds none within the budget."""
     workload = zoo.get(model).make(size, seed=0)
-    module = workload.step_module()
-    batch = workload.batch(0)
+    task = Task(workload, workload.step_module(), point=str(budget))
     try:
-        optimized = fxremat.optimize(module, budget=budget, solver=solver, example_inputs=batch)
-    except fxremat.BudgetInfeasible:
+        prepared = method(solver, ()).prepare(task)
+    except Unavailable:
         return None
-    graph = compiled_of(optimized).backend.graphs[0]
-    plan = graph.plan
+    facts = prepared.facts()
     # What a single solver can't fit is handed to the search for the floor.
-    if solver != "auto" and plan.solution.solver not in (solver, "baseline"):
+    if solver != "auto" and facts["solver"] not in (solver, "baseline"):
         return None
-    step = Step(module, optimized)
-    step.run(batch)
+    step = Step(task.step, prepared.call)
+    step.run(workload.batch(0))
     step.clear()
-    predicted = 1 + plan.extra_seconds / plan.problem.baseline_cost
-    return Planned(step, predicted, graph.planning_s)
+    return Planned(step, 1 + facts["predicted_extra"], facts["planning_s"])
 
 
 def measure(model: str, size: str, budget: float) -> dict[str, Any]:
@@ -146,18 +141,14 @@ def main() -> None:
         return
     if args.action == "one":
         torch.set_num_threads(1)
-        print("ROW " + json.dumps(measure(args.models[0], args.size, args.budgets[0])))
+        print_row(measure(args.models[0], args.size, args.budgets[0]))
         return
     for model in args.models:
         for budget in args.budgets:
             if f"{model}/{args.size}/{budget}" in records.load(args.out):
                 continue
-            command = [sys.executable, "-m", "benchmarks.better_plans", "one", "--models", model]
-            command += ["--budgets", str(budget), "--size", args.size]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{model} at {budget}: {done.stderr[-2000:]}")
-            row = json.loads(done.stdout.split("ROW ")[1])
+            cell = ["--models", model, "--budgets", str(budget), "--size", args.size]
+            (row,) = rows_of("benchmarks.better_plans", "one", *cell)
             records.append(args.out, row | records.environment(1))
             print(table([row]))
 

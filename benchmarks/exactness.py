@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -30,6 +28,7 @@ import fxremat
 from benchmarks import zoo
 from benchmarks.measure import Step, compare, step_peak, time_ratio
 from benchmarks.methods.fxremat import floor_of
+from benchmarks.own_process import ProcessFailed, print_row, rows_of
 from benchmarks.records import environment
 from benchmarks.zoo import Workload
 from fxremat import torch_hooks
@@ -210,19 +209,18 @@ def main() -> None:
     budgets = [b if b == "floor" else float(b) for b in args.budgets]
     if args.one:
         for row in run_model(args.models[0], args.size, budgets):
-            print("ROW " + json.dumps({**row, **environment(args.threads)}), flush=True)
+            print_row({**row, **environment(args.threads)})
         return
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
     for model in args.models:
-        command = [sys.executable, "-m", "benchmarks.exactness", "--one", "--models", model]
-        command += ["--budgets", *args.budgets, "--size", args.size, "--threads", str(args.threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = [json.loads(x[4:]) for x in done.stdout.splitlines() if x.startswith("ROW ")]
-        if done.returncode or not found:
-            console.print(f"{model}: {done.stderr[-2000:]}", markup=False)
+        cell = ["--one", "--models", model, "--budgets", *args.budgets, "--size", args.size]
+        try:
+            found = rows_of("benchmarks.exactness", *cell, "--threads", str(args.threads))
+        except ProcessFailed as error:
+            console.print(f"{model}: {error}", markup=False)
             failed.append(model)
             continue  # what an earlier run found stays
         rows += found

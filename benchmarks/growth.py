@@ -10,10 +10,7 @@ memory is the largest resident size of the process, the interpreter and its libr
 from __future__ import annotations
 
 import argparse
-import json
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks import records
+from benchmarks.own_process import print_row, rows_of
 from benchmarks.plots import save
 from fxremat_solvers import baseline, simulate, solve
 from fxremat_solvers.generate import transformer
@@ -78,14 +76,12 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print("ROW " + json.dumps(measure(args.layers[0], args.budgets[0])))
+        print_row(measure(args.layers[0], args.budgets[0]))
         return
     for layers in args.layers:
         for share in args.budgets:
-            command = [sys.executable, "-m", "benchmarks.growth", "--one"]
-            command += ["--layers", str(layers), "--budgets", str(share)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            row = json.loads(done.stdout.split("ROW ")[1])
+            cell = ["--one", "--layers", str(layers), "--budgets", str(share)]
+            (row,) = rows_of("benchmarks.growth", *cell)
             records.append(OUT, row | records.environment(1))
             print(row)
     records.compact(OUT)

@@ -29,7 +29,7 @@ from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, so
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import Search, cheapest, restarts, scale_of
+from fxremat_solvers.local_search import TIGHT, Search, annealed, cheapest, scale_of
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
@@ -50,8 +50,8 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
-_RESTARTS = 8  # runs, each as long as a round; half of them on large graphs
-_RESTART_EDITS = (6_400_000, 5_000_000)  # of all of them at most, and on large graphs
+_RESTARTS = (8, 4)  # runs, each as long as a round, and those on large graphs,
+_LARGE_RESTART = 1_250_000  # each of so many edits
 _OTHER_SEEDS = 1 << 16
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
@@ -146,12 +146,14 @@ def _restarted(
     staged = _staged(problem, known)
     starts = [*found, best(staged, budget_bytes)] if staged else found
     large = len(problem.ops) > _MIDDLE_OPS
-    return starts + restarts(
+    edits = _LARGE_RESTART if large else _pace(problem).edits
+    return starts + annealed(
         search,
         starts,
         budget_bytes,
-        edits=int(search.effort * min(_RESTARTS * _pace(problem).edits, _RESTART_EDITS[large])),
-        runs=_RESTARTS // 2 if large else _RESTARTS,
+        TIGHT,
+        edits=max(1, int(search.effort * edits)),
+        runs=_RESTARTS[large],
         seed=_OTHER_SEEDS + seed,
     )
 

@@ -112,36 +112,27 @@ def cheapest(
     """
     hot = max(1, 2 * edits // (3 * runs))
     recipes = [*_RECIPES[recipe:], *_RECIPES[:recipe]]
-    found = [*starts, *_in_turn(search, starts, recipes, budget_bytes, hot, runs, seed)]
+    found = [
+        *starts,
+        *annealed(search, starts, budget_bytes, recipes, edits=hot, runs=runs, seed=seed),
+    ]
     first = best(found, budget_bytes)
     cold = max(1, edits // 3)
     found.append(_anneal(search, first, budget_bytes, cold, seed * 1009 + runs, _POLISH))
     return best(found, budget_bytes)
 
 
-def restarts(
+def annealed(
     search: Search,
     starts: Sequence[Candidate],
     budget_bytes: int,
+    recipes: Sequence[Recipe],
     *,
     edits: int,
     runs: int,
     seed: int,
 ) -> list[Candidate]:
-    """What `runs` annealing runs for low budgets end with, `edits` in all."""
-    return _in_turn(search, starts, TIGHT, budget_bytes, max(1, edits // runs), runs, seed)
-
-
-def _in_turn(
-    search: Search,
-    starts: Sequence[Candidate],
-    recipes: Sequence[Recipe],
-    budget_bytes: int,
-    edits: int,
-    runs: int,
-    seed: int,
-) -> list[Candidate]:
-    """`runs` annealing runs side by side, of `edits` each."""
+    """What `runs` annealing runs of `edits` each end with: side by side, recipes in turn."""
 
     def anneal(run: int) -> Candidate:
         # Every start meets every recipe before one of them comes again.
