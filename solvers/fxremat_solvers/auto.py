@@ -4,8 +4,9 @@ In order: the baseline where it fits; the binomial schedule where the graph is a
 annealing from the baseline order, from the best of greedy's walks (on large graphs from that
 alone; `batched` has another order for unrolled ones) and from the schedules that the bound's
 integer program leads to (`stages`), in rounds that stop as soon as the plan meets the bound; where
-nothing fits, the lowest peak found is the start of another round. Where plan and bound are still
-far apart both get another try: `bounds.deeper`, and restarts from its schedules and all others.
+nothing fits, the lowest peak found is the start of another round. Where plan and bound are far
+apart after the first round of these both get another try, side by side: `bounds.deeper`, and more
+runs from all schedules so far; then cold runs in waves, each from the best plan yet.
 
 Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
 50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
@@ -20,7 +21,9 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
@@ -29,7 +32,14 @@ from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, so
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import TIGHT, Search, annealed, cheapest, scale_of
+from fxremat_solvers.local_search import (
+    TIGHT,
+    Search,
+    annealed,
+    cheapest,
+    descended,
+    scale_of,
+)
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
@@ -50,8 +60,7 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
-_RESTARTS = (8, 4)  # runs, each as long as a round, and those on large graphs,
-_LARGE_RESTART = 1_250_000  # each of so many edits
+_HUGE_OPS = 3000  # where plan and bound are far apart: fewer, longer runs
 _OTHER_SEEDS = 1 << 16
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
@@ -89,9 +98,7 @@ def auto(
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
             found = _searched(search, plain, budget_bytes, known, seed)
             if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
-                if effort >= 1:
-                    known = deeper(problem, budget_bytes, known)
-                found = _restarted(search, found, budget_bytes, known, seed)
+                known, found = _deepened(search, found, budget_bytes, known, seed)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -138,24 +145,36 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, bound: floa
     )
 
 
-def _restarted(
+def _deepened(
     search: Search, found: list[Candidate], budget_bytes: int, known: Proof, seed: int
-) -> list[Candidate]:
-    """With what more and longer runs end, from all there is and the schedules of a deeper proof."""
+) -> tuple[Proof, list[Candidate]]:
+    """A deeper proof and, meanwhile, more and longer runs; then cold ones from the best of all."""
     problem = search.problem
-    staged = _staged(problem, known)
-    starts = [*found, best(staged, budget_bytes)] if staged else found
-    large = len(problem.ops) > _MIDDLE_OPS
-    edits = _LARGE_RESTART if large else _pace(problem).edits
-    return starts + annealed(
+    pace = _last_pace(search)
+    restarts = partial(
+        annealed,
         search,
-        starts,
+        found,
         budget_bytes,
         TIGHT,
-        edits=max(1, int(search.effort * edits)),
-        runs=_RESTARTS[large],
+        edits=pace.edits,
+        runs=pace.runs,
         seed=_OTHER_SEEDS + seed,
     )
+    with ThreadPoolExecutor(1) as pool:
+        tried = pool.submit(restarts)
+        if search.effort >= 1:
+            known = deeper(problem, budget_bytes, known)
+    found = [*found, *tried.result(), *_staged(problem, known)]
+    last = descended(
+        search,
+        best(found, budget_bytes),
+        budget_bytes,
+        edits=pace.cold_edits,
+        waves=pace.waves,
+        seed=_OTHER_SEEDS + seed,
+    )
+    return known, [*found, last]
 
 
 def _at_budget(
@@ -175,7 +194,6 @@ def _at_budget(
     others = list(starts)
     if chosen.peak_bytes <= budget_bytes and chosen.cost - bound <= _PROVEN * problem.baseline_cost:
         return [chosen]
-    large = len(problem.ops) > _MIDDLE_OPS
     last = pace.rounds - 1
     idle = 0
     for turn in range(pace.rounds):
@@ -205,8 +223,8 @@ def _at_budget(
         idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
         if chosen.cost - bound <= pace.close * problem.baseline_cost or idle >= pace.patience:
             break
-        if turn >= last or (turn and large and _far_apart(search, chosen, budget_bytes, bound)):
-            break  # on large graphs restarts are a better use of the time
+        if turn >= last or _far_apart(search, chosen, budget_bytes, bound):
+            break  # what then comes is a better use of the time
         starts = [*starts[:2], chosen]
     return [chosen, *others]
 
@@ -252,6 +270,33 @@ def _pace(problem: RematProblem) -> _Pace:
     if n_ops <= _MIDDLE_OPS:
         return _Pace(3, 2, _RUNS, edits)
     return _Pace(3, 1, 2, edits)
+
+
+@dataclass(frozen=True)
+class _LastPace:
+    """How search ends where plan and bound are far apart: `waves` of four cold runs are last."""
+
+    runs: int
+    edits: int  # of each run
+    waves: int
+    cold_edits: int  # of each run of a wave
+
+
+def _last_pace(search: Search) -> _LastPace:
+    """Many short runs beat few long ones, until they get too short: more effort is more runs."""
+    less, more = min(search.effort, 1.0), max(search.effort, 1.0)
+    if len(search.problem.ops) > _HUGE_OPS:
+        runs, edits, waves, cold_edits = 2, 1_250_000, 4, 300_000
+    elif search.effort < 1:
+        runs, edits, waves, cold_edits = 8, 800_000, 6, 200_000
+    else:
+        runs, edits, waves, cold_edits = 16, 400_000, 6, 200_000
+    return _LastPace(
+        runs=round(runs * more),
+        edits=max(1, int(edits * less)),
+        waves=round(waves * more),
+        cold_edits=max(1, int(cold_edits * less)),
+    )
 
 
 def _rounded(budget_bytes: int, peak_bytes: int) -> int:
