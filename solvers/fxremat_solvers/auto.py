@@ -23,7 +23,6 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
@@ -32,14 +31,7 @@ from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, so
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import (
-    TIGHT,
-    Search,
-    annealed,
-    cheapest,
-    descended,
-    scale_of,
-)
+from fxremat_solvers.local_search import TIGHT, Search, annealed, cheapest, descended, scale_of
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
@@ -60,7 +52,7 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
-_HUGE_OPS = 3000  # where plan and bound are far apart: fewer, longer runs
+_BIG_OPS, _HUGE_OPS = 700, 3000  # where plan and bound are far apart: fewer runs, longer ones
 _OTHER_SEEDS = 1 << 16
 _PROVEN = 1e-5  # of the baseline's cost: nothing to search for
 _CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
@@ -148,33 +140,29 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, bound: floa
 def _deepened(
     search: Search, found: list[Candidate], budget_bytes: int, known: Proof, seed: int
 ) -> tuple[Proof, list[Candidate]]:
-    """A deeper proof and, meanwhile, more and longer runs; then cold ones from the best of all."""
-    problem = search.problem
-    pace = _last_pace(search)
-    restarts = partial(
-        annealed,
-        search,
-        found,
-        budget_bytes,
-        TIGHT,
-        edits=pace.edits,
-        runs=pace.runs,
-        seed=_OTHER_SEEDS + seed,
-    )
+    """A deeper proof and, meanwhile, what more runs find."""
+    if search.effort < 1:
+        return known, _restarted(search, found, budget_bytes, seed)
     with ThreadPoolExecutor(1) as pool:
-        tried = pool.submit(restarts)
-        if search.effort >= 1:
-            known = deeper(problem, budget_bytes, known)
-    found = [*found, *tried.result(), *_staged(problem, known)]
-    last = descended(
-        search,
-        best(found, budget_bytes),
-        budget_bytes,
-        edits=pace.cold_edits,
-        waves=pace.waves,
-        seed=_OTHER_SEEDS + seed,
+        more = pool.submit(_restarted, search, found, budget_bytes, seed)
+        known = deeper(search.problem, budget_bytes, known)
+    return known, [*more.result(), *_staged(search.problem, known)]
+
+
+def _restarted(
+    search: Search, found: list[Candidate], budget_bytes: int, seed: int
+) -> list[Candidate]:
+    """With what longer runs from all there is end, and then cold ones from the best of all."""
+    pace = _last_pace(search)
+    seed += _OTHER_SEEDS
+    found = found + annealed(
+        search, found, budget_bytes, TIGHT, edits=pace.edits, runs=pace.runs, seed=seed
     )
-    return known, [*found, last]
+    chosen = best(found, budget_bytes)
+    last = descended(
+        search, chosen, budget_bytes, edits=pace.cold_edits, waves=pace.waves, seed=seed
+    )
+    return [*found, last]
 
 
 def _at_budget(
@@ -285,10 +273,13 @@ class _LastPace:
 def _last_pace(search: Search) -> _LastPace:
     """Many short runs beat few long ones, until they get too short: more effort is more runs."""
     less, more = min(search.effort, 1.0), max(search.effort, 1.0)
-    if len(search.problem.ops) > _HUGE_OPS:
+    n_ops = len(search.problem.ops)
+    if n_ops > _HUGE_OPS:
         runs, edits, waves, cold_edits = 2, 1_250_000, 4, 300_000
     elif search.effort < 1:
         runs, edits, waves, cold_edits = 8, 800_000, 6, 200_000
+    elif n_ops > _BIG_OPS:
+        runs, edits, waves, cold_edits = 12, 400_000, 5, 200_000
     else:
         runs, edits, waves, cold_edits = 16, 400_000, 6, 200_000
     return _LastPace(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import gzip
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
+from fxremat_solvers.candidates import candidate
+from fxremat_solvers.kernel import kernel
+from fxremat_solvers.local_search import Search, descended, scale_of
 
 FOLDER = Path(__file__).parent / "fixtures"
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
@@ -91,3 +95,19 @@ def test_where_little_fits_long_runs_with_dear_bytes_find_better_plans(
     assert plans[0].schedule == plans[1].schedule
     assert simulate(problem, plans[0].schedule).peak_bytes <= budget
     assert plans[0].cost <= (1 + extra) * problem.baseline_cost
+
+
+def test_cold_runs_go_on_from_a_plan_and_keep_it_within_the_budget():
+    problem = fixture("two-tower")
+    lowest = floor(problem)
+    start = candidate(problem, lowest.schedule.ops, "floor")
+    found: set[tuple[int, ...]] = set()
+    for _ in range(2):
+        compiled = kernel(problem)
+        assert compiled is not None
+        search = Search(problem, compiled, scale_of(problem), time.monotonic() + 60)
+        plan = descended(search, start, lowest.peak_bytes, edits=20_000, waves=2, seed=0)
+        assert plan.peak_bytes <= lowest.peak_bytes
+        assert plan.cost < start.cost
+        found.add(plan.ops)
+    assert len(found) == 1
