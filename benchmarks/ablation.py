@@ -8,7 +8,7 @@ one's own; the kept rows are in `benchmarks/results/ablation`.
 
 Solvers: "greedy" (lookahead eviction, best of its rules), "mincut" (once-only plans by priced
 cuts), "ilp" (integer program, 10 s, up to 700 ops), "auto" (the portfolio) and "auto-24x" (the
-same with 24 times the edits, where asked for by name). The floor that the lowest budget names is
+same at effort 24, where asked for by name). The floor that the lowest budget names is
 the one `auto` finds. Seconds are of processor time, all threads together.
 """
 
