@@ -77,12 +77,15 @@ TIGHT = (
 )
 # From the best plan on: cold, so that most of what it holds stays. Of ten such runs from the best
 # of several restarts three improved it (median of six low budgets); of TIGHT's, twice as long, two.
-_COLD = tuple(
-    Recipe(temperature=(hot, 0.003 if hot > 0.003 else 0.001), price=(price, 5.0))
-    for hot, price in (
-        *((0.1, 0.3), (0.05, 2.0), (0.02, 0.3), (0.008, 2.0)),
-        *((0.05, 0.3), (0.003, 2.0), (0.1, 2.0), (0.008, 0.3)),
-    )
+_COLD = (
+    Recipe(temperature=(0.1, 0.003), price=(0.3, 5.0)),
+    Recipe(temperature=(0.05, 0.003), price=(2.0, 5.0)),
+    Recipe(temperature=(0.02, 0.003), price=(0.3, 5.0)),
+    Recipe(temperature=(0.008, 0.003), price=(2.0, 5.0)),
+    Recipe(temperature=(0.05, 0.003), price=(0.3, 5.0)),
+    Recipe(temperature=(0.003, 0.001), price=(2.0, 5.0)),
+    Recipe(temperature=(0.1, 0.003), price=(2.0, 5.0)),
+    Recipe(temperature=(0.008, 0.003), price=(0.3, 5.0)),
 )
 _POLISH = Recipe(temperature=(0.03, 0.003), price=(0.003, 0.5))
 
@@ -157,7 +160,7 @@ def descended(
 ) -> Candidate:
     """The best of `waves` of four cold runs of `edits` each; a wave starts from the best so far."""
     for wave in range(waves):
-        recipes = (_COLD[:4], _COLD[4:])[wave % 2]
+        recipes = _COLD[4:] if wave % 2 else _COLD[:4]
         tried = annealed(
             search, [start], budget_bytes, recipes, edits=edits, runs=4, seed=seed * waves + wave
         )
