@@ -6,6 +6,7 @@ Knows nothing of torch. Give it a `RematProblem` (ops with costs, values with by
 """
 
 from fxremat_solvers.errors import (
+    ArgumentError,
     BudgetError,
     ProblemFormatError,
     ScheduleError,
@@ -21,6 +22,7 @@ from fxremat_solvers.solve import SOLVERS, solve
 
 __all__ = [
     "SOLVERS",
+    "ArgumentError",
     "BudgetError",
     "Op",
     "ProblemFormatError",

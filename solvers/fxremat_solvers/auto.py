@@ -1,20 +1,21 @@
 """The portfolio: closed form, greedy, stages and local search; the best plan wins, bound beside it.
 
-In order: the baseline where it fits; the binomial schedule where the graph is a uniform chain;
-annealing from the baseline order, from the best of greedy's walks (on large graphs from that
-alone; `batched` has another order for unrolled ones) and from the schedules that the bound's
-integer program leads to (`stages`), in rounds that stop as soon as the plan meets the bound; where
-nothing fits, the lowest peak found is the start of another round. Where plan and bound are far
-apart after the first round of these both get another try, side by side: `bounds.deeper`, and more
-runs from all schedules so far; then cold runs in waves, each from the best plan yet.
+In order: the baseline where it fits; brute force where the graph is tiny; the binomial schedule
+where it is a uniform chain; annealing from the baseline order, from the best of greedy's walks (on
+large graphs from that alone; `batched` has another order for unrolled ones) and from the schedules
+that the bound's integer program leads to (`stages`), in rounds that stop as soon as the plan meets
+the bound; where nothing fits, the lowest peak found is the start of another round. Where plan and
+bound are far apart after the first round of these both get another try, side by side:
+`bounds.deeper`, and more runs from all schedules so far; then cold runs in waves, each from the
+best plan yet.
 
 Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
 50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
 twice.)
 
 Deterministic: effort is counted in edits. Small graphs are solved on a ladder of lower budgets
-too, on a grid of `_GRID` cells: a plan for a lower budget is a plan for this one, so cost does not
-rise with the budget from rung to rung. Limit: on larger graphs nothing enforces that.
+too: a plan for a lower budget is a plan for this one, so cost does not rise with the budget from
+rung to rung. Limit: between rungs, and on larger graphs, nothing enforces that.
 """
 
 from __future__ import annotations
@@ -22,40 +23,53 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import Proof, deeper, proof
-from fxremat_solvers.candidates import SAME_COST, Candidate, best, candidate, solution
+from fxremat_solvers.candidates import Candidate, best, candidate, same_cost, solution
+from fxremat_solvers.errors import SolverError
+from fxremat_solvers.exact import TINY_OPS, exact
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import TIGHT, Search, annealed, cheapest, descended, scale_of
+from fxremat_solvers.local_search import (
+    TIGHT,
+    WARM,
+    Search,
+    annealed,
+    cheapest,
+    descended,
+    scale_of,
+)
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.simulate import baseline
 
-_GRID = 2000  # cells of the baseline's peak
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 20_000
 _BOUND_OPS = 20_000
 _EDITS_PER_OP = (2_500, 500)  # of small graphs, of large ones
 _EDITS = (800_000, 3_000_000)  # where large ones begin, and the most
-_WORTH_IT = 5e-4  # of the baseline's cost: a round that gains less is the last
+# Shares of the baseline's cost (`cost_scale`).
+_WORTH_IT = 5e-4  # a round that gains less is the last
+_PROVEN = 1e-5  # a gap with nothing to search for
+_CLOSE = (1e-4, 2e-3)  # a gap below which there is no further round; small, large
+_FAR = 0.015  # a gap above this is worth as much again
 _RUNS = 4  # one of each recipe; more of them would be too short, on large graphs four are
 _SMALL_OPS = 300
 _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
-_FAR = 0.015  # of the baseline's cost: a gap above it is worth as much again
 _BIG_OPS, _HUGE_OPS = 750, 3000  # far apart, above these: fewer runs; few and longer ones
+_WARM_EDITS = 800_000
 _OTHER_SEEDS = 1 << 16
-_PROVEN = 1e-5  # of the baseline's cost: nothing to search for
-_CLOSE = (1e-4, 2e-3)  # of the baseline's cost: no further round below this gap; small, large
 
 
 def auto(
@@ -72,6 +86,11 @@ def auto(
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
+    if len(problem.ops) <= TINY_OPS:
+        with suppress(SolverError):  # too many values: on with the search
+            solved = exact(problem, budget_bytes, time_limit_s=time_limit_s)
+            chosen = candidate(problem, solved.schedule.ops, "exact")
+            return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
     known = Proof(0.0)
     if len(problem.ops) <= _BOUND_OPS:
         known = proof(problem, budget_bytes, thorough=effort >= 1)
@@ -107,14 +126,12 @@ def _searched(
     given = [plain, *_staged(problem, known)]
     if len(problem.ops) > _LADDER_OPS:
         return _at_budget(search, given, budget_bytes, known.bound, seed)
-    budgets = [_rounded(budget_bytes, plain.peak_bytes)]
-    rungs = [_rounded(plain.peak_bytes * k // _RUNGS, plain.peak_bytes) for k in range(_RUNGS)]
-    budgets.extend(rung for rung in reversed(rungs) if 0 < rung < budgets[0])
+    rungs = (plain.peak_bytes * k // _RUNGS for k in reversed(range(1, _RUNGS)))
     found = [plain]
-    for rung in budgets:
+    for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
         chosen = _at_budget(search, given, rung, known.bound, seed)[0]
         found.append(chosen)
-        if chosen.peak_bytes > rung or chosen.cost <= known.bound * (1 + SAME_COST):
+        if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
     return found
 
@@ -133,7 +150,7 @@ def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, bound: floa
         and search.problem.first_backward_op is not None
         and len(search.problem.ops) > _LADDER_OPS
         and chosen.peak_bytes <= budget_bytes
-        and gap > _FAR * search.problem.baseline_cost
+        and gap > _FAR * search.problem.cost_scale
     )
 
 
@@ -155,9 +172,12 @@ def _restarted(
     """With what longer runs from all there is end, and then cold ones from the best of all."""
     pace = _last_pace(search)
     seed += _OTHER_SEEDS
-    found = found + annealed(
-        search, found, budget_bytes, TIGHT, edits=pace.edits, runs=pace.runs, seed=seed
-    )
+    run = partial(annealed, search, found, budget_bytes)
+    found = [
+        *found,
+        *run(TIGHT, edits=pace.edits, runs=pace.runs, seed=seed),
+        *run(WARM, edits=_WARM_EDITS, runs=pace.warm_runs, seed=2 * seed),
+    ]
     chosen = best(found, budget_bytes)
     last = descended(
         search, chosen, budget_bytes, edits=pace.cold_edits, waves=pace.waves, seed=seed
@@ -180,7 +200,8 @@ def _at_budget(
     edits = int(search.effort * pace.edits)
     chosen = best(starts, budget_bytes)
     others = list(starts)
-    if chosen.peak_bytes <= budget_bytes and chosen.cost - bound <= _PROVEN * problem.baseline_cost:
+    proven = chosen.cost - bound <= same_cost(problem, _PROVEN)
+    if chosen.peak_bytes <= budget_bytes and proven:
         return [chosen]
     last = pace.rounds - 1
     idle = 0
@@ -208,8 +229,8 @@ def _at_budget(
             if search.effort < 1:
                 last = 1  # that search was the dear part: one round from what it found
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
-        idle = idle + 1 if gained < _WORTH_IT * problem.baseline_cost else 0
-        if chosen.cost - bound <= pace.close * problem.baseline_cost or idle >= pace.patience:
+        idle = idle + 1 if gained < _WORTH_IT * problem.cost_scale else 0
+        if chosen.cost - bound <= pace.close * problem.cost_scale or idle >= pace.patience:
             break
         if turn >= last or _far_apart(search, chosen, budget_bytes, bound):
             break  # what then comes is a better use of the time
@@ -266,6 +287,7 @@ class _LastPace:
 
     runs: int
     edits: int  # of each run
+    warm_runs: int  # of `_WARM_EDITS` each
     waves: int
     cold_edits: int  # of each run of a wave
 
@@ -275,27 +297,20 @@ def _last_pace(search: Search) -> _LastPace:
     less, more = min(search.effort, 1.0), max(search.effort, 1.0)
     n_ops = len(search.problem.ops)
     if n_ops > _HUGE_OPS:
-        runs, edits, waves, cold_edits = 2, 1_250_000, 4, 300_000
+        runs, edits, warm, waves, cold_edits = 2, 1_250_000, 0, 4, 300_000
     elif search.effort < 1:
-        runs, edits, waves, cold_edits = 8, 800_000, 6, 200_000
+        runs, edits, warm, waves, cold_edits = 8, 800_000, 0, 6, 200_000
     elif n_ops > _BIG_OPS:
-        runs, edits, waves, cold_edits = 12, 400_000, 5, 200_000
+        runs, edits, warm, waves, cold_edits = 8, 400_000, 5, 5, 200_000
     else:
-        runs, edits, waves, cold_edits = 16, 400_000, 6, 200_000
+        runs, edits, warm, waves, cold_edits = 16, 400_000, 0, 6, 200_000
     return _LastPace(
         runs=round(runs * more),
         edits=max(1, int(edits * less)),
+        warm_runs=round(warm * more),
         waves=round(waves * more),
         cold_edits=max(1, int(cold_edits * less)),
     )
-
-
-def _rounded(budget_bytes: int, peak_bytes: int) -> int:
-    """The budget at the lower edge of its cell; edges lie halfway between multiples."""
-    if peak_bytes < 8 * _GRID:
-        return budget_bytes
-    cell = (budget_bytes * _GRID - peak_bytes // 2) // peak_bytes
-    return max(1, (cell * peak_bytes + peak_bytes // 2) // _GRID)
 
 
 def _without_kernel(

@@ -132,7 +132,7 @@ def proof(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) ->
         return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
         return Proof(math.inf)
-    if problem.baseline_cost <= 0:
+    if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
     staged = _extra_cost(problem, budget_bytes, thorough=thorough)
     return _proof(problem, staged)
@@ -341,7 +341,7 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
     effort = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
     samples = max(4, min(24 if thorough else 8, 60_000 // effort))
     joint = max(1, min(10 if thorough else 4, 40_000 // effort))
-    scale = problem.baseline_cost / budget_bytes
+    scale = problem.cost_scale / budget_bytes
     tried: dict[int, tuple[float, float]] = {}
     best, best_price = 0.0, 0.2 * scale
 
@@ -414,11 +414,8 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
 
 def _whole_costs(problem: RematProblem, extra: float) -> float:
     """Round up where all costs are whole numbers: what is paid again is a sum of them."""
-    costs = [op.cost for op in problem.ops]
-    if not all(cost.is_integer() and cost < 2**40 for cost in map(float, costs)):
-        return extra
-    unit = math.gcd(*(int(cost) for cost in costs))
-    return float(math.ceil(extra / unit - 1e-4) * unit) if unit else extra
+    unit = problem.cost_unit
+    return math.ceil(extra / unit - 1e-4) * unit if unit else extra
 
 
 def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:

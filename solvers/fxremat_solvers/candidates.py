@@ -9,8 +9,8 @@ from fxremat_solvers.prune import without_dead_runs
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import simulate
 
-# Bounds come from floating-point optimisation: closer than this, relative, is the same cost.
-SAME_COST = 1e-6
+# Of the baseline's cost (`cost_scale`): the tolerance of the optimisers that bounds come from.
+_SAME_COST = 2e-6
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ def best(candidates: list[Candidate], budget_bytes: int) -> Candidate:
     return min(candidates, key=lambda c: (c.peak_bytes, c.cost))
 
 
+def same_cost(problem: RematProblem, share: float = _SAME_COST) -> float:
+    """How much dearer than its bound a plan may be and count as optimal.
+
+    `share` of the problem's `cost_scale`; where costs are whole less than a unit of them.
+    """
+    near = share * problem.cost_scale
+    return min(near, problem.cost_unit / 2) if problem.cost_unit else near
+
+
 def solution(
     problem: RematProblem,
     chosen: Candidate,
@@ -50,7 +59,7 @@ def solution(
     bound = max(lower_bound, problem.baseline_cost)
     if chosen.peak_bytes > budget_bytes:
         status = Status.INFEASIBLE
-    elif chosen.cost <= bound * (1 + SAME_COST):
+    elif chosen.cost - bound <= same_cost(problem):
         status, bound = Status.OPTIMAL, min(bound, chosen.cost)
     else:
         status = Status.TIME_LIMIT if cut_off else Status.FEASIBLE

@@ -11,8 +11,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fxremat_solvers.errors import ProblemFormatError, ScheduleError, SolverError
 from fxremat_solvers.pareto import pareto
@@ -20,6 +21,8 @@ from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Schedule, Solution
 from fxremat_solvers.simulate import simulate
 from fxremat_solvers.solve import SOLVERS, solve
+
+_Document = TypeVar("_Document", RematProblem, Schedule)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _solve(options: argparse.Namespace) -> int:
-    problem = _problem(options.problem)
+    problem = _read(options.problem, RematProblem.from_json)
+    if options.out is not None:
+        _check_writable(options.out)  # before the work, not after it
     started = time.monotonic()
     solution = solve(
         problem,
@@ -83,7 +88,7 @@ def _solve(options: argparse.Namespace) -> int:
 
 
 def _pareto(options: argparse.Namespace) -> int:
-    problem = _problem(options.problem)
+    problem = _read(options.problem, RematProblem.from_json)
     started = time.monotonic()
     front = pareto(
         problem,
@@ -102,8 +107,8 @@ def _pareto(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    problem = _problem(options.problem)
-    schedule = Schedule.from_json(_text(options.schedule))
+    problem = _read(options.problem, RematProblem.from_json)
+    schedule = _read(options.schedule, Schedule.from_json)
     try:
         replay = simulate(problem, schedule)
     except ScheduleError as error:
@@ -138,15 +143,19 @@ def _answer(problem: RematProblem, solution: Solution) -> dict[str, object]:
     }
 
 
-def _problem(path: Path) -> RematProblem:
+def _read(path: Path, parse: Callable[[str], _Document]) -> _Document:
+    """What a file holds; the errors of `parse` name the file too."""
     try:
-        return RematProblem.from_json(_text(path))
+        return parse(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProblemFormatError(f"{path}: not UTF-8 text: {error}") from error
     except ProblemFormatError as error:
         raise ProblemFormatError(f"{path}: {error}") from error
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ProblemFormatError(f"{path}: not UTF-8 text: {error}") from error
+def _check_writable(path: Path) -> None:
+    """Raise the `OSError` of opening `path` for writing; what lies there stays."""
+    existed = path.exists()
+    path.open("a").close()
+    if not existed:
+        path.unlink()

@@ -17,5 +17,9 @@ class UnknownSolverError(SolverError, ValueError):
     """No solver of that name exists."""
 
 
+class ArgumentError(SolverError, ValueError):
+    """A time limit, an effort or a number of points that means nothing."""
+
+
 class BudgetError(SolverError, ValueError):
     """A budget in bytes is not a positive integer."""

@@ -3,14 +3,15 @@
 A* over states (ops run so far, values in memory). Values are dropped lazily, only when an op
 would not fit, and then in every inclusion-minimal way: keeping a value that still fits never
 hurts, so no cheaper schedule is missed. The remaining cost of the ops that have not run is the
-(consistent) heuristic. Exponential: for tests and for graphs of at most `MAX_OPS` ops.
+(consistent) heuristic. Exponential: for tests, for tiny graphs and at most `MAX_OPS` ops.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.problem import RematProblem
@@ -21,54 +22,70 @@ MAX_OPS = 14
 """Largest graph that is tried."""
 
 MAX_STATES = 2_000_000
-"""Most states expanded before giving up."""
+"""Most states expanded, or sets of values looked at, before giving up."""
+
+TINY_OPS = 10
+"""Graphs so small that this takes a second at most: `auto` and the floor leave them to it."""
+
+_OFTEN = 1024  # sets between two looks at the clock
 
 
-def exact(problem: RematProblem, budget_bytes: int) -> Solution:
+def exact(problem: RematProblem, budget_bytes: int, *, time_limit_s: float = math.inf) -> Solution:
     """The optimum under a budget, with `lower_bound` equal to the cost.
 
     Where no schedule fits, status INFEASIBLE, with a schedule of the smallest peak there is and
     `lower_bound` infinite: no schedule under the budget exists. Raises `SolverError` on graphs
-    of more than `MAX_OPS` ops, or where the search grows beyond `MAX_STATES` states.
+    of more than `MAX_OPS` ops, or where the search grows beyond `MAX_STATES` states or its time.
     """
     if len(problem.ops) > MAX_OPS:
         raise SolverError(
             f"exact search takes at most {MAX_OPS} ops and this problem has {len(problem.ops)}: "
             "use ilp, or auto"
         )
-    steps = _search(problem, budget_bytes)
+    plain = simulate(problem, baseline(problem))
+    if plain.peak_bytes <= budget_bytes:
+        return Solution(
+            baseline(problem), plain.cost, plain.peak_bytes, plain.cost, Status.OPTIMAL, "exact"
+        )
+    deadline = time.monotonic() + time_limit_s
+    steps = _search(problem, budget_bytes, deadline)
     if steps is not None:
         schedule = Schedule(steps)
         replay = simulate(problem, schedule)
         return Solution(
             schedule, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "exact"
         )
-    schedule = Schedule(_lowest_peak(problem, budget_bytes))
+    schedule = least_peak(problem, budget_bytes, deadline=deadline)
     replay = simulate(problem, schedule)
     return Solution(schedule, replay.cost, replay.peak_bytes, math.inf, Status.INFEASIBLE, "exact")
 
 
-def _lowest_peak(problem: RematProblem, too_small: int) -> tuple[int, ...]:
-    """Bisection on the budget between one that is too small and the baseline's peak."""
+def least_peak(problem: RematProblem, too_small: int, *, deadline: float = math.inf) -> Schedule:
+    """The cheapest schedule of the smallest peak there is, which is above `too_small`.
+
+    Bisection on the budget between that and the baseline's peak. Errors as `exact`; `deadline` is
+    one of `time.monotonic`.
+    """
     best = baseline(problem).ops
     low, high = max(too_small, -1), simulate(problem, best).peak_bytes
     while high - low > 1:
         middle = (low + high) // 2
-        steps = _search(problem, middle)
+        steps = _search(problem, middle, deadline)
         if steps is None:
             low = middle
         else:
             best, high = steps, simulate(problem, steps).peak_bytes
-    return best
+    return Schedule(best)
 
 
-def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
+def _search(problem: RematProblem, budget_bytes: int, deadline: float) -> tuple[int, ...] | None:
     """A* with dominance: a state is dropped when a no dearer one holds a superset."""
     ops, nbytes = problem.ops, [value.nbytes for value in problem.values]
     counted = ~_mask(problem.inputs)
     reads = [_mask(op.inputs) & counted for op in ops]
     makes = [_mask(op.outputs) for op in ops]
     final = _mask(problem.outputs) & counted
+    used = final | _mask(v for op in ops for v in op.inputs)  # what nobody uses is freed at once
     every = (1 << len(ops)) - 1
     start = (0, 0)
     left = math.fsum(op.cost for op in ops)
@@ -77,7 +94,16 @@ def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
     paid: dict[tuple[int, int], float] = {start: 0.0}
     came: dict[tuple[int, int], tuple[tuple[int, int], int]] = {}
     settled: dict[int, list[int]] = {}
-    pushed = expanded = 0
+    pushed = looked_at = 0
+
+    def look(count: int) -> None:
+        nonlocal looked_at
+        looked_at += count
+        if looked_at > MAX_STATES or time.monotonic() > deadline:
+            raise SolverError(
+                f"exact search passed {MAX_STATES} states or its time: use a smaller graph, or ilp"
+            )
+
     while heap:
         _, _, cost, done, held = heapq.heappop(heap)
         if cost > paid[done, held]:
@@ -89,11 +115,7 @@ def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
         if any(held & ~other == 0 for other in others):
             continue
         others.append(held)
-        expanded += 1
-        if expanded > MAX_STATES:
-            raise SolverError(
-                f"exact search passed {MAX_STATES} states: use a smaller graph, or ilp"
-            )
+        look(1)
         for k, op in enumerate(ops):
             if reads[k] & ~held or (done >> k & 1 and not op.recomputable):
                 continue
@@ -103,8 +125,8 @@ def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
             room = budget_bytes - op.workspace_bytes - _bytes(needed | makes[k], nbytes)
             if room < 0:
                 continue
-            for rest in _maximal(kept & ~needed, room, nbytes):
-                state = (done | 1 << k, rest | needed | makes[k])
+            for rest in _maximal(kept & ~needed, room, nbytes, look):
+                state = (done | 1 << k, (rest | needed | makes[k]) & used)
                 if spent < paid.get(state, math.inf):
                     paid[state] = spent
                     came[state] = ((done, held), k)
@@ -114,13 +136,17 @@ def _search(problem: RematProblem, budget_bytes: int) -> tuple[int, ...] | None:
     return None
 
 
-def _maximal(values: int, room: int, nbytes: list[int]) -> Iterator[int]:
+def _maximal(
+    values: int, room: int, nbytes: list[int], look: Callable[[int], None]
+) -> Iterator[int]:
     """The inclusion-maximal subsets of `values` that fit in `room` bytes."""
     if _bytes(values, nbytes) <= room:
         yield values
         return
     members = [k for k in range(values.bit_length()) if values >> k & 1]
     for subset in range((1 << len(members)) - 1):
+        if subset % _OFTEN == 0:
+            look(min(_OFTEN, 1 << len(members)))
         chosen = _mask(members[i] for i in range(len(members)) if subset >> i & 1)
         spare = room - _bytes(chosen, nbytes)
         if spare >= 0 and all(nbytes[k] > spare for k in members if not chosen >> k & 1):

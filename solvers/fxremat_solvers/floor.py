@@ -4,16 +4,19 @@ Annealing whose budget follows the best peak down (`local_search.lowest`): a hot
 baseline order beside a steady one from greedy's lowest peak (greedy finds the deep recomputations
 of long chains, annealing better orders); then steadily on from the better of the two, and with
 dear bytes from the other.
-Limits: no proof; `bounds.peak_lower_bound` is the bound.
+Tiny graphs are left to brute force. Limits: no proof; `bounds.peak_lower_bound` is the bound.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from fxremat_solvers.candidates import Candidate, candidate, solution
+from fxremat_solvers.errors import SolverError
+from fxremat_solvers.exact import TINY_OPS, least_peak
 from fxremat_solvers.greedy import compile_walk, greedy_ops
 from fxremat_solvers.kernel import kernel
 from fxremat_solvers.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
@@ -50,6 +53,10 @@ def lowest_peak(problem: RematProblem, *, deadline: float, seed: int = 0) -> Can
 
 
 def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
+    if len(problem.ops) <= TINY_OPS:
+        with suppress(SolverError):  # too many values: on with the search
+            least = least_peak(problem, single_op_bytes(problem) - 1, deadline=deadline)
+            return candidate(problem, least.ops, "exact")
     compiled = kernel(problem)
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]

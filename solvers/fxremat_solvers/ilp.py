@@ -4,8 +4,8 @@ See `fxremat_solvers.retention` for the formulation and its papers. The program 
 schedules (first runs in one fixed order, a bounded number of recomputations); `ilp_detail` says
 which class was solved, what was proven for that class, and by which solver. The `lower_bound` of
 the returned `Solution` is never that class's bound: it is `bounds.lower_bound`, which holds for
-any schedule, and the status is OPTIMAL only where the cost meets it (to 2e-6 of
-the baseline's cost, the solvers' tolerance) or the baseline fits.
+any schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
+`same_cost`) or the baseline fits.
 
 Limits: about 200 ops with recomputation at most once in backward; the number of candidate
 recomputations is capped, so larger graphs get shorter chains of recomputations (see
@@ -23,6 +23,7 @@ from typing import Any
 import pulp as _pulp  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.candidates import same_cost
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.problem import Op, RematProblem
@@ -45,10 +46,6 @@ _PAIR_CAP = 4000
 
 _EARLY_CAP = 400
 """Most pairs for the fullest class, which also recomputes long before the first use."""
-
-
-_SAME_COST = 2e-6
-"""Share of the baseline's cost below which a gap is the tolerance of the solvers."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def ilp_detail(
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
     general = lower_bound(problem, budget_bytes)
-    slack = _SAME_COST * problem.baseline_cost
+    slack = same_cost(problem)
     options = [plain] if warm_start is None else [plain, warm_start]
     best, replay = _best_of(problem, options, budget_bytes)
     ladder = _classes(ordered, max_recomputations)

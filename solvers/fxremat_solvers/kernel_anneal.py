@@ -223,6 +223,8 @@ def _drop(s: State) -> bool:
 def _choose_read(s: State, around: int) -> bool:
     """Choose a read before which a value may be dropped; one that spans step `around`, if any."""
     k = s.k[0]
+    if k.n_values == 0:
+        return False
     for _ in range(8 if around < 0 else 24):
         v = 0
         high = k.n_values - 1

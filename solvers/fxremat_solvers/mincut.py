@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.candidates import same_cost
 from fxremat_solvers.closure import SINK, SOURCE, Floats, Network, minimum_cut, network
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.profile import Integers, profiler
@@ -85,6 +86,7 @@ def mincut(
     search.run(replay, iterations)
     if fill and time.monotonic() <= search.deadline:
         search.fill()
+    cut_off = time.monotonic() > search.deadline
     best = search.best
     if best is None:
         schedule = Schedule(tuple(map(int, search.lowest)))
@@ -102,8 +104,8 @@ def mincut(
     bound = problem.baseline_cost
     if with_bound:
         bound = min(lower_bound(problem, budget_bytes), final.cost)
-    done = final.cost <= bound * (1 + 1e-9)
-    status = Status.OPTIMAL if done else Status.FEASIBLE
+    done = final.cost - bound <= same_cost(problem)
+    status = Status.OPTIMAL if done else Status.TIME_LIMIT if cut_off else Status.FEASIBLE
     return Solution(schedule, final.cost, final.peak_bytes, bound, status, "mincut")
 
 
@@ -123,7 +125,7 @@ class _Search:
         self.n = len(problem.ops)
         self.nbytes = [v.nbytes for v in problem.values]
         self.reads = _reads(problem)
-        self.unit = problem.baseline_cost / _UNITS or 1.0
+        self.unit = problem.cost_scale / _UNITS or 1.0
         self.profiler = profiler(problem)
         self.costs = np.array([op.cost for op in problem.ops])
         self.best: Integers | None = None
@@ -144,7 +146,7 @@ class _Search:
     def run(self, replay: Simulation, iterations: int) -> None:
         n, budget = self.n, self.budget
         cut = self.network(replay)
-        scale = self.problem.baseline_cost / budget
+        scale = self.problem.cost_scale / budget
         prices = np.zeros(n + 1)
         memory = np.array([*replay.running_bytes, 0], dtype=float)
         step = np.full(n + 1, 0.02)

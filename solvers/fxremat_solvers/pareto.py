@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+from fxremat_solvers.errors import ArgumentError
 from fxremat_solvers.floor import floor
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution, Status
 from fxremat_solvers.simulate import baseline, simulate
-from fxremat_solvers.solve import solve
+from fxremat_solvers.solve import check_arguments, solve
 
 
 def pareto(
@@ -22,8 +23,12 @@ def pareto(
     """Solutions in order of peak, each cheaper than every one with a lower peak.
 
     The budgets are `points` steps, evenly spaced between the floor and the baseline's peak, both
-    included. `time_limit_s` is for the whole front, shared evenly.
+    included. `time_limit_s` is for the whole front, shared evenly. Raises `ArgumentError` for fewer
+    than two points or a time limit that is no number of seconds, `UnknownSolverError` as `solve`.
     """
+    if points < 2:
+        raise ArgumentError(f"points is {points}: it must be 2 or more, the floor and the peak")
+    check_arguments(solver, time_limit_s)
     deadline = time.monotonic() + time_limit_s
     plain = simulate(problem, baseline(problem))
     share_s = time_limit_s / (points + 1)
@@ -31,7 +36,7 @@ def pareto(
     found = [lowest]
     span = plain.peak_bytes - lowest.peak_bytes
     for k in range(points):
-        budget = lowest.peak_bytes + span * k // max(1, points - 1)
+        budget = lowest.peak_bytes + span * k // (points - 1)
         if budget <= 0:
             continue
         left_s = max(0.1, min(share_s, deadline - time.monotonic()))
@@ -39,7 +44,8 @@ def pareto(
         if solved.status is not Status.INFEASIBLE:
             found.append(solved)
     front: list[Solution] = []
-    for point in sorted(found, key=lambda s: (s.peak_bytes, s.cost)):
+    # Of two that are the same the one of which more is known.
+    for point in sorted(found, key=lambda s: (s.peak_bytes, s.cost, -s.lower_bound)):
         if not front or point.cost < front[-1].cost:
             front.append(point)
     return tuple(front)

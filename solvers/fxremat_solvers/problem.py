@@ -22,6 +22,12 @@ from fxremat_solvers.errors import ProblemFormatError
 
 PROBLEM_FORMAT = "fxremat-problem/1"
 
+_BYTES_BELOW = 2**53
+"""What all values and a workspace add up to stays exact as a float, too."""
+
+_COSTS = (1e-100, 1e100)
+"""What the costs may add up to where it is not zero: sums and ratios of them stay finite."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -90,6 +96,23 @@ class RematProblem:
     def baseline_cost(self) -> float:
         """Cost of running every op once."""
         return math.fsum(op.cost for op in self.ops)
+
+    @cached_property
+    def cost_scale(self) -> float:
+        """What differences of cost are measured by: the baseline's cost.
+
+        Ops that must run once don't drown the others in it: at most ten times what those cost.
+        """
+        again = math.fsum(op.cost for op in self.ops if op.recomputable)
+        return min(self.baseline_cost, 10 * again)
+
+    @cached_property
+    def cost_unit(self) -> float:
+        """What any cost paid again is a multiple of; 0 where not all those costs are whole."""
+        costs = [float(op.cost) for op in self.ops if op.recomputable]
+        if not all(cost.is_integer() and cost < 2**40 for cost in costs):
+            return 0.0
+        return float(math.gcd(*map(int, costs)))
 
     @cached_property
     def counted_bytes(self) -> tuple[int, ...]:
@@ -204,6 +227,23 @@ def _validate(problem: RematProblem) -> None:
     boundary = problem.first_backward_op
     if boundary is not None and not 0 <= boundary <= n_ops:
         raise ProblemFormatError(f"first_backward_op is {boundary}: expected null or 0..{n_ops}")
+    _check_totals(problem)
+
+
+def _check_totals(problem: RematProblem) -> None:
+    total = sum(value.nbytes for value in problem.values)
+    total += max((op.workspace_bytes for op in problem.ops), default=0)
+    if total >= _BYTES_BELOW:
+        raise ProblemFormatError(
+            "values[...].nbytes and the largest ops[...].workspace_bytes add up to 2**53 or more: "
+            "use a larger unit than bytes, for them and for the budget"
+        )
+    cost, (least, most) = sum(op.cost for op in problem.ops), _COSTS
+    if cost and not least <= cost <= most:
+        raise ProblemFormatError(
+            f"ops[...].cost add up to {cost}: it must be 0 or between {least} and {most}; "
+            "use another unit"
+        )
 
 
 def _check_indices(field: str, indices: Sequence[int], count: int) -> None:
@@ -216,7 +256,7 @@ def parse_document(text: str, expected_format: str) -> dict[str, Any]:
     """The JSON object in `text`, after checking that its ``format`` is `expected_format`."""
     try:
         document: object = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise ProblemFormatError(f"not a JSON document: {error}") from error
     if not isinstance(document, dict):
         raise ProblemFormatError("the document must be a JSON object")
@@ -270,7 +310,10 @@ def _integer(value: object, at: str) -> int:
 def _number(value: object, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ProblemFormatError(f"{at} is {value!r}: it must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ProblemFormatError(f"{at} is too large a number") from error
 
 
 def _boolean(value: object, at: str) -> bool:

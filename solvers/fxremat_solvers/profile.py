@@ -39,6 +39,8 @@ class Profiler:
         when = np.repeat(np.arange(m), counts)
         order = np.argsort(value * m + when, kind="stable")
         value, writes, when = value[order], writes[order], when[order]
+        if not len(value):
+            return self.workspace[steps]
         # A lifetime is a write and the reads up to the next write of the same value.
         first = np.flatnonzero(writes)
         last = np.append(first[1:], len(value)) - 1

@@ -184,7 +184,7 @@ class _Builder:
             self.size[value] = 0.0
         self.workspace = [op.workspace_bytes / scale for op in problem.ops]
         # Costs may be microseconds: scaled so that solvers' absolute tolerances mean nothing.
-        total = problem.baseline_cost
+        total = problem.cost_scale
         self.cost_scale = 1e5 / total if total > 0 else 1.0
         self.peak = self.column(math.inf) if minimise_peak else None
         self.recompute: dict[tuple[int, int], int] = {}

@@ -42,7 +42,8 @@ class Status(StrEnum):
     """What is known of a solution."""
 
     OPTIMAL = "optimal"
-    """No schedule under the budget costs less."""
+    """No schedule under the budget costs less: where costs are whole numbers, exactly; else to
+    2e-6 of the baseline's cost (`RematProblem.cost_scale`), the tolerance behind the bounds."""
     FEASIBLE = "feasible"
     """Within the budget; a cheaper schedule may exist, none below `lower_bound`."""
     TIME_LIMIT = "time_limit"

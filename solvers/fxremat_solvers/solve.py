@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fxremat_solvers.auto import auto
 from fxremat_solvers.candidates import best, candidate, solution
-from fxremat_solvers.errors import BudgetError, UnknownSolverError
+from fxremat_solvers.errors import ArgumentError, BudgetError, UnknownSolverError
 from fxremat_solvers.exact import exact
 from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import greedy_candidates
@@ -46,8 +46,8 @@ def _ilp(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed:
 
 
 def _exact(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
-    del time_limit_s, seed
-    return exact(problem, budget_bytes)
+    del seed
+    return exact(problem, budget_bytes, time_limit_s=time_limit_s)
 
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType(
@@ -71,25 +71,32 @@ def solve(
     safety stop. Where no schedule within the budget is found the solution's status is INFEASIBLE
     and its schedule the one with the lowest peak found.
     Raises `BudgetError` for a budget that is not a positive integer, `UnknownSolverError` for a
-    solver that does not exist.
+    solver that does not exist, `ArgumentError` for a time limit or an effort that is no such
+    number, `SolverError` where "exact" finds no answer in time.
     """
     if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BudgetError(f"budget_bytes is {budget_bytes!r}: it must be a positive integer")
-    if solver not in SOLVERS:
-        raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+    check_arguments(solver, time_limit_s)
+    if not (math.isfinite(effort) and effort > 0):
+        raise ArgumentError(f"effort is {effort}: it must be a positive number")
     if solver == "auto":
         return auto(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed, effort=effort)
     deadline = time.monotonic() + time_limit_s
     solved = SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
     live = candidate(problem, solved.schedule.ops, solved.solver)
-    solved = replace(
-        solved, schedule=Schedule(live.ops), cost=live.cost, peak_bytes=live.peak_bytes
-    )
     if solved.status is not Status.INFEASIBLE:
-        return solved
+        return replace(
+            solved, schedule=Schedule(live.ops), cost=live.cost, peak_bytes=live.peak_bytes
+        )
     # What this solver can't fit, the search for the floor may: a budget named as one can be met.
     lowest = lowest_peak(problem, deadline=max(deadline, time.monotonic() + 1), seed=seed)
-    if lowest.peak_bytes >= solved.peak_bytes:
-        return solved
-    bound = solved.lower_bound if math.isfinite(solved.lower_bound) else 0.0
-    return solution(problem, lowest, budget_bytes, lower_bound=bound)
+    chosen = best([live, lowest], budget_bytes)
+    return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
+
+
+def check_arguments(solver: str, time_limit_s: float) -> None:
+    """Raise `UnknownSolverError` or `ArgumentError` for what no solver can be called with."""
+    if solver not in SOLVERS:
+        raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+    if not time_limit_s >= 0:  # also what is not a number
+        raise ArgumentError(f"time_limit_s is {time_limit_s}: it must be 0 or more seconds")

@@ -95,7 +95,7 @@ def by_stages(
             return Staged(extra, tuple(schedules), chosen)
         answer = minimise(stages.program(), steps)
         work -= answer.steps * size
-        above = (answer.bound - _COST - _TOLERANCE) / _COST * problem.baseline_cost
+        above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
         gained, extra = above - extra, max(extra, above)
         if answer.point is None:
             break
@@ -134,6 +134,7 @@ class _Stages:
         self.runs: dict[tuple[int, int], int] = {}
         self.live: dict[tuple[int, int], int] = {}
         self.cost: list[float] = []
+        self.once = 0.0  # what the first run of every op costs
         self.low: list[float] = []
         self.rows: list[list[tuple[int, float]]] = []
         self.at_least: list[float] = []
@@ -184,12 +185,14 @@ class _Stages:
 
     def _columns(self) -> None:
         problem, k = self.problem, len(self.chain)
-        scale = _COST / problem.baseline_cost
+        scale = _COST / problem.cost_scale
         for u, op in enumerate(problem.ops):
+            cost = min(op.cost, problem.cost_scale) * scale  # less only for what runs once
+            self.once += cost
             for g in range(self.after[u], k + 1):
                 if op.recomputable or g < self.by[u]:
                     at_position = g > 0 and self.chain[g - 1] == u
-                    self.runs[u, g] = self._column(op.cost * scale, low=at_position)
+                    self.runs[u, g] = self._column(cost, low=at_position)
         for x, u in enumerate(problem.producer):
             if u >= 0:
                 for j in range(self.after[u] + 1, k + 1):

@@ -79,6 +79,12 @@ def test_other_errors(problem_file: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["solve", str(tmp_path / "none.json"), "--budget-bytes", "5"]) == 2
     assert main(["solve", str(problem_file), "--budget-bytes", "0"]) == 2
     assert main(["solve", str(problem_file), "--budget-bytes", "5", "--solver", "x"]) == 2
+    assert main(["solve", str(problem_file), "--budget-bytes", "5", "--time-limit-s", "nan"]) == 2
+    assert main(["pareto", str(problem_file), "--points", "1"]) == 2
+    for out in (tmp_path, tmp_path / "no" / "schedule.json"):
+        capsys.readouterr()
+        assert main(["solve", str(problem_file), "--budget-bytes", "5", "--out", str(out)]) == 2
+        assert str(out) in capsys.readouterr().err
     schedule = tmp_path / "schedule.json"
     schedule.write_text('{"format": "fxremat-schedule/1", "ops": [3]}')
     assert main(["check", str(problem_file), str(schedule)]) == 1

@@ -54,6 +54,20 @@ def test_large_graphs_are_refused() -> None:
         exact(time_stepping(MAX_OPS), 5)
 
 
+def test_what_nobody_reads_is_not_held() -> None:
+    """One op with forty outputs that are freed at once, then one more of their size."""
+    values = (*(Value(f"v{k}", 1) for k in range(41)), Value("end", 40))
+    ops = (Op("many", (), tuple(range(41)), 1.0), Op("end", (40,), (41,), 1.0))
+    problem = RematProblem(ops, values, (), (41,), None)
+    assert exact(problem, 41).status is Status.OPTIMAL
+    assert exact(problem, 40).status is Status.INFEASIBLE
+
+
+def test_the_time_limit_holds() -> None:
+    with pytest.raises(SolverError, match="its time"):
+        exact(random_problem(3, 14), 1, time_limit_s=0.0)
+
+
 def test_vectorised_replay_agrees_with_the_oracle() -> None:
     for seed in range(150):
         problem = random_problem(seed, 10)

@@ -38,6 +38,10 @@ def test_schedule_round_trip():
         (("ops", 1, "recomputable"), "yes", r"ops\[1\].recomputable"),
         (("outputs",), [1, 1], "outputs"),
         (("first_backward_op",), 77, "first_backward_op"),
+        (("values", 1, "nbytes"), 2**53, r"values.*2\*\*53"),
+        (("ops", 0, "workspace_bytes"), 2**53, r"workspace_bytes.*2\*\*53"),
+        (("ops", 2, "cost"), 10**400, r"ops\[2\].cost"),
+        (("ops", 2, "cost"), 1e300, r"ops.*cost add up"),
         (("ops",), {}, "ops"),
     ],
 )
@@ -54,6 +58,9 @@ def test_errors_name_the_field(path: tuple[str | int, ...], value: object, field
 def test_missing_fields_and_broken_text():
     with pytest.raises(ProblemFormatError, match="not a JSON document"):
         RematProblem.from_json("{")
+    for text in ("[" * 200_000, '{"format": 1' + "0" * 5000 + "}"):
+        with pytest.raises(ProblemFormatError, match="not a JSON document"):
+            RematProblem.from_json(text)
     with pytest.raises(ProblemFormatError, match="values is missing"):
         RematProblem.from_json('{"format": "fxremat-problem/1"}')
     with pytest.raises(ProblemFormatError, match="ops"):

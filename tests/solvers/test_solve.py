@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_problems import problems
+from small_graphs import random_problem
 
 from fxremat_solvers import (
     SOLVERS,
+    ArgumentError,
     BudgetError,
+    Op,
     RematProblem,
     Solution,
     Status,
@@ -23,6 +28,7 @@ from fxremat_solvers import (
     simulate,
     solve,
 )
+from fxremat_solvers.exact import exact
 from fxremat_solvers.generate import chain, layered, transformer, unet
 from fxremat_solvers.prune import without_dead_runs
 
@@ -68,6 +74,50 @@ def test_cost_never_rises_with_the_budget(problem: RematProblem):
     assert solved[len(solved) - len(feasible) :] == feasible
     costs = [s.cost for s in feasible]
     assert costs == sorted(costs, reverse=True)
+
+
+def with_large_sizes(problem: RematProblem, seed: int) -> RematProblem:
+    """The same graph with sizes like real ones, so that a budget can be missed by a byte."""
+    draw = random.Random(seed)
+    values = (replace(v, nbytes=v.nbytes * 100_000 + draw.randint(0, 999)) for v in problem.values)
+    return replace(problem, values=tuple(values))
+
+
+@pytest.mark.parametrize("seed", [11, 36, 42, 58, 64])
+def test_tiny_graphs_are_solved_to_the_optimum(seed: int):
+    problem = with_large_sizes(random_problem(seed, 8), seed)
+    lowest = exact(problem, 1).peak_bytes
+    assert floor(problem).peak_bytes == lowest
+    for budget in (lowest - 1, lowest, fraction(problem, 0.9)):
+        best, solved = exact(problem, budget), solve(problem, budget)
+        assert (solved.status, solved.peak_bytes > budget) == (best.status, budget < lowest)
+        assert math.isclose(solved.cost, best.cost) or budget < lowest
+
+
+@given(problems(24), st.integers(0, 1000), st.sampled_from([0.8, 0.6]))
+@settings(max_examples=15, deadline=None)
+def test_auto_uses_the_budget_to_the_byte(problem: RematProblem, seed: int, of_peak: float):
+    problem = with_large_sizes(problem, seed)
+    other = solve(problem, fraction(problem, of_peak), solver="greedy")
+    solved = solve(problem, other.peak_bytes)
+    assert_sound(problem, other.peak_bytes, solved)
+    assert solved.cost <= other.cost * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(1, 8, 2))
+@pytest.mark.parametrize("solver", ["auto", "ilp", "mincut", "greedy"])
+def test_one_dear_op_hides_nothing(seed: int, solver: str):
+    """An op that costs ten million times the others and runs once: "optimal" still is."""
+    problem = random_problem(seed, 11)
+    first = replace(problem.ops[0], cost=1e8, recomputable=False)
+    problem = replace(problem, ops=(first, *problem.ops[1:]))
+    budget = exact(problem, 1).peak_bytes
+    solved, best = solve(problem, budget, solver=solver), exact(problem, budget)
+    assert solved.lower_bound <= best.cost
+    if solved.status is Status.OPTIMAL:
+        assert solved.cost == best.cost
+    else:
+        assert solver != "auto"
 
 
 @pytest.mark.parametrize("problem", [layered(80, seed=3), unet(2), transformer(2)])
@@ -166,6 +216,25 @@ def test_without_a_compiler_there_is_still_an_answer(monkeypatch: pytest.MonkeyP
 def test_bad_budgets(budget: object):
     with pytest.raises(BudgetError, match="positive integer"):
         solve(chain(2), budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("argument", [{"time_limit_s": math.nan}, {"effort": 0.0}])
+def test_bad_arguments(argument: dict[str, float]):
+    with pytest.raises(ArgumentError, match=next(iter(argument))):
+        solve(chain(4), 4, **argument)
+    with pytest.raises(ArgumentError, match="points"):
+        pareto(chain(4), points=1)
+
+
+def test_no_proof_is_lost_where_nothing_fits():
+    for solver in ("auto", "ilp", "exact"):
+        assert solve(chain(5), 1, solver=solver).lower_bound == math.inf
+
+
+def test_ops_without_values():
+    problem = RematProblem((Op("a", (), (), 1.0, 5), Op("b", (), (), 1.0, 9)), (), (), (), None)
+    for solver in SOLVERS:
+        assert solve(problem, 4, solver=solver).status is Status.INFEASIBLE
 
 
 def test_unknown_solver_lists_the_names():
