@@ -1,13 +1,13 @@
 """The portfolio: closed form, greedy, stages and local search; the best plan wins, bound beside it.
 
 In order: the baseline where it fits; brute force where the graph is tiny; the binomial schedule
-where it is a uniform chain; annealing from the baseline order, from the best of greedy's walks (on
-large graphs from that alone; `batched` has another order for unrolled ones) and from the schedules
-that the bound's integer program leads to (`stages`), in rounds that stop as soon as the plan meets
-the bound; where nothing fits, the lowest peak found is the start of another round. Where plan and
-bound are far apart after the first round of these both get another try, side by side:
-`bounds.deeper`, and more runs from all schedules so far; then cold runs in waves, each from the
-best plan yet.
+where it is a uniform chain; a round of annealing from the baseline order and from the best of
+greedy's walks (on large graphs from that alone; `batched` has another order for unrolled ones), and
+beside it the bound; more rounds, also from the schedules that the bound's integer program leads to
+(`stages`), until the plan is near the bound; where nothing fits, the lowest peak found is the start
+of another round. Where plan and bound are far apart after the first round both get another try,
+side by side: `bounds.deeper`, and more runs from all schedules so far; then cold runs in waves,
+each from the best plan yet.
 
 Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
 50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
-from fxremat_solvers.bounds import Proof, deeper, proof
+from fxremat_solvers.bounds import Proof, deeper, peak_lower_bound, priced
 from fxremat_solvers.candidates import Candidate, best, candidate, same_cost, solution
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.exact import TINY_OPS, exact
@@ -49,6 +49,7 @@ from fxremat_solvers.mincut import mincut
 from fxremat_solvers.order import reordered
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Solution
+from fxremat_solvers.side_by_side import beside
 from fxremat_solvers.simulate import baseline
 
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
@@ -91,25 +92,27 @@ def auto(
             solved = exact(problem, budget_bytes, time_limit_s=time_limit_s)
             chosen = candidate(problem, solved.schedule.ops, "exact")
             return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
-    known = Proof(0.0)
-    if len(problem.ops) <= _BOUND_OPS:
-        known = proof(problem, budget_bytes, thorough=effort >= 1)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
+        known = _proof(problem, budget_bytes, effort, deadline)
         found = [candidate(problem, chained.ops, "binomial")]
     else:
         began = time.monotonic()
         compiled = kernel(problem)
         compile_walk()
         deadline += time.monotonic() - began  # compiling, once per machine, is no part
-        if compiled is None:
+        # The plan gets at least half of the time.
+        prove = partial(_proof, problem, budget_bytes, effort, deadline - time_limit_s / 2)
+        if len(problem.ops) <= _BOUND_OPS and peak_lower_bound(problem) > budget_bytes:
+            known = Proof(math.inf)
+            found = [lowest_peak(problem, deadline=deadline, seed=seed)]
+        elif compiled is None:
+            known = prove()
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
             found += _staged(problem, known)
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
-            found = _searched(search, plain, budget_bytes, known, seed)
-            if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
-                known, found = _deepened(search, found, budget_bytes, known, seed)
+            known, found = _searched(search, plain, budget_bytes, prove, seed)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -120,16 +123,38 @@ def auto(
 
 
 def _searched(
+    search: Search,
+    plain: Candidate,
+    budget_bytes: int,
+    prove: Callable[[], Proof],
+    seed: int,
+) -> tuple[Proof, list[Candidate]]:
+    """What `prove` says, or more, and all plans found."""
+    if len(search.problem.ops) <= _LADDER_OPS:
+        known = prove()
+        return known, _on_ladder(search, plain, budget_bytes, known, seed)
+    known, found = _at_budget(search, plain, budget_bytes, prove, seed)
+    if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
+        return _deepened(search, found, budget_bytes, known, seed)
+    return known, found
+
+
+def _proof(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> Proof:
+    if len(problem.ops) > _BOUND_OPS:
+        return Proof(0.0)
+    return priced(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
+
+
+def _on_ladder(
     search: Search, plain: Candidate, budget_bytes: int, known: Proof, seed: int
 ) -> list[Candidate]:
     problem = search.problem
-    given = [plain, *_staged(problem, known)]
-    if len(problem.ops) > _LADDER_OPS:
-        return _at_budget(search, given, budget_bytes, known.bound, seed)
     rungs = (plain.peak_bytes * k // _RUNGS for k in reversed(range(1, _RUNGS)))
     found = [plain]
+    # Schedules made for one budget would break the order of the rungs.
+    bound_only = Proof(known.bound)
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
-        chosen = _at_budget(search, given, rung, known.bound, seed)[0]
+        chosen = _at_budget(search, plain, rung, lambda: bound_only, seed)[1][0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
@@ -137,8 +162,6 @@ def _searched(
 
 
 def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
-    if len(problem.ops) <= _LADDER_OPS:
-        return []  # schedules made for one budget would break the order of the rungs
     return [candidate(problem, ops, "stages") for ops in known.schedules]
 
 
@@ -160,10 +183,11 @@ def _deepened(
     """A deeper proof and, meanwhile, what more runs find."""
     if search.effort < 1:
         return known, _restarted(search, found, budget_bytes, seed)
-    with ThreadPoolExecutor(1) as pool:
-        more = pool.submit(_restarted, search, found, budget_bytes, seed)
-        known = deeper(search.problem, budget_bytes, known)
-    return known, [*more.result(), *_staged(search.problem, known)]
+    known, found = beside(
+        lambda: deeper(search.problem, budget_bytes, known, deadline=search.deadline),
+        lambda: _restarted(search, found, budget_bytes, seed),
+    )
+    return known, [*found, *_staged(search.problem, known)]
 
 
 def _restarted(
@@ -186,61 +210,58 @@ def _restarted(
 
 
 def _at_budget(
-    search: Search, given: list[Candidate], budget_bytes: int, bound: float, seed: int
-) -> list[Candidate]:
-    """The best plan found, then those that it was searched for from.
-
-    `given`: the baseline and other schedules to search from.
-    """
+    search: Search,
+    plain: Candidate,
+    budget_bytes: int,
+    prove: Callable[[], Proof],
+    seed: int,
+) -> tuple[Proof, list[Candidate]]:
+    """What `prove` says; the best plan found, then those that it was searched for from."""
     problem = search.problem
-    if math.isinf(bound):
-        return [lowest_peak(problem, deadline=search.deadline, seed=seed)]
     pace = _pace(problem)
-    starts = _starts(problem, given, budget_bytes)
-    edits = int(search.effort * pace.edits)
-    chosen = best(starts, budget_bytes)
-    others = list(starts)
-    proven = chosen.cost - bound <= same_cost(problem, _PROVEN)
-    if chosen.peak_bytes <= budget_bytes and proven:
-        return [chosen]
     last = pace.rounds - 1
-    idle = 0
-    for turn in range(pace.rounds):
-        before = chosen
-        tried = cheapest(
+
+    def tried(starts: list[Candidate], turn: int) -> Candidate:
+        return cheapest(
             search,
             starts,
             budget_bytes,
-            edits=edits,
+            edits=int(search.effort * pace.edits),
             runs=pace.runs,
             seed=seed * pace.rounds + turn,
             # Where a round is too short for all recipes the last one has the others.
             recipe=pace.runs if turn == last else 0,
         )
-        chosen = best([chosen, tried], budget_bytes)
-        if chosen.peak_bytes > budget_bytes:
-            if turn:
-                break
-            lowest = lowest_peak(problem, deadline=search.deadline, seed=seed)
-            others.append(lowest)
-            chosen = best([chosen, lowest], budget_bytes)
-            if chosen.peak_bytes > budget_bytes:
-                break
-            if search.effort < 1:
-                last = 1  # that search was the dear part: one round from what it found
+
+    starts = _starts(problem, plain, budget_bytes)
+    before = best(starts, budget_bytes)
+    known, chosen = beside(prove, lambda: tried(starts, 0))
+    staged = [best(_staged(problem, known), budget_bytes)] if known.schedules else []
+    others = [*starts, *staged]
+    chosen = best([chosen, *staged], budget_bytes)
+    if chosen.peak_bytes > budget_bytes:
+        others.append(lowest_peak(problem, deadline=search.deadline, seed=seed))
+        chosen = best([chosen, others[-1]], budget_bytes)
+        if search.effort < 1:
+            last = 1  # that search was the dear part: one round from what it found
+    idle = 0
+    for turn in range(1, last + 1):
         gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
         idle = idle + 1 if gained < _WORTH_IT * problem.cost_scale else 0
-        if chosen.cost - bound <= pace.close * problem.cost_scale or idle >= pace.patience:
+        if chosen.peak_bytes > budget_bytes or idle >= pace.patience:
             break
-        if turn >= last or _far_apart(search, chosen, budget_bytes, bound):
+        if chosen.cost - known.bound <= pace.close * problem.cost_scale:
+            break
+        if _far_apart(search, chosen, budget_bytes, known.bound):
             break  # what then comes is a better use of the time
-        starts = [*starts[:2], chosen]
-    return [chosen, *others]
+        before = chosen
+        first = [s for s in staged if s is not chosen] + starts
+        chosen = best([chosen, tried([*first[:2], chosen], turn)], budget_bytes)
+    return known, [chosen, *others]
 
 
-def _starts(problem: RematProblem, given: list[Candidate], budget_bytes: int) -> list[Candidate]:
-    """The schedules to search from."""
-    plain, *staged = given
+def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[Candidate]:
+    """The schedules to search from at first."""
     if len(problem.ops) > _GREEDY_OPS:
         return [plain]
     starts = [best(greedy_candidates(problem, budget_bytes), budget_bytes)]
@@ -252,7 +273,7 @@ def _starts(problem: RematProblem, given: list[Candidate], budget_bytes: int) ->
     # From the baseline on large graphs no run gets as far as from greedy's plan.
     if len(problem.ops) <= _MIDDLE_OPS or best(starts, budget_bytes).peak_bytes > budget_bytes:
         starts.insert(0, plain)
-    return [*starts, best(staged, budget_bytes)] if staged else starts
+    return starts
 
 
 @dataclass(frozen=True)

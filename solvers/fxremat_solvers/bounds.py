@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,10 +61,10 @@ _optimize: Any = optimize
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
 
-_STAGES_WORK = (400, 500_000)
+_STAGES_WORK = (200, 250_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_DEEPER_WORK = 400_000
+_DEEPER_WORK = 500_000
 """The same in `deeper`."""
 
 _STAGES_OPS = (3_000, 300)
@@ -114,31 +115,57 @@ class Proof:
     """Of the main chain, for `deeper` to go on with."""
 
 
-def lower_bound(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) -> float:
+def lower_bound(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    thorough: bool = True,
+    deadline: float = math.inf,
+) -> float:
     """A lower bound on the cost of any schedule whose peak is at most `budget_bytes`.
 
     That of `proof`, which says what it is a bound of.
     """
-    return proof(problem, budget_bytes, thorough=thorough).bound
+    return proof(problem, budget_bytes, thorough=thorough, deadline=deadline).bound
 
 
-def proof(problem: RematProblem, budget_bytes: int, *, thorough: bool = True) -> Proof:
+def proof(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    thorough: bool = True,
+    deadline: float = math.inf,
+) -> Proof:
     """What any schedule whose peak is at most `budget_bytes` costs, at least.
 
     `thorough=False` looks at a third of the positions and leaves out the integer program, which
-    takes a quarter of the time and loses some tenths of a per cent.
+    takes a quarter of the time and loses some tenths of a per cent. `deadline`, of
+    `time.monotonic`, is a safety stop: the bound of what has been looked at by then.
     """
     if simulate(problem, baseline(problem)).peak_bytes <= budget_bytes:
         return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
         return Proof(math.inf)
+    return priced(problem, budget_bytes, thorough=thorough, deadline=deadline)
+
+
+def priced(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    thorough: bool = True,
+    deadline: float = math.inf,
+) -> Proof:
+    """`proof` under a budget below the baseline's peak, not below `peak_lower_bound`."""
     if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
-    staged = _extra_cost(problem, budget_bytes, thorough=thorough)
+    staged = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
     return _proof(problem, staged)
 
 
-def deeper(problem: RematProblem, budget_bytes: int, known: Proof) -> Proof:
+def deeper(
+    problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float = math.inf
+) -> Proof:
     """A proof with more positions and with further schedules; it takes some seconds.
 
     `known` is the proof for the same problem and budget so far.
@@ -153,6 +180,7 @@ def deeper(problem: RematProblem, budget_bytes: int, known: Proof) -> Proof:
         _DEEPER_WORK,
         known=known.bound - problem.baseline_cost,
         worth=_DEEPER_WORTH * problem.baseline_cost,
+        deadline=deadline,
     )
     return _proof(problem, staged)
 
@@ -331,7 +359,9 @@ def evaluate(
     return dual, used + relaxation.fixed_bytes - budget_bytes
 
 
-def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> Staged:
+def _extra_cost(
+    problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float
+) -> Staged:
     """What any schedule under the budget costs beyond the baseline, at least.
 
     Positions are tried one at a time along the chain, coarsely and then around the best; the
@@ -348,6 +378,8 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
     def attempt(place: int) -> None:
         nonlocal best, best_price
         if place in tried or not 0 <= place < len(chain):
+            return
+        if tried and time.monotonic() > deadline:
             return
         relaxation = relax(problem, (chain[place],))
         start = np.array([best_price])
@@ -379,7 +411,7 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
             attempt(middle + step)
     top = max(tried, key=lambda i: (tried[i][0], -i))
     decisive = [top]
-    if joint > 1:
+    if joint > 1 and time.monotonic() <= deadline:
         chosen = _spread(tried, joint)
         relaxation = relax(problem, [chain[i] for i in chosen])
         start = np.array([best_price if i == top else 0.0 for i in chosen])
@@ -392,23 +424,18 @@ def _extra_cost(problem: RematProblem, budget_bytes: int, *, thorough: bool) -> 
     if thorough and len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]:
         per_op, most = _STAGES_WORK
         work = min(per_op * len(problem.ops), most)
-        staged = by_stages(problem, budget_bytes, chain, decisive, work, best)
+        staged = by_stages(problem, budget_bytes, chain, decisive, work, best, deadline=deadline)
         best = staged.extra
-    if thorough and effort <= _CASES_EFFORT:
-        best = least_of_cases(
-            problem,
-            budget_bytes,
-            lambda case, positions, enough: maximise(
-                relax(case, positions),
-                budget_bytes,
-                scale,
-                np.full(len(positions), best_price / len(positions)),
-                12,
-                best,
-                enough,
-            )[0],
-            best,
-        )
+    if thorough and effort <= _CASES_EFFORT and time.monotonic() <= deadline:
+
+        def of_case(case: RematProblem, positions: Sequence[int], enough: float) -> float:
+            if time.monotonic() > deadline:
+                return -math.inf
+            start = np.full(len(positions), best_price / len(positions))
+            relaxation = relax(case, positions)
+            return maximise(relaxation, budget_bytes, scale, start, 12, best, enough)[0]
+
+        best = least_of_cases(problem, budget_bytes, of_case, best)
     return replace(staged, extra=best)
 
 

@@ -3,7 +3,7 @@
 HiGHS is asked directly: the one within SciPy writes to the standard output in some releases, and
 neither SciPy nor PuLP passes on the point at which HiGHS asks whether to go on. It asks at fixed
 points of its work, so counting the questions makes an answer repeatable. The time limit is a
-safety stop far behind them.
+safety stop behind them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer:
     steps: int
 
 
-def minimise(program: Program, steps: int) -> Answer:
+def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S) -> Answer:
     """Branch and bound until HiGHS has asked `steps` times whether to go on."""
     highspy: Any = importlib.import_module("highspy")
     model = highspy.HighsLp()
@@ -63,7 +63,7 @@ def minimise(program: Program, steps: int) -> Answer:
         ("output_flag", False),
         ("parallel", "off"),
         ("mip_rel_gap", 1e-7),
-        ("time_limit", _SAFETY_STOP_S),
+        ("time_limit", min(time_limit_s, _SAFETY_STOP_S)),
     ):
         solver.setOptionValue(name, value)
     solver.passModel(model)

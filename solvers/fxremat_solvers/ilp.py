@@ -130,7 +130,7 @@ def ilp_detail(
     order = _first_runs(warm_start or plain)
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
-    general = lower_bound(problem, budget_bytes)
+    general = lower_bound(problem, budget_bytes, deadline=began + time_limit_s / 2)
     slack = same_cost(problem)
     options = [plain] if warm_start is None else [plain, warm_start]
     best, replay = _best_of(problem, options, budget_bytes)

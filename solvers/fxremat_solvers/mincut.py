@@ -103,7 +103,7 @@ def mincut(
     final = simulate(problem, schedule)
     bound = problem.baseline_cost
     if with_bound:
-        bound = min(lower_bound(problem, budget_bytes), final.cost)
+        bound = min(lower_bound(problem, budget_bytes, deadline=search.deadline), final.cost)
     done = final.cost - bound <= same_cost(problem)
     status = Status.OPTIMAL if done else Status.TIME_LIMIT if cut_off else Status.FEASIBLE
     return Solution(schedule, final.cost, final.peak_bytes, bound, status, "mincut")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+_Other = TypeVar("_Other")
 
 
 def side_by_side(runs: Sequence[Callable[[], _Result]]) -> list[_Result]:
@@ -20,6 +21,13 @@ def side_by_side(runs: Sequence[Callable[[], _Result]]) -> list[_Result]:
         return [run() for run in runs]
     with ThreadPoolExecutor(threads) as pool:
         return [done.result() for done in [pool.submit(run) for run in runs]]
+
+
+def beside(run: Callable[[], _Result], other: Callable[[], _Other]) -> tuple[_Result, _Other]:
+    """What each of two runs returns, of which at least one spends its time in compiled code."""
+    with ThreadPoolExecutor(1) as pool:
+        more = pool.submit(other)
+        return run(), more.result()
 
 
 def _processors() -> int:

@@ -29,6 +29,7 @@ What is lost: memory between the positions, and off the chain.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,11 +77,12 @@ def by_stages(
     work: int,
     known: float = 0.0,
     worth: float = -math.inf,
+    deadline: float = math.inf,
 ) -> Staged:
     """Solve the program with some positions of a chain of ops, then with more and more of them.
 
     `work`: columns times steps of branch and bound, in all. A program that adds less than `worth`
-    to the bound `known` is the last one.
+    to the bound `known` is the last one. `deadline`: of `time.monotonic`, a safety stop.
     """
     chosen = tuple(positions)
     extra = known
@@ -91,9 +93,10 @@ def by_stages(
         if size > _COLUMNS:
             break
         steps = min(work, _WORK_EACH) // size
-        if steps < _LEAST_STEPS:
+        left_s = deadline - time.monotonic()
+        if steps < _LEAST_STEPS or left_s <= 0:
             return Staged(extra, tuple(schedules), chosen)
-        answer = minimise(stages.program(), steps)
+        answer = minimise(stages.program(), steps, left_s)
         work -= answer.steps * size
         above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
         gained, extra = above - extra, max(extra, above)

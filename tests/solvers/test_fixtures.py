@@ -91,7 +91,7 @@ def test_where_little_fits_long_runs_with_dear_bytes_find_better_plans(
     """Rounds of short runs alone end at 23.1 and 22.4 per cent."""
     problem = fixture(name)
     budget = budget_of(problem, share)
-    plans = [solve(problem, budget, effort=0.2) for _ in range(2)]
+    plans = [solve(problem, budget, effort=0.2, time_limit_s=300.0) for _ in range(2)]
     assert plans[0].schedule == plans[1].schedule
     assert simulate(problem, plans[0].schedule).peak_bytes <= budget
     assert plans[0].cost <= (1 + extra) * problem.baseline_cost

@@ -150,7 +150,8 @@ def test_what_cannot_be_met_is_infeasible_with_the_lowest_peak_found():
     assert solution.peak_bytes < fraction(problem, 0.7)
     assert_sound(problem, 1, solution)
     lowest = floor(problem)
-    assert solve(problem, lowest.peak_bytes).status is not Status.INFEASIBLE
+    again = solve(problem, lowest.peak_bytes, effort=0.1)
+    assert again.status is not Status.INFEASIBLE
 
 
 def test_reordering_alone_fits_a_layered_graph():
@@ -224,6 +225,15 @@ def test_bad_arguments(argument: dict[str, float]):
         solve(chain(4), 4, **argument)
     with pytest.raises(ArgumentError, match="points"):
         pareto(chain(4), points=1)
+
+
+def test_without_time_there_is_a_plan_from_a_walk():
+    problem = transformer(3)
+    budget = fraction(problem, 0.6)
+    solution = solve(problem, budget, time_limit_s=0.0)
+    assert_sound(problem, budget, solution)
+    assert solution.status is Status.TIME_LIMIT
+    assert problem.baseline_cost < solution.lower_bound
 
 
 def test_no_proof_is_lost_where_nothing_fits():

@@ -74,3 +74,15 @@ def test_deeper_goes_on_where_the_proof_ended() -> None:
     done = Proof(first.bound, (), None)
     assert deeper(problem, budget, done) is done
     assert proof(problem, 1) == Proof(math.inf)
+
+
+def test_a_deadline_leaves_a_weaker_bound() -> None:
+    problem = block_stack(6)
+    budget = int(0.4 * simulate(problem, baseline(problem)).peak_bytes)
+    whole = proof(problem, budget)
+    hurried = proof(problem, budget, deadline=-math.inf)
+    assert problem.baseline_cost < hurried.bound < whole.bound
+    assert hurried.schedules == ()
+    later = deeper(problem, budget, hurried)
+    assert hurried.bound < later.bound
+    assert deeper(problem, budget, hurried, deadline=-math.inf) == hurried
