@@ -26,10 +26,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
-from fxremat_solvers.bounds import Proof, deeper, peak_lower_bound, priced
+from fxremat_solvers.bounds import (
+    Proof,
+    deeper,
+    has_program,
+    peak_lower_bound,
+    priced,
+    staged,
+)
 from fxremat_solvers.candidates import Candidate, best, candidate, same_cost, solution
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.exact import TINY_OPS, exact
@@ -53,6 +61,7 @@ from fxremat_solvers.side_by_side import beside
 from fxremat_solvers.simulate import baseline
 
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
+_EASED = 0.3  # of the work on the bound, where greedy fits
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 20_000
 _BOUND_OPS = 20_000
@@ -94,7 +103,7 @@ def auto(
             return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
-        known = _proof(problem, budget_bytes, effort, deadline)
+        known = _proof(problem, budget_bytes, effort, deadline, eased=False)
         found = [candidate(problem, chained.ops, "binomial")]
     else:
         began = time.monotonic()
@@ -107,9 +116,9 @@ def auto(
             known = Proof(math.inf)
             found = [lowest_peak(problem, deadline=deadline, seed=seed)]
         elif compiled is None:
-            known = prove()
+            known = prove(False)
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
-            found += _staged(problem, known)
+            found += _led_to(problem, known)
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
             known, found = _searched(search, plain, budget_bytes, prove, seed)
@@ -122,27 +131,34 @@ def auto(
     )
 
 
+def _proof(
+    problem: RematProblem, budget_bytes: int, effort: float, deadline: float, eased: bool
+) -> Proof:
+    """`eased`: the budget leaves room for a simple plan, so that fewer steps will do."""
+    if len(problem.ops) > _BOUND_OPS:
+        return Proof(0.0)
+    known = priced(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
+    if effort < 1:
+        return known
+    share = _EASED if eased else 1.0
+    return staged(problem, budget_bytes, known, share=share, deadline=deadline)
+
+
 def _searched(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[], Proof],
+    prove: Callable[[bool], Proof],
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
-    """What `prove` says, or more, and all plans found."""
+    """What is proven and all plans found."""
     if len(search.problem.ops) <= _LADDER_OPS:
-        known = prove()
+        known = prove(False)
         return known, _on_ladder(search, plain, budget_bytes, known, seed)
     known, found = _at_budget(search, plain, budget_bytes, prove, seed)
     if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
         return _deepened(search, found, budget_bytes, known, seed)
     return known, found
-
-
-def _proof(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> Proof:
-    if len(problem.ops) > _BOUND_OPS:
-        return Proof(0.0)
-    return priced(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
 
 
 def _on_ladder(
@@ -154,14 +170,14 @@ def _on_ladder(
     # Schedules made for one budget would break the order of the rungs.
     bound_only = Proof(known.bound)
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
-        chosen = _at_budget(search, plain, rung, lambda: bound_only, seed)[1][0]
+        chosen = _at_budget(search, plain, rung, lambda _: bound_only, seed)[1][0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
     return found
 
 
-def _staged(problem: RematProblem, known: Proof) -> list[Candidate]:
+def _led_to(problem: RematProblem, known: Proof) -> list[Candidate]:
     return [candidate(problem, ops, "stages") for ops in known.schedules]
 
 
@@ -187,7 +203,7 @@ def _deepened(
         lambda: deeper(search.problem, budget_bytes, known, deadline=search.deadline),
         lambda: _restarted(search, found, budget_bytes, seed),
     )
-    return known, [*found, *_staged(search.problem, known)]
+    return known, [*found, *_led_to(search.problem, known)]
 
 
 def _restarted(
@@ -213,16 +229,23 @@ def _at_budget(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[], Proof],
+    prove: Callable[[bool], Proof],
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
-    """What `prove` says; the best plan found, then those that it was searched for from."""
+    """What `prove` says; the best plan found, then those that it was searched for from.
+
+    `prove` is told whether greedy's walk fits.
+    """
     problem = search.problem
     pace = _pace(problem)
-    last = pace.rounds - 1
+    starts = _starts(problem, plain, budget_bytes)
+    history = [best(starts, budget_bytes)]  # the best plan before the rounds and after each
+    turns = list(range(pace.rounds))
+    if search.effort >= 1 and has_program(problem):
+        turns = [pace.rounds, *turns[:-2], turns[-1]]  # the first without what the program leads to
 
-    def tried(starts: list[Candidate], turn: int) -> Candidate:
-        return cheapest(
+    def tried(starts: list[Candidate], turn: int) -> None:
+        found = cheapest(
             search,
             starts,
             budget_bytes,
@@ -230,34 +253,48 @@ def _at_budget(
             runs=pace.runs,
             seed=seed * pace.rounds + turn,
             # Where a round is too short for all recipes the last one has the others.
-            recipe=pace.runs if turn == last else 0,
+            recipe=pace.runs if turn == pace.rounds - 1 else 0,
         )
+        history.append(best([history[-1], found], budget_bytes))
 
-    starts = _starts(problem, plain, budget_bytes)
-    before = best(starts, budget_bytes)
-    known, chosen = beside(prove, lambda: tried(starts, 0))
-    staged = [best(_staged(problem, known), budget_bytes)] if known.schedules else []
-    others = [*starts, *staged]
-    chosen = best([chosen, *staged], budget_bytes)
-    if chosen.peak_bytes > budget_bytes:
+    def fits() -> bool:
+        return history[-1].peak_bytes <= budget_bytes
+
+    def near(known: Proof) -> bool:
+        return fits() and history[-1].cost - known.bound <= pace.close * problem.cost_scale
+
+    known, _ = beside(lambda: prove(fits()), lambda: tried(starts, turns.pop(0)))
+    led_to = [best(_led_to(problem, known), budget_bytes)] if known.schedules else []
+    others = [*starts, *led_to]
+    history[-1] = best([history[-1], *led_to], budget_bytes)
+    if led_to and not near(known):
+        tried(others, turns.pop(0))
+    if not fits():
         others.append(lowest_peak(problem, deadline=search.deadline, seed=seed))
-        chosen = best([chosen, others[-1]], budget_bytes)
+        history[-1] = best([history[-1], others[-1]], budget_bytes)
         if search.effort < 1:
-            last = 1  # that search was the dear part: one round from what it found
-    idle = 0
-    for turn in range(1, last + 1):
-        gained = before.cost - chosen.cost if before.peak_bytes <= budget_bytes else math.inf
-        idle = idle + 1 if gained < _WORTH_IT * problem.cost_scale else 0
-        if chosen.peak_bytes > budget_bytes or idle >= pace.patience:
+            del turns[1:]  # that search was the dear part: one round from what it found
+    for turn in turns:
+        if not fits() or near(known):
             break
-        if chosen.cost - known.bound <= pace.close * problem.cost_scale:
+        if _idle_rounds(problem, history, budget_bytes) >= pace.patience:
             break
-        if _far_apart(search, chosen, budget_bytes, known.bound):
+        if _far_apart(search, history[-1], budget_bytes, known.bound):
             break  # what then comes is a better use of the time
-        before = chosen
-        first = [s for s in staged if s is not chosen] + starts
-        chosen = best([chosen, tried([*first[:2], chosen], turn)], budget_bytes)
-    return known, [chosen, *others]
+        tried([*starts[:2], history[-1]], turn)
+    return known, [history[-1], *others]
+
+
+def _idle_rounds(problem: RematProblem, history: list[Candidate], budget_bytes: int) -> int:
+    """How many of the last rounds gained little. `history`: the best plan before and after each."""
+    idle = 0
+    for after, before in pairwise(reversed(history)):
+        if before.peak_bytes > budget_bytes:
+            break
+        if before.cost - after.cost >= _WORTH_IT * problem.cost_scale:
+            break
+        idle += 1
+    return idle
 
 
 def _starts(problem: RematProblem, plain: Candidate, budget_bytes: int) -> list[Candidate]:

@@ -35,7 +35,7 @@ import heapq
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,10 +61,10 @@ _optimize: Any = optimize
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
 
-_STAGES_WORK = (200, 250_000)
+_STAGES_WORK = (400, 500_000)
 """Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_DEEPER_WORK = 500_000
+_DEEPER_WORK = 400_000
 """The same in `deeper`."""
 
 _STAGES_OPS = (3_000, 300)
@@ -146,7 +146,8 @@ def proof(
         return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
         return Proof(math.inf)
-    return priced(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    known = priced(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    return staged(problem, budget_bytes, known, deadline=deadline) if thorough else known
 
 
 def priced(
@@ -156,11 +157,35 @@ def priced(
     thorough: bool = True,
     deadline: float = math.inf,
 ) -> Proof:
-    """`proof` under a budget below the baseline's peak, not below `peak_lower_bound`."""
+    """The part of `proof` that is from cuts, about a second of it.
+
+    The budget is below the baseline's peak, and not below `peak_lower_bound`.
+    """
     if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
-    staged = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
-    return _proof(problem, staged)
+    extra, positions = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    return _proof(problem, Staged(extra, positions=positions))
+
+
+def has_program(problem: RematProblem) -> bool:
+    """Whether the graph is small enough for `staged` and `deeper`."""
+    return len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]
+
+
+def staged(
+    problem: RematProblem,
+    budget_bytes: int,
+    known: Proof,
+    *,
+    share: float = 1.0,
+    deadline: float = math.inf,
+) -> Proof:
+    """The proof `known` with the part that is from the integer program, or a share of its work."""
+    if not has_program(problem):
+        return known
+    per_op, most = _STAGES_WORK
+    work = int(share * min(per_op * len(problem.ops), most))
+    return _further(problem, budget_bytes, known, work, -math.inf, deadline)
 
 
 def deeper(
@@ -168,26 +193,35 @@ def deeper(
 ) -> Proof:
     """A proof with more positions and with further schedules; it takes some seconds.
 
-    `known` is the proof for the same problem and budget so far.
+    `known` is the proof for the same problem and budget so far, from `staged`.
     """
+    if not has_program(problem):
+        return known
+    worth = _DEEPER_WORTH * problem.baseline_cost
+    return _further(problem, budget_bytes, known, _DEEPER_WORK, worth, deadline)
+
+
+def _further(
+    problem: RematProblem,
+    budget_bytes: int,
+    known: Proof,
+    work: int,
+    worth: float,
+    deadline: float,
+) -> Proof:
     if known.positions is None:
         return known
-    staged = by_stages(
-        problem,
-        budget_bytes,
-        main_chain(problem, budget_bytes),
-        known.positions,
-        _DEEPER_WORK,
-        known=known.bound - problem.baseline_cost,
-        worth=_DEEPER_WORTH * problem.baseline_cost,
-        deadline=deadline,
+    chain = main_chain(problem, budget_bytes)
+    extra = known.bound - problem.baseline_cost
+    found = by_stages(
+        problem, budget_bytes, chain, known.positions, work, extra, worth, deadline=deadline
     )
-    return _proof(problem, staged)
+    return _proof(problem, found)
 
 
-def _proof(problem: RematProblem, staged: Staged) -> Proof:
-    extra = _whole_costs(problem, staged.extra)
-    return Proof(problem.baseline_cost + extra, staged.schedules, staged.positions)
+def _proof(problem: RematProblem, found: Staged) -> Proof:
+    extra = _whole_costs(problem, found.extra)
+    return Proof(problem.baseline_cost + extra, found.schedules, found.positions)
 
 
 def main_chain(problem: RematProblem, budget_bytes: int) -> tuple[int, ...]:
@@ -361,8 +395,8 @@ def evaluate(
 
 def _extra_cost(
     problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float
-) -> Staged:
-    """What any schedule under the budget costs beyond the baseline, at least.
+) -> tuple[float, tuple[int, ...] | None]:
+    """What any schedule under the budget costs beyond the baseline, at least; decisive positions.
 
     Positions are tried one at a time along the chain, coarsely and then around the best; the
     best ones are priced together. The work is bounded by counts, so the answer is deterministic.
@@ -391,7 +425,7 @@ def _extra_cost(
     running = simulate(problem, baseline(problem)).running_bytes
     crowded = [i for i, v in enumerate(chain) if running[v] > budget_bytes]
     if not crowded:
-        return Staged(0.0)
+        return 0.0, None
     attempt(max(crowded, key=lambda i: running[chain[i]]))
     spacing = max(1, len(crowded) // samples)
     for start in range(0, len(crowded), spacing):
@@ -403,7 +437,7 @@ def _extra_cost(
         attempt(middle - spacing)
         attempt(middle + spacing)
     if best <= 0:
-        return Staged(0.0)
+        return 0.0, None
     # An op near a crowded one may leave less of a choice.
     for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 3]:
         for step in range(1, 5):
@@ -420,12 +454,6 @@ def _extra_cost(
         beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > 1e-3 * scale]
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
-    staged = Staged(best)
-    if thorough and len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]:
-        per_op, most = _STAGES_WORK
-        work = min(per_op * len(problem.ops), most)
-        staged = by_stages(problem, budget_bytes, chain, decisive, work, best, deadline=deadline)
-        best = staged.extra
     if thorough and effort <= _CASES_EFFORT and time.monotonic() <= deadline:
 
         def of_case(case: RematProblem, positions: Sequence[int], enough: float) -> float:
@@ -436,7 +464,7 @@ def _extra_cost(
             return maximise(relaxation, budget_bytes, scale, start, 12, best, enough)[0]
 
         best = least_of_cases(problem, budget_bytes, of_case, best)
-    return replace(staged, extra=best)
+    return best, tuple(decisive)
 
 
 def _whole_costs(problem: RematProblem, extra: float) -> float:
