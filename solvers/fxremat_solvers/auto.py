@@ -61,7 +61,6 @@ from fxremat_solvers.side_by_side import beside
 from fxremat_solvers.simulate import baseline
 
 _RUNGS = 10  # of the ladder of lower budgets, as fractions of the baseline's peak
-_EASED = 0.3  # of the work on the bound, where greedy fits
 _LADDER_OPS = 40  # larger graphs are solved at their own budget only
 _GREEDY_OPS = 20_000
 _BOUND_OPS = 20_000
@@ -103,7 +102,7 @@ def auto(
             return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
-        known = _proof(problem, budget_bytes, effort, deadline, eased=False)
+        known = _proof(problem, budget_bytes, effort, deadline)
         found = [candidate(problem, chained.ops, "binomial")]
     else:
         began = time.monotonic()
@@ -116,7 +115,7 @@ def auto(
             known = Proof(math.inf)
             found = [lowest_peak(problem, deadline=deadline, seed=seed)]
         elif compiled is None:
-            known = prove(False)
+            known = prove()
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
             found += _led_to(problem, known)
         else:
@@ -131,29 +130,23 @@ def auto(
     )
 
 
-def _proof(
-    problem: RematProblem, budget_bytes: int, effort: float, deadline: float, eased: bool
-) -> Proof:
-    """`eased`: the budget leaves room for a simple plan, so that fewer steps will do."""
+def _proof(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> Proof:
     if len(problem.ops) > _BOUND_OPS:
         return Proof(0.0)
     known = priced(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
-    if effort < 1:
-        return known
-    share = _EASED if eased else 1.0
-    return staged(problem, budget_bytes, known, share=share, deadline=deadline)
+    return staged(problem, budget_bytes, known, deadline=deadline) if effort >= 1 else known
 
 
 def _searched(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[bool], Proof],
+    prove: Callable[[], Proof],
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
     """What is proven and all plans found."""
     if len(search.problem.ops) <= _LADDER_OPS:
-        known = prove(False)
+        known = prove()
         return known, _on_ladder(search, plain, budget_bytes, known, seed)
     known, found = _at_budget(search, plain, budget_bytes, prove, seed)
     if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
@@ -170,7 +163,7 @@ def _on_ladder(
     # Schedules made for one budget would break the order of the rungs.
     bound_only = Proof(known.bound)
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
-        chosen = _at_budget(search, plain, rung, lambda _: bound_only, seed)[1][0]
+        chosen = _at_budget(search, plain, rung, lambda: bound_only, seed)[1][0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
@@ -229,15 +222,12 @@ def _at_budget(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[bool], Proof],
+    prove: Callable[[], Proof],
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
-    """What `prove` says; the best plan found, then those that it was searched for from.
-
-    `prove` is told whether greedy's walk fits.
-    """
+    """What `prove` says; the best plan found, then those that it was searched for from."""
     problem = search.problem
-    pace = _pace(problem)
+    pace = _pace(problem, search.effort)
     starts = _starts(problem, plain, budget_bytes)
     history = [best(starts, budget_bytes)]  # the best plan before the rounds and after each
     turns = list(range(pace.rounds))
@@ -263,7 +253,7 @@ def _at_budget(
     def near(known: Proof) -> bool:
         return fits() and history[-1].cost - known.bound <= pace.close * problem.cost_scale
 
-    known, _ = beside(lambda: prove(fits()), lambda: tried(starts, turns.pop(0)))
+    known, _ = beside(prove, lambda: tried(starts, turns.pop(0)))
     led_to = [best(_led_to(problem, known), budget_bytes)] if known.schedules else []
     others = [*starts, *led_to]
     history[-1] = best([history[-1], *led_to], budget_bytes)
@@ -324,7 +314,7 @@ class _Pace:
     close: float = _CLOSE[1]
 
 
-def _pace(problem: RematProblem) -> _Pace:
+def _pace(problem: RematProblem, effort: float) -> _Pace:
     """What the size leaves time for."""
     n_ops = len(problem.ops)
     if problem.first_backward_op is None and n_ops > _SMALL_OPS:
@@ -335,7 +325,8 @@ def _pace(problem: RematProblem) -> _Pace:
     if n_ops <= _SMALL_OPS:
         return _Pace(8, 2, _RUNS, edits, _CLOSE[0])
     if n_ops <= _MIDDLE_OPS:
-        return _Pace(3, 2, _RUNS, edits)
+        # Of short rounds a second one may do what one did not.
+        return _Pace(3, 2 if effort < 1 else 1, _RUNS, edits)
     return _Pace(3, 1, 2, edits)
 
 

@@ -177,14 +177,13 @@ def staged(
     budget_bytes: int,
     known: Proof,
     *,
-    share: float = 1.0,
     deadline: float = math.inf,
 ) -> Proof:
-    """The proof `known` with the part that is from the integer program, or a share of its work."""
+    """The proof `known` with the part that is from the integer program."""
     if not has_program(problem):
         return known
     per_op, most = _STAGES_WORK
-    work = int(share * min(per_op * len(problem.ops), most))
+    work = min(per_op * len(problem.ops), most)
     return _further(problem, budget_bytes, known, work, -math.inf, deadline)
 
 

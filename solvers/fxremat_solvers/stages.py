@@ -81,8 +81,8 @@ def by_stages(
 ) -> Staged:
     """Solve the program with some positions of a chain of ops, then with more and more of them.
 
-    `work`: columns times steps of branch and bound, in all. After the first, a program that adds
-    less than `worth` to the bound is the last one. `deadline`: of `time.monotonic`, a safety stop.
+    `work`: columns times steps of branch and bound, in all. A program that adds less than `worth`
+    to the bound `known` is the last one. `deadline`: of `time.monotonic`, a safety stop.
     """
     chosen = tuple(positions)
     extra = known
@@ -105,7 +105,7 @@ def by_stages(
         ops = stages.schedule([value > 0.5 for value in answer.point])
         schedules.append(ops)
         worst = _worst(problem, ops, chain, chosen, budget_bytes)
-        if worst is None or (len(schedules) > 1 and gained < worth):
+        if worst is None or gained < worth:
             break
         chosen = tuple(sorted([*chosen, worst]))
     return Staged(extra, tuple(schedules), None)
