@@ -35,8 +35,7 @@ from fxremat_solvers.bounds import (
     deeper,
     has_program,
     peak_lower_bound,
-    priced,
-    staged,
+    relaxed,
 )
 from fxremat_solvers.candidates import Candidate, best, candidate, same_cost, solution
 from fxremat_solvers.errors import SolverError
@@ -68,7 +67,6 @@ _EDITS_PER_OP = (2_500, 500)  # of small graphs, of large ones
 _EDITS = (800_000, 3_000_000)  # where large ones begin, and the most
 # Shares of the baseline's cost (`cost_scale`).
 _WORTH_IT = 5e-4  # a round that gains less is the last
-_PROVEN = 1e-5  # a gap with nothing to search for
 _CLOSE = (1e-4, 2e-3)  # a gap below which there is no further round; small, large
 _FAR = 0.015  # a gap above this is worth as much again
 _RUNS = 4  # one of each recipe; more of them would be too short, on large graphs four are
@@ -133,8 +131,7 @@ def auto(
 def _proof(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> Proof:
     if len(problem.ops) > _BOUND_OPS:
         return Proof(0.0)
-    known = priced(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
-    return staged(problem, budget_bytes, known, deadline=deadline) if effort >= 1 else known
+    return relaxed(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
 
 
 def _searched(

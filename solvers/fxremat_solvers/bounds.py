@@ -146,41 +146,16 @@ def proof(
         return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
         return Proof(math.inf)
-    known = priced(problem, budget_bytes, thorough=thorough, deadline=deadline)
-    return staged(problem, budget_bytes, known, deadline=deadline) if thorough else known
+    return relaxed(problem, budget_bytes, thorough=thorough, deadline=deadline)
 
 
-def priced(
-    problem: RematProblem,
-    budget_bytes: int,
-    *,
-    thorough: bool = True,
-    deadline: float = math.inf,
-) -> Proof:
-    """The part of `proof` that is from cuts, about a second of it.
-
-    The budget is below the baseline's peak, and not below `peak_lower_bound`.
-    """
+def relaxed(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float) -> Proof:
+    """`proof` for a budget below the baseline's peak and not below `peak_lower_bound`."""
     if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
     extra, positions = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
-    return _proof(problem, Staged(extra, positions=positions))
-
-
-def has_program(problem: RematProblem) -> bool:
-    """Whether the graph is small enough for `staged` and `deeper`."""
-    return len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]
-
-
-def staged(
-    problem: RematProblem,
-    budget_bytes: int,
-    known: Proof,
-    *,
-    deadline: float = math.inf,
-) -> Proof:
-    """The proof `known` with the part that is from the integer program."""
-    if not has_program(problem):
+    known = _proof(problem, Staged(extra, positions=positions))
+    if not thorough:
         return known
     per_op, most = _STAGES_WORK
     work = min(per_op * len(problem.ops), most)
@@ -192,12 +167,15 @@ def deeper(
 ) -> Proof:
     """A proof with more positions and with further schedules; it takes some seconds.
 
-    `known` is the proof for the same problem and budget so far, from `staged`.
+    `known` is the proof for the same problem and budget so far.
     """
-    if not has_program(problem):
-        return known
     worth = _DEEPER_WORTH * problem.baseline_cost
     return _further(problem, budget_bytes, known, _DEEPER_WORK, worth, deadline)
+
+
+def has_program(problem: RematProblem) -> bool:
+    """Whether the graph is small enough for the integer program."""
+    return len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]
 
 
 def _further(
@@ -208,7 +186,8 @@ def _further(
     worth: float,
     deadline: float,
 ) -> Proof:
-    if known.positions is None:
+    """`known` with what the integer program adds, where there is one."""
+    if known.positions is None or not has_program(problem):
         return known
     chain = main_chain(problem, budget_bytes)
     extra = known.bound - problem.baseline_cost

@@ -38,12 +38,12 @@ def best(candidates: list[Candidate], budget_bytes: int) -> Candidate:
     return min(candidates, key=lambda c: (c.peak_bytes, c.cost))
 
 
-def same_cost(problem: RematProblem, share: float = _SAME_COST) -> float:
+def same_cost(problem: RematProblem) -> float:
     """How much dearer than its bound a plan may be and count as optimal.
 
-    `share` of the problem's `cost_scale`; where costs are whole less than a unit of them.
+    A share of the problem's `cost_scale`; where costs are whole less than a unit of them.
     """
-    near = share * problem.cost_scale
+    near = _SAME_COST * problem.cost_scale
     return min(near, problem.cost_unit / 2) if problem.cost_unit else near
 
 
