@@ -44,8 +44,10 @@ from fxremat_solvers.floor import lowest_peak
 from fxremat_solvers.greedy import compile_walk, greedy_candidates
 from fxremat_solvers.kernel import kernel
 from fxremat_solvers.local_search import (
+    HOT_SWAPS,
     TIGHT,
     WARM,
+    Batch,
     Search,
     annealed,
     cheapest,
@@ -75,7 +77,6 @@ _MIDDLE_OPS = 1000
 _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one long round
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _BIG_OPS, _HUGE_OPS = 750, 3000  # far apart, above these: fewer runs; few and longer ones
-_WARM_EDITS = 800_000
 _OTHER_SEEDS = 1 << 16
 
 
@@ -202,12 +203,14 @@ def _restarted(
     """With what longer runs from all there is end, and then cold ones from the best of all."""
     pace = _last_pace(search)
     seed += _OTHER_SEEDS
-    run = partial(annealed, search, found, budget_bytes)
-    found = [
-        *found,
-        *run(TIGHT, edits=pace.edits, runs=pace.runs, seed=seed),
-        *run(WARM, edits=_WARM_EDITS, runs=pace.warm_runs, seed=2 * seed),
-    ]
+    tried = annealed(
+        search,
+        budget_bytes,
+        Batch(found[1:], HOT_SWAPS, pace.hot_edits, pace.hot_runs, 2 * seed),
+        Batch(found, TIGHT, pace.edits, pace.runs, seed),
+        Batch(found, WARM, pace.warm_edits, pace.warm_runs, 2 * seed),
+    )
+    found = [*found, *tried]
     chosen = best(found, budget_bytes)
     last = descended(
         search, chosen, budget_bytes, edits=pace.cold_edits, waves=pace.waves, seed=seed
@@ -333,29 +336,35 @@ class _LastPace:
 
     runs: int
     edits: int  # of each run
-    warm_runs: int  # of `_WARM_EDITS` each
     waves: int
     cold_edits: int  # of each run of a wave
+    warm_runs: int = 0
+    warm_edits: int = 800_000
+    hot_runs: int = 0  # from what the rounds began with
+    hot_edits: int = 2_500_000
 
 
 def _last_pace(search: Search) -> _LastPace:
     """Many short runs beat few long ones, until they get too short: more effort is more runs."""
-    less, more = min(search.effort, 1.0), max(search.effort, 1.0)
     n_ops = len(search.problem.ops)
     if n_ops > _HUGE_OPS:
-        runs, edits, warm, waves, cold_edits = 2, 1_250_000, 0, 4, 300_000
+        pace = _LastPace(runs=2, edits=1_250_000, waves=3, cold_edits=300_000, hot_runs=1)
     elif search.effort < 1:
-        runs, edits, warm, waves, cold_edits = 8, 800_000, 0, 6, 200_000
+        pace = _LastPace(runs=8, edits=800_000, waves=6, cold_edits=200_000)
     elif n_ops > _BIG_OPS:
-        runs, edits, warm, waves, cold_edits = 8, 400_000, 5, 5, 200_000
+        pace = _LastPace(runs=8, edits=400_000, waves=5, cold_edits=200_000, warm_runs=5)
     else:
-        runs, edits, warm, waves, cold_edits = 16, 400_000, 0, 6, 200_000
+        pace = _LastPace(runs=16, edits=400_000, waves=6, cold_edits=200_000)
+    less, more = min(search.effort, 1.0), max(search.effort, 1.0)
     return _LastPace(
-        runs=round(runs * more),
-        edits=max(1, int(edits * less)),
-        warm_runs=round(warm * more),
-        waves=round(waves * more),
-        cold_edits=max(1, int(cold_edits * less)),
+        runs=round(pace.runs * more),
+        edits=max(1, int(pace.edits * less)),
+        waves=round(pace.waves * more),
+        cold_edits=max(1, int(pace.cold_edits * less)),
+        warm_runs=round(pace.warm_runs * more),
+        warm_edits=max(1, int(pace.warm_edits * less)),
+        hot_runs=round(pace.hot_runs * more),
+        hot_edits=max(1, int(pace.hot_edits * less)),
     )
 
 

@@ -37,7 +37,7 @@ def _compiled(function: _Function) -> _Function:
 
 _NEVER = 1 << 60
 _KEPT = 1e300  # the score of what can't go: above every other
-_LONGEST = 8  # schedules of more runs an op are not worth going on with
+_LONGEST = 5  # schedules of more runs an op are not worth going on with
 
 Numbers = MutableSequence[int]
 
