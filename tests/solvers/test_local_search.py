@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -9,8 +10,10 @@ import pytest
 from random_problems import random_problem
 
 from fxremat_solvers import RematProblem, baseline, kernel_state, simulate
+from fxremat_solvers.candidates import candidate
 from fxremat_solvers.generate import chain, layered, layered_network, transformer
 from fxremat_solvers.kernel import Effort, kernel
+from fxremat_solvers.local_search import HOT_SWAPS, TIGHT, Batch, Search, annealed, scale_of
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -46,6 +49,21 @@ def test_a_result_depends_on_nothing_but_its_arguments():
         assert compiled is not None
         found.add(compiled.anneal(plain, budget, effort, 3)[0])
     assert len(found) == 1
+
+
+def test_batches_side_by_side_end_as_each_alone_does():
+    problem = layered(100)
+    compiled = kernel(problem)
+    assert compiled is not None
+    search = Search(problem, compiled, scale_of(problem), deadline=math.inf)
+    plain = candidate(problem, baseline(problem).ops, "baseline")
+    budget = plain.peak_bytes * 3 // 4
+    hot = Batch([plain], HOT_SWAPS, edits=3000, runs=1, seed=1)
+    tight = Batch([plain, *annealed(search, budget, hot)], TIGHT, edits=2000, runs=5, seed=2)
+    together = annealed(search, budget, hot, tight)
+    assert together == annealed(search, budget, hot) + annealed(search, budget, tight)
+    assert len(together) == 6
+    assert len({found.ops for found in together}) > 1, "runs differ"
 
 
 def test_a_schedule_may_outgrow_the_room_it_starts_with(monkeypatch: pytest.MonkeyPatch):
