@@ -37,8 +37,7 @@ def _compiled(function: _Function) -> _Function:
 
 _NEVER = 1 << 60
 _KEPT = 1e300  # the score of what can't go: above every other
-_LARGE = 1_000  # ops
-_LONGEST = (8, 5)  # runs an op: a longer schedule is not worth going on with; of a large graph
+_LONGEST = 8  # schedules of more runs an op are not worth going on with
 
 Numbers = MutableSequence[int]
 
@@ -124,7 +123,7 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
         array([float(value.nbytes) ** exponents[1] for value in problem.values], np.float64),
         resident=array([int(v in inputs) for v in range(n_values)], np.int64),
         pins=array([0] * n_values, np.int64),
-        steps=array([0] * (_LONGEST[n_ops > _LARGE] * n_ops), np.int64),
+        steps=array([0] * (_LONGEST * n_ops), np.int64),
         totals=array([0, 0, 0], np.int64),
         next_use=array([0] * n_values, np.int64),
         score=array([0.0] * n_values, np.float64),

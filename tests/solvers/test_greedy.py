@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from random_problems import random_problem
 
 from fxremat_solvers import RematProblem, baseline, simulate
+from fxremat_solvers.candidates import best
+from fxremat_solvers.generate import chain
+from fxremat_solvers.greedy import greedy_candidates
 from fxremat_solvers.greedy_walk import run, walk_of
 
 # A power of two, so that sums with the problems' whole costs are exact and ties are ties.
@@ -103,3 +107,14 @@ def test_remembered_scores_are_the_scores():
         walk = walk_of(problem, (1.0, 1.0, 1.0))
         assert run(walk, budget, TINY)
         assert list(walk.steps[: walk.totals[0]]) == Afresh(problem, budget).run(), seed
+
+
+def test_a_long_chain_is_walked_within_a_hundredth_of_its_peak():
+    cheap_or_dear = random.Random(0)
+    even = chain(600)
+    ops = (replace(op, cost=op.cost * cheap_or_dear.uniform(0.5, 1.5)) for op in even.ops)
+    problem = replace(even, ops=tuple(ops))
+    budget = simulate(problem, baseline(problem)).peak_bytes * 9 // 1000
+    found = best(greedy_candidates(problem, budget), budget)
+    assert found.peak_bytes <= budget
+    assert len(found.ops) > 5 * len(problem.ops), "every op runs many times, as it has to"
