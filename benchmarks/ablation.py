@@ -15,7 +15,6 @@ the one `auto` finds. Seconds are of processor time, all threads together.
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import statistics
 import time
@@ -27,7 +26,7 @@ import matplotlib.pyplot as plt
 from rich.progress import track
 
 from benchmarks import records
-from benchmarks.fixtures import OUT as FIXTURES
+from benchmarks.joint_graphs import names, problem_of
 from benchmarks.marks import show
 from benchmarks.plots import save
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
@@ -40,12 +39,6 @@ LONG = "auto-24x"
 _MOST_OPS = {"ilp": 700, "mincut": 1200}
 _TIME_LIMIT_S = {"ilp": 10.0, LONG: 600.0}
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
-
-
-def problem_of(name: str) -> RematProblem:
-    """A fixture by its name."""
-    packed = (FIXTURES / f"{name}.json.gz").read_bytes()
-    return RematProblem.from_json(gzip.decompress(packed).decode())
 
 
 def measure(problem: RematProblem, budget_bytes: int, solver: str) -> dict[str, Any]:
@@ -199,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     go = commands.add_parser("run")
-    fixtures = sorted(path.name.removesuffix(".json.gz") for path in FIXTURES.glob("*.json.gz"))
+    fixtures = names()
     go.add_argument("--fixtures", nargs="*", default=fixtures, choices=fixtures)
     go.add_argument("--solvers", nargs="*", default=list(SOLVERS), choices=[*SOLVERS, LONG])
     go.add_argument("--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS)

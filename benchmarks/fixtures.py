@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import zoo
+from benchmarks.joint_graphs import FOLDER
 from fxremat.annotate import roofline_seconds
 from fxremat.api import compiled_of, optimize
 from fxremat.device_ceilings import Ceilings
 from fxremat.lower import lower
 from fxremat_solvers import RematProblem
 
-OUT = Path("tests/solvers/fixtures")
 # Two cores of a small server, in round numbers.
 NOMINAL = Ceilings(flops_per_s=100e9, vector_flops_per_s=20e9, bytes_per_s=10e9, launch_s=3e-6)
 MODELS = (
@@ -62,7 +62,7 @@ def problem_of(model: str) -> RematProblem:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(zoo.CASES))
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if len(args.models) == 1:

@@ -1,8 +1,9 @@
 """How the solver's time and memory grow with the graph: joint graphs of ever deeper GPTs.
 
-python -m benchmarks.growth [--layers 4 12 ...] [--budgets 0.7 0.5 0.3]
+python -m benchmarks.growth [--graphs 4 12 gpt2-eager ...] [--budgets 0.7 0.5 0.3]
 
-Graphs are `fxremat_solvers.generate.transformer`, solved by `auto`, each in a process of its own.
+A number is a stack of so many layers by `fxremat_solvers.generate.transformer`, a name a graph of
+the ablation, in which dropout and the head are as well. `auto` solves each in a process of its own.
 Seconds are of processor time, all threads together, with everything compiled, imports left out;
 memory is the largest resident size of the process, the interpreter and its libraries included.
 """
@@ -18,18 +19,21 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks import records
+from benchmarks.joint_graphs import problem_of
 from benchmarks.own_process import print_row, rows_of
 from benchmarks.plots import save
 from fxremat_solvers import baseline, simulate, solve
 from fxremat_solvers.generate import transformer
 
 OUT = Path("benchmarks/results/growth")
-LAYERS = (2, 4, 8, 12, 24, 48, 100, 222)
+STACKS = ("2", "4", "8", "12", "24", "48", "100", "222")
+MODELS = ("gpt2-eager", "gpt2-sdpa")  # of 12 layers
+SHARES = {True: (0.7, 0.5, 0.3), False: (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)}  # a stack's?
 
 
-def measure(layers: int, share: float) -> dict[str, Any]:
-    """One solve of a stack of so many layers at a share of its peak."""
-    problem = transformer(layers)
+def measure(graph: str, share: float) -> dict[str, Any]:
+    """One solve of a graph at a share of its peak."""
+    problem = transformer(int(graph)) if graph.isdigit() else problem_of(graph)
     peak = simulate(problem, baseline(problem)).peak_bytes
     small = transformer(1)
     solve(small, int(0.7 * simulate(small, baseline(small)).peak_bytes))  # loads what is compiled
@@ -37,8 +41,8 @@ def measure(layers: int, share: float) -> dict[str, Any]:
     solution = solve(problem, int(share * peak), time_limit_s=120.0)
     clock_s = time.perf_counter() - began_s
     return {
-        "key": f"{layers}/{share}",
-        "layers": layers,
+        "key": f"{graph}/{share}",
+        "graph": graph,
         "ops": len(problem.ops),
         "budget": share,
         "status": str(solution.status),
@@ -51,7 +55,8 @@ def measure(layers: int, share: float) -> dict[str, Any]:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> Path:
-    """Seconds and memory against the number of ops, a line a budget."""
+    """Seconds and memory of the stacks against their number of ops, a line a budget."""
+    rows = [row for row in rows if row["graph"].isdigit()]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for share in sorted({row["budget"] for row in rows}, reverse=True):
         own = sorted((row for row in rows if row["budget"] == share), key=lambda row: row["ops"])
@@ -71,16 +76,16 @@ def plot(rows: list[dict[str, Any]], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", nargs="*", type=int, default=list(LAYERS))
-    parser.add_argument("--budgets", nargs="*", type=float, default=[0.7, 0.5, 0.3])
+    parser.add_argument("--graphs", nargs="*", default=[*STACKS, *MODELS])
+    parser.add_argument("--budgets", nargs="*", type=float, help="shares of the peak")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print_row(measure(args.layers[0], args.budgets[0]))
+        print_row(measure(args.graphs[0], args.budgets[0]))
         return
-    for layers in args.layers:
-        for share in args.budgets:
-            cell = ["--one", "--layers", str(layers), "--budgets", str(share)]
+    for graph in args.graphs:
+        for share in args.budgets or SHARES[graph.isdigit()]:
+            cell = ["--one", "--graphs", graph, "--budgets", str(share)]
             (row,) = rows_of("benchmarks.growth", *cell)
             records.append(OUT, row | records.environment(1))
             print(row)

@@ -1,13 +1,13 @@
 """The portfolio: closed form, greedy, stages and local search; the best plan wins, bound beside it.
 
 In order: the baseline where it fits; brute force where the graph is tiny; the binomial schedule
-where it is a uniform chain; a round of annealing from the baseline order and from the best of
+where it is a uniform chain; a round or two of annealing from the baseline order and the best of
 greedy's walks (on large graphs from that alone; `batched` has another order for unrolled ones), and
-beside it the bound; more rounds, also from the schedules that the bound's integer program leads to
-(`stages`), until the plan is near the bound; where nothing fits, the lowest peak found is the start
-of another round. Where plan and bound are far apart after the first round both get another try,
-side by side: `bounds.deeper`, and more runs from all schedules so far; then cold runs in waves,
-each from the best plan yet.
+beside it the bound; more rounds while they gain, also from the schedules that the bound's integer
+program leads to (`stages`), until the plan is near the bound; where nothing fits, the lowest peak
+found is the start of another round. Where plan and bound are far apart after the first rounds both
+get another try, side by side: `bounds.deeper`, and more runs from all schedules so far; then cold
+runs in waves, each from the best plan yet.
 
 Without the compiled kernel: greedy and priced cuts. (With it cuts are not tried: on joint graphs at
 50 budgets they led to a better plan once; another round of annealing, which takes as long, did so
@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,10 +33,11 @@ from fxremat_solvers.batched import batched_order
 from fxremat_solvers.binomial import binomial_schedule
 from fxremat_solvers.bounds import (
     Proof,
+    by_cuts,
+    by_program,
     deeper,
     has_program,
     peak_lower_bound,
-    relaxed,
 )
 from fxremat_solvers.candidates import Candidate, best, candidate, same_cost, solution
 from fxremat_solvers.errors import SolverError
@@ -101,7 +103,7 @@ def auto(
             return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
     chained = binomial_schedule(problem, budget_bytes)
     if chained is not None:
-        known = _proof(problem, budget_bytes, effort, deadline)
+        known = _prover(problem, budget_bytes, effort, deadline).whole()
         found = [candidate(problem, chained.ops, "binomial")]
     else:
         began = time.monotonic()
@@ -109,17 +111,17 @@ def auto(
         compile_walk()
         deadline += time.monotonic() - began  # compiling, once per machine, is no part
         # The plan gets at least half of the time.
-        prove = partial(_proof, problem, budget_bytes, effort, deadline - time_limit_s / 2)
+        prover = _prover(problem, budget_bytes, effort, deadline - time_limit_s / 2)
         if len(problem.ops) <= _BOUND_OPS and peak_lower_bound(problem) > budget_bytes:
             known = Proof(math.inf)
             found = [lowest_peak(problem, deadline=deadline, seed=seed)]
         elif compiled is None:
-            known = prove()
+            known = prover.whole()
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
             found += _led_to(problem, known)
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
-            known, found = _searched(search, plain, budget_bytes, prove, seed)
+            known, found = _searched(search, plain, budget_bytes, prover, seed)
     return solution(
         problem,
         best(found, budget_bytes),
@@ -129,24 +131,43 @@ def auto(
     )
 
 
-def _proof(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> Proof:
+@dataclass(frozen=True)
+class _Prover:
+    """A bound in two steps: `first` is quick, `further` takes what that says and goes on."""
+
+    first: Callable[[], Proof]
+    further: Callable[[Proof], Proof]
+
+    def whole(self) -> Proof:
+        return self.further(self.first())
+
+
+def _prover(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> _Prover:
     if len(problem.ops) > _BOUND_OPS:
-        return Proof(0.0)
-    return relaxed(problem, budget_bytes, thorough=effort >= 1, deadline=deadline)
+        return _known(Proof(0.0))
+    thorough = effort >= 1
+    first = partial(by_cuts, problem, budget_bytes, thorough=thorough, deadline=deadline)
+    if not thorough:
+        return _Prover(first, lambda known: known)
+    return _Prover(first, partial(by_program, problem, budget_bytes, deadline=deadline))
+
+
+def _known(known: Proof) -> _Prover:
+    return _Prover(lambda: known, lambda known: known)
 
 
 def _searched(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[], Proof],
+    prover: _Prover,
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
     """What is proven and all plans found."""
     if len(search.problem.ops) <= _LADDER_OPS:
-        known = prove()
+        known = prover.whole()
         return known, _on_ladder(search, plain, budget_bytes, known, seed)
-    known, found = _at_budget(search, plain, budget_bytes, prove, seed)
+    known, found = _at_budget(search, plain, budget_bytes, prover, seed)
     if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
         return _deepened(search, found, budget_bytes, known, seed)
     return known, found
@@ -159,9 +180,9 @@ def _on_ladder(
     rungs = (plain.peak_bytes * k // _RUNGS for k in reversed(range(1, _RUNGS)))
     found = [plain]
     # Schedules made for one budget would break the order of the rungs.
-    bound_only = Proof(known.bound)
+    bound_only = _known(Proof(known.bound))
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
-        chosen = _at_budget(search, plain, rung, lambda: bound_only, seed)[1][0]
+        chosen = _at_budget(search, plain, rung, bound_only, seed)[1][0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
@@ -222,17 +243,19 @@ def _at_budget(
     search: Search,
     plain: Candidate,
     budget_bytes: int,
-    prove: Callable[[], Proof],
+    prover: _Prover,
     seed: int,
 ) -> tuple[Proof, list[Candidate]]:
-    """What `prove` says; the best plan found, then those that it was searched for from."""
+    """What `prover` says; the best plan found, then those that it was searched for from."""
     problem = search.problem
     pace = _pace(problem, search.effort)
     starts = _starts(problem, plain, budget_bytes)
     history = [best(starts, budget_bytes)]  # the best plan before the rounds and after each
     turns = list(range(pace.rounds))
-    if search.effort >= 1 and has_program(problem):
-        turns = [pace.rounds, *turns[:-2], turns[-1]]  # the first without what the program leads to
+    # An integer program takes about as long as two rounds: one more for those beside it.
+    two_beside = search.effort >= 1 and has_program(problem) and pace.rounds > 1
+    if two_beside:
+        turns.insert(0, pace.rounds)
 
     def tried(starts: list[Candidate], turn: int) -> None:
         found = cheapest(
@@ -253,11 +276,21 @@ def _at_budget(
     def near(known: Proof) -> bool:
         return fits() and history[-1].cost - known.bound <= pace.close * problem.cost_scale
 
-    known, _ = beside(prove, lambda: tried(starts, turns.pop(0)))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prover.first)
+        whole = pool.submit(lambda: prover.further(first.result()))
+        tried(starts, turns.pop(0))
+        if two_beside and fits() and not near(first.result()):
+            tried([*starts[:2], history[-1]], turns.pop(0))
+            if len(problem.ops) > _SMALL_OPS:
+                # Of eight plans that the second lowered a third lowered one, and that was so far
+                # from its bound that restarts follow anyway.
+                turns.clear()
+        known = whole.result()
     led_to = [best(_led_to(problem, known), budget_bytes)] if known.schedules else []
     others = [*starts, *led_to]
     history[-1] = best([history[-1], *led_to], budget_bytes)
-    if led_to and not near(known):
+    if led_to and not fits():
         tried(others, turns.pop(0))
     if not fits():
         others.append(lowest_peak(problem, deadline=search.deadline, seed=seed))
@@ -271,7 +304,7 @@ def _at_budget(
             break
         if _far_apart(search, history[-1], budget_bytes, known.bound):
             break  # what then comes is a better use of the time
-        tried([*starts[:2], history[-1]], turn)
+        tried([*starts[:2], history[-1], *led_to], turn)
     return known, [history[-1], *others]
 
 

@@ -146,17 +146,24 @@ def proof(
         return Proof(problem.baseline_cost)
     if peak_lower_bound(problem) > budget_bytes:
         return Proof(math.inf)
-    return relaxed(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    known = by_cuts(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    return by_program(problem, budget_bytes, known, deadline=deadline) if thorough else known
 
 
-def relaxed(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float) -> Proof:
-    """`proof` for a budget below the baseline's peak and not below `peak_lower_bound`."""
+def by_cuts(
+    problem: RematProblem, budget_bytes: int, *, thorough: bool = True, deadline: float = math.inf
+) -> Proof:
+    """The first part of `proof`, for a budget from `peak_lower_bound` to below the baseline's."""
     if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
     extra, positions = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
-    known = _proof(problem, Staged(extra, positions=positions))
-    if not thorough:
-        return known
+    return _proof(problem, Staged(extra, positions=positions))
+
+
+def by_program(
+    problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float = math.inf
+) -> Proof:
+    """`known`, the proof by cuts, with what the integer program adds where there is one."""
     per_op, most = _STAGES_WORK
     work = min(per_op * len(problem.ops), most)
     return _further(problem, budget_bytes, known, work, -math.inf, deadline)
@@ -480,7 +487,6 @@ def maximise(
     tolerance = 1e-5 * scale * budget_bytes
     unit = scale * budget_bytes / _UNITS
     center = start / scale
-    zero = np.zeros(k)
     cuts: list[tuple[float, Floats]] = []
     best, best_point = -math.inf, center
     radius = 4.0 if k == 1 else 0.1
@@ -488,21 +494,11 @@ def maximise(
         if turn == 0:
             point, predicted = center, math.inf
         else:
-            result = _optimize.linprog(
-                np.array([0.0] * k + [-1.0]),
-                A_ub=np.array([[*(-s), 1.0] for _, s in cuts]),
-                b_ub=np.array([v for v, _ in cuts]),
-                bounds=[
-                    *zip(np.maximum(center - radius, zero), center + radius, strict=True),
-                    (None, None),
-                ],
-                method="highs",
-            )
-            if result.x is None:
-                break
-            point, predicted = result.x[:k], float(result.x[k])
-            if predicted <= best + tolerance or (radius >= 1.0 and predicted <= known + tolerance):
-                break
+            low, high = np.maximum(center - radius, 0.0), center + radius
+            highest = top_of_planes if k > 1 else top_of_lines
+            point, predicted = highest(cuts, low, high)
+        if predicted <= best + tolerance or (radius >= 1.0 and predicted <= known + tolerance):
+            break
         value, slope = evaluate(relaxation, point * scale, budget_bytes, unit)
         cuts.append((value - float(slope * scale @ point), slope * scale))
         if value > best:
@@ -515,6 +511,39 @@ def maximise(
         if k == 1:
             radius = 4.0
     return best, best_point * scale
+
+
+def top_of_planes(
+    cuts: Sequence[tuple[float, Floats]], low: Floats, high: Floats
+) -> tuple[Floats, float]:
+    """Where the least of some planes is highest between `low` and `high`, and how high.
+
+    A plane: its value at zero and its slopes. Where that can't be told the height is -inf.
+    """
+    result = _optimize.linprog(
+        np.array([0.0] * len(low) + [-1.0]),
+        A_ub=np.array([[*(-slope), 1.0] for _, slope in cuts]),
+        b_ub=np.array([value for value, _ in cuts]),
+        bounds=[*zip(low, high, strict=True), (None, None)],
+        method="highs",
+    )
+    if result.x is None:
+        return low, -math.inf
+    return result.x[:-1], float(result.x[-1])
+
+
+def top_of_lines(
+    cuts: Sequence[tuple[float, Floats]], low: Floats, high: Floats
+) -> tuple[Floats, float]:
+    """`top_of_planes` for one slope each, without what a linear program costs."""
+    value = np.array([value for value, _ in cuts])
+    slope = np.array([slopes[0] for _, slopes in cuts])
+    with np.errstate(divide="ignore", invalid="ignore"):  # parallel lines
+        meet = (value - value[:, None]) / (slope[:, None] - slope)
+    points = np.concatenate((low, high, meet[(meet > low) & (meet < high)]))
+    least = (value + slope * points[:, None]).min(axis=1)
+    top = int(least.argmax())
+    return points[[top]], float(least[top])
 
 
 def peak_lower_bound(problem: RematProblem) -> int:

@@ -33,7 +33,11 @@ _csgraph: Any = csgraph
 
 @dataclass(frozen=True)
 class Network:
-    """Arcs merged by (tail, head): `slot[k]` is the merged arc that arc k adds its capacity to."""
+    """Arcs merged by (tail, head): `slot[k]` is the merged arc that arc k adds its capacity to.
+
+    Each merged arc has its reverse beside it, of no capacity where no arc gives it one: scipy's
+    flows have these as well, so that one can be taken from the other place by place.
+    """
 
     n_nodes: int
     indptr: NDArray[np.int32]
@@ -45,12 +49,12 @@ class Network:
 
 def network(n_nodes: int, tails: Integers, heads: Integers) -> Network:
     """Sort and merge the arcs once, for many cuts."""
-    key = tails * n_nodes + heads
-    unique, slot = np.unique(key, return_inverse=True)
+    key, reverse = tails * n_nodes + heads, heads * n_nodes + tails
+    unique, slot = np.unique(np.concatenate((key, reverse)), return_inverse=True)
     counts = np.bincount(unique // n_nodes, minlength=n_nodes)
     indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
     heads32 = (unique % n_nodes).astype(np.int32)
-    return Network(n_nodes, indptr, heads32, slot.reshape(-1), tails, heads)
+    return Network(n_nodes, indptr, heads32, slot.reshape(-1)[: len(key)], tails, heads)
 
 
 def minimum_cut(net: Network, capacities: Floats) -> tuple[int, NDArray[np.bool_]]:
@@ -65,8 +69,8 @@ def minimum_cut(net: Network, capacities: Floats) -> tuple[int, NDArray[np.bool_
     graph = _sparse.csr_array((whole, net.indices, net.indptr), shape=shape)
     result = _csgraph.maximum_flow(graph, SOURCE, SINK, method="dinic")
     # The flow matrix holds f on an arc and -f on its reverse: capacity - flow is the residual.
-    residual = graph.astype(np.int64) - result.flow.astype(np.int64)
-    residual.data = (residual.data > 0).astype(np.int8)
+    residual = result.flow
+    residual.data = whole > residual.data
     residual.eliminate_zeros()
     reached = _csgraph.breadth_first_order(residual, SOURCE, return_predecessors=False)
     on = np.zeros(net.n_nodes, dtype=np.bool_)

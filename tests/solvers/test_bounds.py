@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import block_stack, random_problem, time_stepping
 
 from fxremat_solvers import Status, baseline, simulate
-from fxremat_solvers.bounds import lower_bound, peak_lower_bound
+from fxremat_solvers.bounds import (
+    lower_bound,
+    peak_lower_bound,
+    top_of_lines,
+    top_of_planes,
+)
 from fxremat_solvers.exact import exact
 from fxremat_solvers.mincut import mincut
 
@@ -59,3 +66,19 @@ def test_bound_is_close_to_a_plan_on_a_stack_of_blocks() -> None:
         assert plan.peak_bytes <= peak * fraction
         assert plan.lower_bound <= plan.cost
         assert plan.cost - plan.lower_bound <= 0.02 * problem.baseline_cost
+
+
+_LINES = st.lists(st.tuples(st.integers(-50, 50), st.integers(-9, 9)), min_size=1, max_size=10)
+
+
+@given(_LINES, st.integers(0, 5), st.integers(0, 4))
+@settings(max_examples=200, deadline=None)
+def test_top_of_lines_is_that_of_the_linear_program(
+    lines: list[tuple[int, int]], low: int, width: int
+) -> None:
+    cuts = [(float(value), np.array([float(slope)])) for value, slope in lines]
+    ends = np.array([float(low)]), np.array([float(low + width)])
+    (place,), height = top_of_lines(cuts, *ends)
+    assert low <= place <= low + width
+    assert height == pytest.approx(min(value + slope * place for value, slope in lines))
+    assert height == pytest.approx(top_of_planes(cuts, *ends)[1])
