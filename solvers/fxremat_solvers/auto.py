@@ -280,16 +280,18 @@ def _at_budget(
         first = pool.submit(prover.first)
         whole = pool.submit(lambda: prover.further(first.result()))
         tried(starts, turns.pop(0))
-        if two_beside and fits() and not near(first.result()):
+        second = two_beside and fits() and not near(first.result())
+        if second:
             tried([*starts[:2], history[-1]], turns.pop(0))
-            if len(problem.ops) > _SMALL_OPS:
-                # Of eight plans that the second lowered a third lowered one, and that was so far
-                # from its bound that restarts follow anyway.
-                turns.clear()
         known = whole.result()
     led_to = [best(_led_to(problem, known), budget_bytes)] if known.schedules else []
     others = [*starts, *led_to]
-    history[-1] = best([history[-1], *led_to], budget_bytes)
+    searched = history[-1]
+    history[-1] = best([searched, *led_to], budget_bytes)
+    if second and len(problem.ops) > _SMALL_OPS and history[-1].cost == searched.cost:
+        # Of eight plans that a second round lowered a third lowered one, and that was so far from
+        # its bound that restarts follow anyway.
+        turns.clear()
     if led_to and not fits():
         tried(others, turns.pop(0))
     if not fits():
