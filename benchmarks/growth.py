@@ -1,6 +1,6 @@
 """How the solver's time and memory grow with the graph: joint graphs of ever deeper GPTs.
 
-python -m benchmarks.growth [--graphs 4 12 gpt2-eager ...] [--budgets 0.7 0.5 0.3]
+python -m benchmarks.growth [--graphs 4 12 gpt2-eager ...] [--budgets 0.7 0.3] [--time-limit-s 5]
 
 A number is a stack of so many layers by `fxremat_solvers.generate.transformer`, a name a graph of
 the ablation, in which dropout and the head are as well. `auto` solves each in a process of its own.
@@ -19,7 +19,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks import records
-from benchmarks.joint_graphs import problem_of
+from benchmarks.joint_graphs import names, problem_of
 from benchmarks.own_process import print_row, rows_of
 from benchmarks.plots import save
 from fxremat_solvers import baseline, simulate, solve
@@ -28,21 +28,29 @@ from fxremat_solvers.generate import transformer
 OUT = Path("benchmarks/results/growth")
 STACKS = ("2", "4", "8", "12", "24", "48", "100", "222")
 MODELS = ("gpt2-eager", "gpt2-sdpa")  # of 12 layers
-SHARES = {True: (0.7, 0.5, 0.3), False: (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)}  # a stack's?
+LIMIT_S = 120.0
+SHARES_OF_STACKS = (0.7, 0.5, 0.3)
+SHARES_OF_MODELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
-def measure(graph: str, share: float) -> dict[str, Any]:
+def is_stack(graph: str) -> bool:
+    """Whether the name is a number of layers."""
+    return graph.isdigit()
+
+
+def measure(graph: str, share: float, time_limit_s: float) -> dict[str, Any]:
     """One solve of a graph at a share of its peak."""
-    problem = transformer(int(graph)) if graph.isdigit() else problem_of(graph)
+    problem = transformer(int(graph)) if is_stack(graph) else problem_of(graph)
     peak = simulate(problem, baseline(problem)).peak_bytes
     small = transformer(1)
     solve(small, int(0.7 * simulate(small, baseline(small)).peak_bytes))  # loads what is compiled
     began, began_s = time.process_time(), time.perf_counter()
-    solution = solve(problem, int(share * peak), time_limit_s=120.0)
+    solution = solve(problem, int(share * peak), time_limit_s=time_limit_s)
     clock_s = time.perf_counter() - began_s
     return {
-        "key": f"{graph}/{share}",
+        "key": f"{graph}/{share}" + (f"/{time_limit_s:g}s" if time_limit_s != LIMIT_S else ""),
         "graph": graph,
+        "time_limit_s": time_limit_s,
         "ops": len(problem.ops),
         "budget": share,
         "status": str(solution.status),
@@ -56,7 +64,7 @@ def measure(graph: str, share: float) -> dict[str, Any]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> Path:
     """Seconds and memory of the stacks against their number of ops, a line a budget."""
-    rows = [row for row in rows if row["graph"].isdigit()]
+    rows = [row for row in rows if is_stack(row["graph"]) and row["time_limit_s"] == LIMIT_S]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for share in sorted({row["budget"] for row in rows}, reverse=True):
         own = sorted((row for row in rows if row["budget"] == share), key=lambda row: row["ops"])
@@ -78,14 +86,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graphs", nargs="*", default=[*STACKS, *MODELS])
     parser.add_argument("--budgets", nargs="*", type=float, help="shares of the peak")
+    parser.add_argument("--time-limit-s", type=float, default=LIMIT_S)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    unknown = [graph for graph in args.graphs if not is_stack(graph) and graph not in names()]
+    if unknown:
+        parser.error(f"unknown graphs {unknown}: a number of layers or one of {names()}")
     if args.one:
-        print_row(measure(args.graphs[0], args.budgets[0]))
+        print_row(measure(args.graphs[0], args.budgets[0], args.time_limit_s))
         return
     for graph in args.graphs:
-        for share in args.budgets or SHARES[graph.isdigit()]:
-            cell = ["--one", "--graphs", graph, "--budgets", str(share)]
+        shares = SHARES_OF_STACKS if is_stack(graph) else SHARES_OF_MODELS
+        for share in args.budgets or shares:
+            limit = ["--time-limit-s", str(args.time_limit_s)]
+            cell = ["--one", "--graphs", graph, "--budgets", str(share), *limit]
             (row,) = rows_of("benchmarks.growth", *cell)
             records.append(OUT, row | records.environment(1))
             print(row)

@@ -133,27 +133,30 @@ def auto(
 
 @dataclass(frozen=True)
 class _Prover:
-    """A bound in two steps: `first` is quick, `further` takes what that says and goes on."""
+    """How a bound is found: `first` is quick; `further`, if any, takes what that says and goes on.
+
+    The second step is an integer program, which takes one processor for about as long as a round
+    or two of annealing take two.
+    """
 
     first: Callable[[], Proof]
-    further: Callable[[Proof], Proof]
+    further: Callable[[Proof], Proof] | None = None
+
+    def after(self, known: Proof) -> Proof:
+        return self.further(known) if self.further else known
 
     def whole(self) -> Proof:
-        return self.further(self.first())
+        return self.after(self.first())
 
 
 def _prover(problem: RematProblem, budget_bytes: int, effort: float, deadline: float) -> _Prover:
     if len(problem.ops) > _BOUND_OPS:
-        return _known(Proof(0.0))
+        return _Prover(lambda: Proof(0.0))
     thorough = effort >= 1
     first = partial(by_cuts, problem, budget_bytes, thorough=thorough, deadline=deadline)
-    if not thorough:
-        return _Prover(first, lambda known: known)
+    if not thorough or not has_program(problem):
+        return _Prover(first)
     return _Prover(first, partial(by_program, problem, budget_bytes, deadline=deadline))
-
-
-def _known(known: Proof) -> _Prover:
-    return _Prover(lambda: known, lambda known: known)
 
 
 def _searched(
@@ -180,7 +183,7 @@ def _on_ladder(
     rungs = (plain.peak_bytes * k // _RUNGS for k in reversed(range(1, _RUNGS)))
     found = [plain]
     # Schedules made for one budget would break the order of the rungs.
-    bound_only = _known(Proof(known.bound))
+    bound_only = _Prover(lambda: Proof(known.bound))
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
         chosen = _at_budget(search, plain, rung, bound_only, seed)[1][0]
         found.append(chosen)
@@ -252,10 +255,8 @@ def _at_budget(
     starts = _starts(problem, plain, budget_bytes)
     history = [best(starts, budget_bytes)]  # the best plan before the rounds and after each
     turns = list(range(pace.rounds))
-    # An integer program takes about as long as two rounds: one more for those beside it.
-    two_beside = search.effort >= 1 and has_program(problem) and pace.rounds > 1
-    if two_beside:
-        turns.insert(0, pace.rounds)
+    if prover.further:
+        turns.insert(0, pace.rounds)  # one more, as two go beside it
 
     def tried(starts: list[Candidate], turn: int) -> None:
         found = cheapest(
@@ -276,11 +277,11 @@ def _at_budget(
     def near(known: Proof) -> bool:
         return fits() and history[-1].cost - known.bound <= pace.close * problem.cost_scale
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         first = pool.submit(prover.first)
-        whole = pool.submit(lambda: prover.further(first.result()))
+        whole = pool.submit(lambda: prover.after(first.result()))
         tried(starts, turns.pop(0))
-        second = two_beside and fits() and not near(first.result())
+        second = prover.further and fits() and not near(first.result())
         if second:
             tried([*starts[:2], history[-1]], turns.pop(0))
         known = whole.result()
@@ -288,7 +289,8 @@ def _at_budget(
     others = [*starts, *led_to]
     searched = history[-1]
     history[-1] = best([searched, *led_to], budget_bytes)
-    if second and len(problem.ops) > _SMALL_OPS and history[-1].cost == searched.cost:
+    led_further = searched.cost - history[-1].cost >= _WORTH_IT * problem.cost_scale
+    if second and not led_further and len(problem.ops) > _SMALL_OPS:
         # Of eight plans that a second round lowered a third lowered one, and that was so far from
         # its bound that restarts follow anyway.
         turns.clear()
@@ -306,7 +308,8 @@ def _at_budget(
             break
         if _far_apart(search, history[-1], budget_bytes, known.bound):
             break  # what then comes is a better use of the time
-        tried([*starts[:2], history[-1], *led_to], turn)
+        rest = [other for other in led_to if other is not history[-1]]
+        tried([*starts[:2], history[-1], *rest], turn)
     return known, [history[-1], *others]
 
 

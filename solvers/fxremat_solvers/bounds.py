@@ -150,9 +150,7 @@ def proof(
     return by_program(problem, budget_bytes, known, deadline=deadline) if thorough else known
 
 
-def by_cuts(
-    problem: RematProblem, budget_bytes: int, *, thorough: bool = True, deadline: float = math.inf
-) -> Proof:
+def by_cuts(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float) -> Proof:
     """The first part of `proof`, for a budget from `peak_lower_bound` to below the baseline's."""
     if problem.cost_scale <= 0:
         return Proof(problem.baseline_cost)
@@ -160,9 +158,7 @@ def by_cuts(
     return _proof(problem, Staged(extra, positions=positions))
 
 
-def by_program(
-    problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float = math.inf
-) -> Proof:
+def by_program(problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float) -> Proof:
     """`known`, the proof by cuts, with what the integer program adds where there is one."""
     per_op, most = _STAGES_WORK
     work = min(per_op * len(problem.ops), most)
@@ -490,12 +486,12 @@ def maximise(
     cuts: list[tuple[float, Floats]] = []
     best, best_point = -math.inf, center
     radius = 4.0 if k == 1 else 0.1
+    highest = top_of_lines if k == 1 else top_of_planes
     for turn in range(evaluations):
         if turn == 0:
             point, predicted = center, math.inf
         else:
             low, high = np.maximum(center - radius, 0.0), center + radius
-            highest = top_of_planes if k > 1 else top_of_lines
             point, predicted = highest(cuts, low, high)
         if predicted <= best + tolerance or (radius >= 1.0 and predicted <= known + tolerance):
             break
@@ -538,7 +534,7 @@ def top_of_lines(
     """`top_of_planes` for one slope each, without what a linear program costs."""
     value = np.array([value for value, _ in cuts])
     slope = np.array([slopes[0] for _, slopes in cuts])
-    with np.errstate(divide="ignore", invalid="ignore"):  # parallel lines
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # parallel, or nearly so
         meet = (value - value[:, None]) / (slope[:, None] - slope)
     points = np.concatenate((low, high, meet[(meet > low) & (meet < high)]))
     least = (value + slope * points[:, None]).min(axis=1)

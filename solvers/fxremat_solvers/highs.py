@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fxremat_solvers.closure import Floats, Integers
+from fxremat_solvers.errors import SolverError
 
 _SAFETY_STOP_S = 60.0
 
@@ -74,7 +75,8 @@ def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S)
         ("mip_heuristic_run_rens", len(program.cost) <= _RENS_COLUMNS),
         ("time_limit", min(time_limit_s, _SAFETY_STOP_S)),
     ):
-        solver.setOptionValue(name, value)
+        if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+            raise SolverError(f"HiGHS {solver.version()} has no {name}: install highspy>=1.11")
     solver.passModel(model)
     asked = 0
 

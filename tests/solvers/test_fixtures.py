@@ -8,13 +8,14 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
-from fxremat_solvers.candidates import candidate
+from fxremat_solvers.candidates import Candidate, candidate
 from fxremat_solvers.kernel import kernel
-from fxremat_solvers.local_search import Search, descended, scale_of
+from fxremat_solvers.local_search import Search, cheapest, descended, scale_of
 
 FOLDER = Path(__file__).parent / "fixtures"
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
@@ -52,6 +53,25 @@ def test_at_half_of_the_peak_auto_is_near_its_bound_and_below_the_others(name: s
     for other in ("greedy", "mincut"):
         found = solve(problem, budget, solver=other)
         assert found.status is Status.INFEASIBLE or solution.cost <= found.cost * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("share", "rounds"), [(0.8, 1), (0.7, 2)])
+def test_a_second_round_goes_beside_the_program_unless_the_first_is_near(
+    share: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+):
+    """And what was found beside a program does not depend on which of the two is done first."""
+    problem = fixture("vit-sdpa")
+    turns: list[int] = []
+
+    def round_of(search: Search, *args: Any, seed: int, **options: Any) -> Candidate:
+        turns.append(seed)
+        return cheapest(search, *args, seed=seed, **options)
+
+    monkeypatch.setattr("fxremat_solvers.auto.cheapest", round_of)
+    plans = [solve(problem, budget_of(problem, share), time_limit_s=300.0) for _ in range(2)]
+    assert plans[0].schedule == plans[1].schedule
+    assert plans[0].status is Status.OPTIMAL
+    assert len(turns) == 2 * rounds
 
 
 def test_long_unrolled_graphs_get_their_many_recomputations():

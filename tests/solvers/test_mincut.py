@@ -29,6 +29,19 @@ def test_capacities_are_rounded_down() -> None:
     assert value == 2
 
 
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 200))
+def test_what_crosses_the_cut_is_its_value(seed: int, n_nodes: int, n_arcs: int) -> None:
+    """Arcs both ways, several beside each other and empty ones included."""
+    rng = np.random.default_rng(seed)
+    tails, heads = rng.integers(0, n_nodes, (2, n_arcs))
+    capacities = rng.integers(0, 9, n_arcs) * 1.0
+    value, on = minimum_cut(network(n_nodes, tails, heads), capacities)
+    assert on[SOURCE]
+    assert not on[SINK]
+    assert value == capacities[on[tails] & ~on[heads]].sum()
+
+
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 9), st.floats(0, 1))
 def test_schedules_replay_and_are_not_below_the_optimum(
