@@ -76,7 +76,7 @@ def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S)
         ("time_limit", min(time_limit_s, _SAFETY_STOP_S)),
     ):
         if solver.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-            raise SolverError(f"HiGHS {solver.version()} has no {name}: install highspy>=1.11")
+            raise SolverError(f"HiGHS {solver.version()} has no {name}: install highspy 1.11")
     solver.passModel(model)
     asked = 0
 
