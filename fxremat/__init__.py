@@ -15,6 +15,8 @@ from fxremat.errors import (
     FxrematError,
     GraphBreakError,
     OptionError,
+    SymbolicSizeError,
+    UnplannedStepWarning,
     UnsupportedGraphError,
     VerificationError,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "OptionError",
     "PeakMeasurement",
     "Report",
+    "SymbolicSizeError",
+    "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
     "explain",

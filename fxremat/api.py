@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,23 +16,50 @@ from torch import nn
 from fxremat import torch_hooks
 from fxremat.backend import Backend, Planned, make_options
 from fxremat.budget import Budget
+from fxremat.bypass import watch_parameters
 from fxremat.errors import DeviceError, GraphBreakError, OptionError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Every new input shape is one more plan; past this many, Dynamo fails rather than run unplanned.
+# Every new input shape is one more plan; past this many, all are forgotten and made anew.
 _SHAPES_LIMIT = 256
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A function compiled under a budget: call it. `backend` holds the graphs and their plans."""
+    """A function compiled under a budget: call it. `backend` holds the graphs and their plans.
+
+    `module` is the module whose forward `function` is, if it is one. Where no gradients are
+    recorded the function itself runs, and nothing is compiled.
+    """
 
     function: Callable[..., Any]
     backend: Backend
     call: Callable[..., Any]
+    module: nn.Module | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._records_gradients(args, kwargs):
+            return self.function(*args, **kwargs)
+        begun = self.backend.steps.count
+        results = self._call_compiled(*args, **kwargs)
+        if self.backend.steps.count == begun and torch_hooks.requires_grad(results):
+            self.backend.warn_once(
+                "Dynamo ran the optimized model uncompiled, so the step has no plan and the "
+                "budget does not hold. torch.compiler.disable, TORCHDYNAMO_DISABLE=1 and wrappers "
+                "that use them (fully_shard) do this: optimize what they call instead",
+            )
+        return results
+
+    def _records_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        if self.module is None:
+            return True  # What a function closes over can't be seen.
+        trained = any(parameter.requires_grad for parameter in self.module.parameters())
+        return trained or torch_hooks.requires_grad((args, kwargs))
+
+    def _call_compiled(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.call(*args, **kwargs)
         except Exception as error:
@@ -49,7 +78,7 @@ class Compiled:
         self.backend.only_plan = True
         try:
             with torch.enable_grad():
-                self(*args, **kwargs)
+                self._call_compiled(*args, **kwargs)
         except Planned:
             pass
         finally:
@@ -74,17 +103,19 @@ def optimize(
     `state_dict()` keys; the original stays as it is and shares its parameters.
 
     `budget` caps the step memory: an int is bytes, a str a size such as ``"6GiB"``, a float in
-    (0, 1] a fraction of the step memory with nothing recomputed; see `Budget`. It holds for one
-    forward and its backward, for every input shape, which gets a plan of its own. Compilation
-    happens at the first call with gradients enabled, or at once where `example_inputs` are given
-    (a tensor, a tuple of arguments or a dict of keyword arguments).
+    (0, 1] a fraction of the step memory with nothing recomputed, of the largest step seen so far;
+    see `Budget`. It holds for one forward and its backward, for every input shape, which gets a
+    plan of its own. Compilation happens at the first call that records gradients, or at once where
+    `example_inputs` are given (a tensor, a tuple of arguments or a dict of keyword arguments).
+    Where none are recorded (`torch.no_grad`, nothing that requires them) the model runs as it is.
 
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
     "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
 
     Raises `BudgetError`, `OptionError`, `DeviceError` at once; `BudgetInfeasible`,
-    `GraphBreakError` and `UnsupportedGraphError` when it compiles.
+    `GraphBreakError` and `UnsupportedGraphError` when it compiles. Warns `UnplannedStepWarning`,
+    once, where a training step turns out to have run without its plan.
     """
     if not callable(model):
         raise OptionError(
@@ -105,13 +136,14 @@ def optimize(
     if module is not None:
         _check_device(module)
     function: Callable[..., Any] = model if module is None else module.forward
-    call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT)
-    compiled = Compiled(function, backend, call)
+    call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT, backend.forget_graphs)
+    compiled = Compiled(function, backend, call, module)
     if example_inputs is not None:
         compiled.plan_for(example_inputs)
-    if module is not None:
-        return cast("F", _optimized_module(module, compiled))
-    return cast("F", _optimized_function(model, compiled))
+    if module is None:
+        return cast("F", _optimized_function(model, compiled))
+    watch_parameters(module, backend.steps)
+    return cast("F", _optimized_module(module, compiled))
 
 
 def compiled_of(optimized: object) -> Compiled:
@@ -142,18 +174,6 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
     """
     cls = type(model)
 
-    @functools.wraps(cls.forward)
-    def compiled_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.__fxremat__(*args, **kwargs)
-
-    # A property, so that a `forward` in the shared `__dict__` (libraries wrap models that way)
-    # can't take the compiled one's place unseen. One that is set on this module stays its own.
-    def get_forward(self: Any) -> Any:
-        return self.__fxremat_forward__ or types.MethodType(compiled_forward, self)
-
-    def set_forward(self: Any, forward: Any) -> None:
-        object.__setattr__(self, "__fxremat_forward__", forward)
-
     def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         import copy
 
@@ -172,17 +192,47 @@ def _optimized_module(model: nn.Module, compiled: Compiled) -> nn.Module:
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
-            "forward": property(get_forward, set_forward),
+            "forward": _CompiledForward(cls.forward),
             "__deepcopy__": deepcopy,
             "__reduce_ex__": reduce,
         },
     )
-    optimized = subclass.__new__(subclass)
+    # Not the class's own __new__: FSDPModule's makes the module that it wraps.
+    optimized = object.__new__(subclass)
     object.__setattr__(optimized, "__dict__", model.__dict__)
     object.__setattr__(optimized, "__fxremat__", compiled)
     object.__setattr__(optimized, "__fxremat_forward__", None)
     object.__setattr__(optimized, "__fxremat_original__", model)
     return cast("nn.Module", optimized)
+
+
+class _CompiledForward:
+    """The `forward` of an optimized module's class.
+
+    On the class it is a function with the signature of the original, for libraries that inspect
+    it. On a module it is the compiled one, whatever `forward` the shared ``__dict__`` has; one
+    that is set on the optimized module (libraries wrap models that way) takes its place.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        def compiled_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return self.__fxremat__(*args, **kwargs)
+
+        # Without `__wrapped__`, by which libraries that take their wrapping away again would
+        # arrive at the original.
+        functools.update_wrapper(compiled_forward, forward)
+        del vars(compiled_forward)["__wrapped__"]
+        with contextlib.suppress(TypeError, ValueError):
+            compiled_forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+        self._function = compiled_forward
+
+    def __get__(self, module: Any, _owner: type) -> Callable[..., Any]:
+        if module is None:
+            return self._function
+        return module.__fxremat_forward__ or types.MethodType(self._function, module)
+
+    def __set__(self, module: Any, forward: Callable[..., Any]) -> None:
+        object.__setattr__(module, "__fxremat_forward__", forward)
 
 
 def _original(model: nn.Module) -> nn.Module:

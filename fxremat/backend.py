@@ -20,9 +20,16 @@ from fxremat import torch_hooks
 from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
+from fxremat.bypass import PlannedSteps
 from fxremat.capture import read_joint_graph
 from fxremat.cpu_dropout import split_dropout
-from fxremat.errors import DoubleBackwardError, GraphBreakError, OptionError
+from fxremat.errors import (
+    DoubleBackwardError,
+    GraphBreakError,
+    OptionError,
+    SymbolicSizeError,
+    UnplannedStepWarning,
+)
 from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
 from fxremat.rewrite import rewrite
@@ -53,6 +60,8 @@ class Backend:
 
     `whole` says that Dynamo was told to compile the whole function or fail (fullgraph=True).
     With `only_plan` set, compiled graphs raise `Planned` instead of running.
+    `largest_step_bytes` is the largest step memory, with nothing recomputed, of all steps seen:
+    what a budget that is a fraction is a fraction of. `steps` counts the planned steps that began.
     """
 
     options: Options
@@ -61,12 +70,25 @@ class Backend:
     whole: bool = False
     only_plan: bool = False
     frame: int | None = None
+    largest_step_bytes: int = 0
+    steps: PlannedSteps = field(default_factory=PlannedSteps)
+    said: set[str] = field(default_factory=set[str])
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        started = time.perf_counter()
-        torch_hooks.specialize_symbolic_sizes(example_inputs)
+        if not torch_hooks.needs_gradients(example_inputs):
+            # Nothing is held for a backward, so there is nothing to plan: it runs as traced.
+            return torch_hooks.without_dynamo(_Evaluation(module.forward, self))
+        torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
         self._check_shapes_limit()
-        count = len(self.graphs)
+        try:
+            run = self._compile(module, example_inputs)
+        except SymbolicSizeError:
+            torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
+            run = self._compile(module, example_inputs)
+        return torch_hooks.without_dynamo(_Executable(run, self))
+
+    def _compile(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        started = time.perf_counter()
 
         def partition(
             joint: fx.GraphModule,
@@ -84,9 +106,7 @@ class Backend:
                 capture_s=time.perf_counter() - started,
             )
 
-        run = torch_hooks.make_aot_backend(partition)(module, example_inputs)
-        training = len(self.graphs) > count
-        return torch_hooks.without_dynamo(_Executable(run, self) if training else run)
+        return torch_hooks.make_aot_backend(partition)(module, example_inputs)
 
     def _partition(
         self,
@@ -98,7 +118,8 @@ class Backend:
         started = time.perf_counter()
         split_dropout(joint_module)
         joint = read_joint_graph(joint_module, num_fwd_outputs)
-        plan = make_plan(joint, self.options, self.profiles)
+        plan = make_plan(joint, self.options, self.profiles, self.largest_step_bytes)
+        self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         planned = time.perf_counter()
         rewritten = rewrite(
             joint,
@@ -121,6 +142,21 @@ class Backend:
             )
         )
         return rewritten.forward, rewritten.backward
+
+    def warn_once(self, message: str) -> None:
+        """Say something about the steps of this model that is said once."""
+        if message not in self.said:
+            self.said.add(message)
+            warnings.warn(message, UnplannedStepWarning, stacklevel=4)
+
+    def forget_graphs(self) -> None:
+        """Let go of all plans, as what was compiled for them is."""
+        warnings.warn(
+            f"{len(self.graphs)} graphs are planned for this model, one for each input shape: all "
+            "are forgotten and planned anew as they come back. Pad inputs to fewer shapes",
+            stacklevel=4,
+        )
+        self.graphs.clear()
 
     def _check_whole(self, module: fx.GraphModule) -> None:
         """One budget is for one whole step: refuse graphs that are only a part of it."""
@@ -166,6 +202,19 @@ class Planned(Exception):
 
 
 @dataclass(frozen=True)
+class _Evaluation:
+    """A graph of which no gradients are taken: nothing was compiled."""
+
+    run: Callable[..., Any]
+    backend: Backend
+
+    def __call__(self, *args: Any) -> Any:
+        if self.backend.only_plan:
+            raise Planned
+        return self.run(*args)
+
+
+@dataclass(frozen=True)
 class _Executable:
     """A compiled training graph, guarded against gradients of gradients."""
 
@@ -175,6 +224,7 @@ class _Executable:
     def __call__(self, *args: Any) -> Any:
         if self.backend.only_plan:
             raise Planned
+        self.backend.steps.count += 1
         results = self.run(*args)
         for result in results:
             if isinstance(result, torch.Tensor) and result.grad_fn is not None:
@@ -231,43 +281,3 @@ def make_options(options: Mapping[str, Any]) -> Options:
         raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")
     check_cost_model(checked.cost)
     return checked
-
-
-class EntryPoint:
-    """The backend named "fxremat": one `Backend` for each `torch.compile` call.
-
-    Dynamo calls a named backend anew for every graph, out of an object that `torch.compile` made
-    for the call. One Backend must see all graphs of a call, to refuse a second piece of a broken
-    model; the object is kept, so that its identity stays its own. Where torch has no such object,
-    the call's options dict stands for it.
-    """
-
-    __name__ = "fxremat"
-
-    def __init__(self) -> None:
-        self._backends: dict[int, tuple[object, Backend]] = {}
-
-    def __call__(
-        self,
-        module: fx.GraphModule,
-        example_inputs: Sequence[Any],
-        *,
-        options: Mapping[str, Any] | None = None,
-        mode: str | None = None,
-    ) -> Callable[..., Any]:
-        if mode is not None:
-            raise OptionError(f"mode={mode!r} means nothing to the fxremat backend: leave it out")
-        given: Mapping[str, Any] = options if options is not None else {}
-        call = torch_hooks.compile_call() or given
-        found = self._backends.get(id(call))
-        if found is None:
-            found = (call, Backend(make_options(given)))
-            self._backends[id(call)] = found
-        return found[1](module, example_inputs)
-
-    def reset(self) -> None:
-        """Forget all calls; `torch._dynamo.reset()` calls this."""
-        self._backends.clear()
-
-
-fxremat = EntryPoint()

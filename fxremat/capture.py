@@ -15,8 +15,8 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.errors import DeviceError, UnsupportedGraphError
-from fxremat.nodes import is_mutable, outputs_of, tensors_of, traced_value
+from fxremat.errors import DeviceError, SymbolicSizeError, UnsupportedGraphError
+from fxremat.nodes import is_mutable, is_op, outputs_of, tensors_of, traced_value
 
 aten = torch.ops.aten
 
@@ -197,9 +197,11 @@ def _find_storages(
             if storage is None:
                 nbytes: Any = tensor.untyped_storage().nbytes()
                 if not isinstance(nbytes, int):
-                    raise UnsupportedGraphError(
-                        f"{node.name} has the symbolic size {nbytes} bytes: plans are made for "
-                        "fixed shapes; compile with dynamic=False"
+                    raise SymbolicSizeError(
+                        f"{node.name} takes {nbytes} bytes, a number that is not known before it "
+                        "runs (its size depends on the data): plans are made for fixed sizes; "
+                        "keep what makes it out of the optimized function, or give it a fixed "
+                        "size (torch.where in place of x[mask])"
                     )
                 storage = Storage(
                     index=len(by_key),
@@ -270,8 +272,16 @@ def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> No
                 "optimized function"
             )
     for arg in node.all_input_nodes:
-        if isinstance(traced_value(arg), (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            raise UnsupportedGraphError(
-                f"{node.name} depends on the symbolic value {arg.name}: plans are made for fixed "
-                "shapes; compile with dynamic=False"
+        if torch_hooks.is_symbolic(traced_value(arg)) and not _is_given(arg):
+            raise SymbolicSizeError(
+                f"{node.name} depends on {arg.name}, a number that is not known before the step "
+                "runs (it is read from a tensor): keep that part out of the optimized function"
             )
+
+
+def _is_given(number: fx.Node) -> bool:
+    """Whether a Python number is an input of the graph, or computed from such alone."""
+    return all(
+        node.op == "placeholder" or (_is_call(node) and not is_op(node.target))
+        for node in _ancestors([number])
+    )

@@ -57,5 +57,14 @@ class UnsupportedGraphError(FxrematError):
     """The traced graph holds something fxremat can't plan exactly."""
 
 
+class SymbolicSizeError(UnsupportedGraphError):
+    """A size in the traced graph is no number: it depends on a Python number that changes, or on
+    the data."""
+
+
 class VerificationError(FxrematError):
     """The rewritten graphs do not do what the plan says: a defect of fxremat, please report it."""
+
+
+class UnplannedStepWarning(UserWarning):
+    """A training step ran without any plan, so that no budget held for it."""

@@ -91,8 +91,13 @@ class Plan:
         return self.solution.cost - self.problem.baseline_cost
 
 
-def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan:
+def make_plan(
+    joint: JointGraph, options: Options, profiles: OpProfiles, largest_step_bytes: int = 0
+) -> Plan:
     """Plan a joint graph under a budget.
+
+    A budget that is a fraction is one of the largest step: `largest_step_bytes`, the step memory
+    with nothing recomputed of those before, or this one's where that is more.
 
     Raises `BudgetInfeasible`, with the floor, where no schedule within the budget is found.
     """
@@ -104,7 +109,7 @@ def make_plan(joint: JointGraph, options: Options, profiles: OpProfiles) -> Plan
     as_is = baseline(lowering.problem)
     untouched = simulate(lowering.settled(as_is), as_is)
     lower_s = clock.lap()
-    budget_bytes = options.budget.to_bytes(untouched.peak_bytes)
+    budget_bytes = options.budget.to_bytes(max(untouched.peak_bytes, largest_step_bytes))
     solution = _solve(lowering, untouched, budget_bytes, options)
     problem = lowering.settled(solution.schedule)
     simulation = simulate(problem, solution.schedule)

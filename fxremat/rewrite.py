@@ -100,6 +100,8 @@ class _Writer:
         self.annotations = annotations
         self.graph = fx.Graph()
         self.current: dict[Storage, dict[fx.Node, fx.Node]] = {}
+        # What is no tensor: Python numbers that change from step to step, and the like.
+        self.others: dict[fx.Node, fx.Node] = {}
         self.states: dict[fx.Node, fx.Node] = {}
         self.written: set[fx.Node] = set()
         self.runs = [0] * len(lowering.node_of)
@@ -121,8 +123,9 @@ class _Writer:
         boundary = self.steps.index(self.lowering.tangents_op)
         for op in self.steps[:boundary]:
             self._run(op)
-        for node in joint.forward_outputs:
-            results[node] = self._exact(node)
+        for node in returned(module.graph)[: joint.num_fwd_outputs]:
+            if isinstance(node, fx.Node):
+                results[node] = self._exact(node) if self._is_tensor(node) else self._argument(node)
         self._cross(boundary)
         self.in_backward = True
         for op in self.steps[boundary + 1 :]:
@@ -146,6 +149,11 @@ class _Writer:
         storage = self.joint.storage_of.get(node)
         if storage is not None:
             self.current.setdefault(storage, {})[node] = new
+        else:
+            self.others[node] = new
+
+    def _is_tensor(self, node: fx.Node) -> bool:
+        return node in self.joint.storage_of
 
     def _run(self, op: int) -> None:
         """Write one run of an operation."""
@@ -251,10 +259,17 @@ class _Writer:
         )
 
     def _argument(self, node: fx.Node) -> fx.Node:
-        if node in self.joint.storage_of:
+        if self._is_tensor(node):
             return self._tensor(_named(self.joint, node))
         if node.op == "get_attr":
             return self._get_attr(node)
+        if node in self.others:
+            return self.others[node]
+        if torch_hooks.is_symbolic(traced_value(node)):
+            args = map_nodes(node.args, self._argument)
+            kwargs = map_nodes(node.kwargs, self._argument)
+            self.others[node] = self._write(node, node.target, args, kwargs)
+            return self.others[node]
         raise UnsupportedGraphError(f"{node.name} is read by an operation but is no tensor")
 
     def _tensor(self, node: fx.Node) -> fx.Node:

@@ -19,7 +19,7 @@ import sys
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch._dynamo
@@ -35,6 +35,7 @@ from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
@@ -47,11 +48,13 @@ __all__ = [
     "fake_mode_of",
     "flop_formula",
     "graph_break_of",
+    "ignore_log_calls",
     "make_aot_backend",
+    "needs_gradients",
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
-    "specialize_symbolic_sizes",
+    "specialize_sizes",
     "unwrap_graph_break",
 ]
 
@@ -72,14 +75,30 @@ _IGNORED_LOGGING = (
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
 
+class Removable(Protocol):
+    """A hook that was set, and can be taken away."""
+
+    def remove(self) -> None: ...
+
+
 class PassesThroughDynamo(torch._dynamo.exc.ShortenTraceback):
     """An exception that a backend can raise and the user sees unchanged.
 
     Dynamo wraps what a backend raises in `BackendCompilerFailed`, except this class of its own.
+    It still adds its frames to the traceback, and to the message how to report a bug to PyTorch;
+    neither says anything to the user.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args, first_useful_frame=None)
+        self._message = str(args[0]) if args else ""
+
+    def __str__(self) -> str:
+        return self._message
+
+    def remove_dynamo_frames(self) -> PassesThroughDynamo:
+        """What Dynamo calls before it raises the error to the user."""
+        return self if torch._dynamo.config.verbose else self.with_traceback(None)
 
 
 def make_aot_backend(partitioner: Partitioner) -> Callable[..., Callable[..., Any]]:
@@ -106,14 +125,17 @@ def extract_forward_and_backward(
     num_fwd_outputs: int,
     static_lifetime_input_indices: Sequence[int] | None,
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Split a joint graph at the given residuals, keeping the order of its nodes."""
+    """Split a joint graph at the given residuals, keeping the order of its nodes.
+
+    Residuals that are Python numbers (of `torch.SymInt` and the like) go by themselves.
+    """
     placeholders = [node for node in joint.graph.nodes if node.op == "placeholder"]
     primals = [node for node in placeholders if partitioners._is_primal(node)]
     static_nodes = [primals[i] for i in static_lifetime_input_indices or ()]
     forward, backward = partitioners._extract_fwd_bwd_modules(
         joint,
-        list(saved),
-        saved_sym_nodes=[],
+        [node for node in saved if not is_symbolic(node.meta.get("val"))],
+        saved_sym_nodes=[node for node in saved if is_symbolic(node.meta.get("val"))],
         num_fwd_outputs=num_fwd_outputs,
         static_lifetime_input_nodes=cast("Any", dict.fromkeys(static_nodes)),
     )
@@ -162,28 +184,87 @@ def compiled_frame_id() -> tuple[int, int] | None:
     return compile_id.frame_id, compile_id.frame_compile_id or 0
 
 
-def specialize_symbolic_sizes(example_inputs: Sequence[Any]) -> None:
-    """Fix every symbolic size among a graph's inputs to the size that runs.
+def is_symbolic(value: object) -> bool:
+    """Whether a value stands for a Python number that is no constant of the graph."""
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
 
-    Installs guards, so that another size gets a compilation, and a plan, of its own.
+
+def needs_gradients(example_inputs: Sequence[Any]) -> bool:
+    """Whether AOTAutograd would trace a backward for a graph of these inputs."""
+    return torch.is_grad_enabled() and any(
+        isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs
+    )
+
+
+def call_when_accumulated(
+    parameter: torch.Tensor, function: Callable[[torch.Tensor], None]
+) -> Removable:
+    """Call `function` whenever a gradient has been added to a parameter's ``.grad``."""
+    return parameter.register_post_accumulate_grad_hook(function)
+
+
+def requires_grad(tree: object) -> bool:
+    """Whether a tensor somewhere in nested tuples, lists, dicts and dataclasses requires grad."""
+    return any(isinstance(t, torch.Tensor) and t.requires_grad for t in pytree.tree_leaves(tree))
+
+
+def specialize_sizes(
+    module: fx.GraphModule, example_inputs: Sequence[Any], *, numbers: bool
+) -> None:
+    """Fix every size in Dynamo's graph to the size that runs; with `numbers`, all numbers too.
+
+    Installs guards, so that another size gets a compilation, and a plan, of its own. A number
+    that no tensor's size depends on (a step count, a weight of the loss) may stay symbolic.
     """
-    for value in example_inputs:
-        if isinstance(value, torch.SymInt):
-            int(value)
-        elif isinstance(value, torch.Tensor):
-            for size in (*value.shape, *value.stride(), value.storage_offset()):
-                if isinstance(size, torch.SymInt):
-                    int(size)
+    traced = [node.meta.get("example_value") for node in module.graph.nodes]
+    sizes: list[Any] = [value for value in example_inputs if numbers]
+    for value in pytree.tree_leaves([list(example_inputs), traced]):
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            sizes += (*value.shape, *value.stride(), value.storage_offset())
+    for size in sizes:
+        # What depends on data has no number yet.
+        if isinstance(size, torch.SymInt) and size.node.has_hint():
+            int(size)
 
 
 def compile_whole(
-    function: Callable[..., Any], backend: Callable[..., Any], recompile_limit: int
+    function: Callable[..., Any],
+    backend: Callable[..., Any],
+    recompile_limit: int,
+    on_limit: Callable[[], None],
 ) -> Callable[..., Any]:
     """`torch.compile` of the whole of `function`: one graph a shape, or an error.
 
-    The function is wrapped in a code object of its own, because Dynamo counts recompilations
-    per code object: two optimized copies of one model class must not use up each other's.
+    After `recompile_limit` graphs `on_limit` is called, and all are compiled anew when they come
+    back: Dynamo itself would fail.
     """
+    compiled = _compile_own_code(function, backend)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal compiled
+        # Log calls in a model are no reason to fail; they are left out of the compiled step.
+        with torch._dynamo.config.patch(
+            {
+                "recompile_limit": recompile_limit,
+                "accumulated_recompile_limit": recompile_limit,
+                _IGNORED_LOGGING: _logging_methods(),
+            }
+        ):
+            try:
+                return compiled(*args, **kwargs)
+            except torch._dynamo.exc.FailOnRecompileLimitHit:
+                on_limit()
+                compiled = _compile_own_code(function, backend)
+                return compiled(*args, **kwargs)
+
+    return run
+
+
+def _compile_own_code(
+    function: Callable[..., Any], backend: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`function` compiled in a code object of its own, because Dynamo counts recompilations per
+    code object: two optimized copies of one model class must not use up each other's."""
 
     def fxremat_step(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
@@ -197,16 +278,16 @@ def compile_whole(
         fxremat_step.__closure__,
     )
     compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
-    compiled = compile_function(own, backend=backend, fullgraph=True, dynamic=False)
+    return compile_function(own, backend=backend, fullgraph=True)
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        # Log calls in a model are no reason to fail; they are left out of the compiled step.
-        with torch._dynamo.config.patch(
-            {"recompile_limit": recompile_limit, _IGNORED_LOGGING: _logging_methods()}
-        ):
-            return compiled(*args, **kwargs)
 
-    return run
+def ignore_log_calls() -> None:
+    """Leave log calls out of every compiled function of the process, from now on.
+
+    For `torch.compile`, which gives a backend no other moment before it traces.
+    """
+    ignored: set[Callable[..., Any]] = getattr(torch._dynamo.config, _IGNORED_LOGGING)
+    setattr(torch._dynamo.config, _IGNORED_LOGGING, ignored | _logging_methods())
 
 
 def _logging_methods() -> set[Callable[..., Any]]:
@@ -219,7 +300,7 @@ def _logging_methods() -> set[Callable[..., Any]]:
 
 def unwrap_graph_break(error: BaseException) -> str | None:
     """The reason, if `error` is Dynamo's way of saying that a function is not one graph."""
-    if isinstance(error, torch._dynamo.exc.Unsupported):
+    if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
         return str(error)
     return None
 
