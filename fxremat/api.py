@@ -44,10 +44,10 @@ class Compiled:
         begun = self.backend.steps.count
         results = self._call_compiled(*args, **kwargs)
         if self.backend.steps.count == begun and torch_hooks.requires_grad(results):
-            self.backend.warn_once(
-                "Dynamo ran the optimized model uncompiled, so the step has no plan and the "
-                "budget does not hold. torch.compiler.disable, TORCHDYNAMO_DISABLE=1 and wrappers "
-                "that use them (fully_shard) do this: optimize what they call instead",
+            self.backend.steps.warn(
+                "Dynamo ran the optimized model uncompiled, so the step has no plan, and its "
+                "memory no budget: TORCHDYNAMO_DISABLE=1, torch.compiler.set_stance and "
+                "torch.compiler.disable do this. Take them away for training steps"
             )
         return results
 

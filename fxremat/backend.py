@@ -28,7 +28,6 @@ from fxremat.errors import (
     GraphBreakError,
     OptionError,
     SymbolicSizeError,
-    UnplannedStepWarning,
 )
 from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
@@ -72,7 +71,6 @@ class Backend:
     frame: int | None = None
     largest_step_bytes: int = 0
     steps: PlannedSteps = field(default_factory=PlannedSteps)
-    said: set[str] = field(default_factory=set[str])
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         if not torch_hooks.needs_gradients(example_inputs):
@@ -142,12 +140,6 @@ class Backend:
             )
         )
         return rewritten.forward, rewritten.backward
-
-    def warn_once(self, message: str) -> None:
-        """Say something about the steps of this model that is said once."""
-        if message not in self.said:
-            self.said.add(message)
-            warnings.warn(message, UnplannedStepWarning, stacklevel=4)
 
     def forget_graphs(self) -> None:
         """Let go of all plans, as what was compiled for them is."""

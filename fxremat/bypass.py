@@ -20,9 +20,16 @@ from fxremat.errors import UnplannedStepWarning
 
 @dataclass
 class PlannedSteps:
-    """How many planned steps ran."""
+    """How many planned steps began, and whether it was said that one ran without its plan."""
 
     count: int = 0
+    warned: bool = False
+
+    def warn(self, message: str) -> None:
+        """Say once that a step ran without its plan."""
+        if not self.warned:
+            self.warned = True
+            warnings.warn(message, UnplannedStepWarning, stacklevel=3)
 
 
 @dataclass
@@ -55,16 +62,14 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
         for hook in watch.hooks:
             hook.remove()
         watch.hooks.clear()
-        if not any(steps.count for steps in watch.planned):
-            warnings.warn(
-                f"a backward reached the parameters of {name}, but its forward was not the one "
-                "that fxremat.optimize returned: that step had no plan, and the budget does not "
-                "hold. Something runs the module's parts instead of calling it. Lightning's "
-                "training_step calls self.model: optimize that (self.model = "
-                "fxremat.optimize(self.model, ...)). Where a library sets another forward "
-                "(TRL), optimize the loss function or the part that it calls",
-                UnplannedStepWarning,
-                stacklevel=2,
+        if not any(steps.count or steps.warned for steps in watch.planned):
+            planned.warn(
+                f"a backward reached the parameters of {name} without a planned step: that step "
+                "had no plan, and its memory no budget. Something runs the parts of the module "
+                "instead of calling what fxremat.optimize returned. Optimize the part that is "
+                "called: with Lightning, self.model = fxremat.optimize(self.model, ...) in "
+                "place of the LightningModule; with TRL, which sets a forward of its own, "
+                "model.model = fxremat.optimize(model.model, ...), the backbone"
             )
 
     for parameter in module.parameters():
