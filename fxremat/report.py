@@ -54,16 +54,18 @@ class Row:
 class Report:
     """One compiled graph's plan in figures. Memory in bytes, times in seconds a step.
 
-    `budget_bytes` is the cap, `baseline_peak_bytes` the step memory with nothing recomputed and
-    `planned_peak_bytes` under the plan; `residual_bytes` are held at the boundary of forward and
-    backward. `extra_seconds` is predicted; `lower_bound_seconds` is what any schedule under the
-    budget must take extra, at the least, and `status` what the solver knows. `floor_bytes` is the
-    smallest budget found that can be met. `notes` say what the plan can't see.
+    `budget_bytes` is the cap; `budget_from` says what it is a fraction of, where it is one.
+    `baseline_peak_bytes` is the step memory with nothing recomputed, `planned_peak_bytes` under
+    the plan; `residual_bytes` are held at the boundary of forward and backward. `extra_seconds`
+    is predicted; `lower_bound_seconds` is what any schedule under the budget must take extra, at
+    the least, and `status` what the solver knows. `floor_bytes` is the smallest budget found that
+    can be met. `notes` say what the plan can't see.
     `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
     runs, `boundary` and `baseline_boundary` the steps at which backward begins.
     """
 
     budget_bytes: int
+    budget_from: str
     baseline_peak_bytes: int
     planned_peak_bytes: int
     residual_bytes: int
@@ -127,6 +129,7 @@ def report_on(compiled: CompiledGraph) -> Report:
     boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
     return Report(
         budget_bytes=plan.budget_bytes,
+        budget_from=_budget_from(plan),
         baseline_peak_bytes=plan.baseline_peak_bytes,
         planned_peak_bytes=plan.peak_bytes,
         residual_bytes=sum(nbytes for _, nbytes in residuals(plan)),
@@ -159,6 +162,14 @@ def residuals(plan: Plan) -> list[tuple[int, int]]:
         live.difference_update(plan.simulation.dies[step])
     outputs = {*problem.outputs, *problem.ops[plan.lowering.tangents_op].outputs}
     return [(value, problem.values[value].nbytes) for value in sorted(live - outputs)]
+
+
+def _budget_from(plan: Plan) -> str:
+    fraction = plan.options.budget.fraction
+    if fraction is None:
+        return ""
+    largest = plan.budget_bytes > int(fraction * plan.baseline_peak_bytes)
+    return f"{fraction:g} of {'the largest step seen' if largest else 'this step'}"
 
 
 def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
@@ -263,7 +274,7 @@ def _render(report: Report) -> RenderableType:
     percent = 100 * report.extra_seconds / report.baseline_seconds if report.rows else 0.0
     bound = 100 * report.lower_bound_seconds / report.baseline_seconds
     for label, figure, remark in (
-        ("budget", human_bytes(report.budget_bytes), ""),
+        ("budget", human_bytes(report.budget_bytes), report.budget_from),
         ("peak, nothing recomputed", human_bytes(report.baseline_peak_bytes), ""),
         (
             "peak, planned",

@@ -291,10 +291,11 @@ def ignore_log_calls() -> None:
 
 
 def _logging_methods() -> set[Callable[..., Any]]:
-    """`logging.Logger`'s methods, those that libraries added to it too."""
+    """The functions of `logging` and its `Logger`, those that libraries added to it too."""
     names = ("debug", "info", "warning", "error", "critical", "exception", "log")
     added = ("warning_once", "warning_advice", "info_once")
-    methods = {getattr(logging.Logger, name, None) for name in (*names, *added)}
+    owners = (logging, logging.Logger)
+    methods = {getattr(owner, name, None) for owner in owners for name in (*names, *added)}
     return {method for method in methods if method is not None}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from fxremat import (
     DoubleBackwardError,
     GraphBreakError,
     OptionError,
+    SymbolicSizeError,
 )
 
 
@@ -37,6 +39,7 @@ class Small(nn.Module):
 
 
 X = torch.randn(64, 16)
+LOGGER = logging.getLogger("a model")
 
 
 def compiled(model: nn.Module, **options: Any) -> Any:
@@ -216,3 +219,40 @@ def test_cuda_model_where_there_is_none() -> None:
 
     with pytest.raises(DeviceError, match="none is available"):
         fxremat.optimize(OnCuda(), budget=0.5)
+
+
+def test_sizes_that_depend_on_the_data() -> None:
+    layer = nn.Linear(16, 16)
+    with pytest.raises(SymbolicSizeError, match=r"torch\.where"):
+        fxremat.optimize(lambda x: layer(x)[x[:, 0] > 0].square().mean(), budget=1.0)(X)
+
+
+def test_a_loop_over_the_data() -> None:
+    layer = nn.Linear(16, 16)
+
+    def loop(x: torch.Tensor) -> torch.Tensor:
+        for i in torch.nonzero(x[:, 0] > 0):
+            x = x + layer(x[i])
+        return x.mean()
+
+    with pytest.raises(GraphBreakError):
+        fxremat.optimize(loop, budget=1.0)(X)
+
+
+def test_an_error_is_itself_without_the_frames_of_dynamo() -> None:
+    with pytest.raises(BudgetInfeasible) as caught:
+        fxremat.optimize(Small(), budget=2000, example_inputs=(X,))
+    assert "TORCHDYNAMO" not in str(caught.value)
+    frames = [entry.path for entry in caught.traceback]
+    assert not [path for path in frames if "convert_frame" in str(path)]
+
+
+def test_log_calls_break_no_graph_through_either_door() -> None:
+    class Logs(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            LOGGER.warning("said at each step")
+            logging.info("said at each step")
+            return super().forward(x)
+
+    fxremat.optimize(Logs(), budget=1.0)(X).backward()
+    torch.compile(Logs(), backend="fxremat", fullgraph=True, options={"budget": 1.0})(X).backward()

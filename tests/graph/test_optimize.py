@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 import fxremat
 from fxremat.api import compiled_of
@@ -35,6 +36,7 @@ X = torch.randn(16, 8)
 @pytest.fixture(autouse=True)
 def _fresh_dynamo() -> None:
     torch._dynamo.reset()
+    counters.clear()
 
 
 def optimized(model: nn.Module | None = None, **options: Any) -> Any:
@@ -147,3 +149,40 @@ def test_many_optimized_copies_do_not_use_up_each_others_recompilations() -> Non
 def test_example_inputs_compile_at_once(example_inputs: Any) -> None:
     drop_in = optimized(example_inputs=example_inputs)
     assert fxremat.explain(drop_in).input_shapes
+
+
+def test_without_gradients_the_original_runs() -> None:
+    drop_in = optimized()
+    drop_in.eval()
+    frozen = Model().requires_grad_(False)
+    with torch.no_grad():
+        drop_in(X)
+    with torch.inference_mode():
+        drop_in(X)
+    optimized(frozen)(X)
+    assert not counters["frames"], "Dynamo compiled something"
+    assert not compiled_of(drop_in).backend.graphs
+
+
+def test_gradients_of_an_input_are_planned() -> None:
+    drop_in = optimized(Model().eval().requires_grad_(False))
+    x = X.clone().requires_grad_()
+    drop_in(x).sum().backward()
+    assert x.grad is not None
+    assert len(compiled_of(drop_in).backend.graphs) == 1
+
+
+def test_under_torch_compile_only_training_is_planned() -> None:
+    model = Model()
+    compiled = torch.compile(model, backend="fxremat", options={"budget": 1.0})
+    with torch.no_grad():
+        for rows in range(2, 8):
+            x = torch.randn(rows, 8)
+            assert torch.equal(compiled(x), model(x))
+    assert counters["stats"]["unique_graphs"] <= 2, "a graph a shape"
+
+
+def test_the_forward_of_the_class_can_be_inspected() -> None:
+    signature = inspect.signature(Model.forward)
+    assert inspect.signature(type(optimized()).forward) == signature
+    assert not hasattr(type(optimized()).forward, "__wrapped__")
