@@ -23,7 +23,7 @@ def _fresh_dynamo() -> None:
 
 def layers(width: int = 32, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
-    pairs = [m for _ in range(4) for m in (nn.Linear(width, width), nn.GELU())]
+    pairs = [m for _ in range(2) for m in (nn.Linear(width, width), nn.GELU())]
     return nn.Sequential(*pairs).to(dtype)
 
 
