@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --upgrade pip $(PIP_ARGS)
 	$(VENV)/bin/python -m pip install "torch==$(TORCH_VERSION)" $(PIP_ARGS)
-	$(VENV)/bin/python -m pip install -e ".[models,dev]" "torch==$(TORCH_VERSION)" $(PIP_ARGS)
+	$(VENV)/bin/python -m pip install -e ".[models,integrations,dev]" "torch==$(TORCH_VERSION)" $(PIP_ARGS)
 	rm -f $(VENV)/.installed-torch-*
 	touch $@
 
