@@ -1,39 +1,22 @@
 """The cells of each part, by device: what is checked on CUDA, and the few of them a CPU can run.
 
-A cell is a key and a function that makes its row; which process runs it is `worker`'s business.
+Which process runs them is `worker`'s business.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from benchmarks import zoo
 from benchmarks.cell import Cell, run
+from benchmarks.cuda.job import Job, Rows
 from benchmarks.exactness import Setting, Untouched, run_budget, untouched
-from benchmarks.records import Row
 from benchmarks.runner import Waiting, resolve
-
-Rows = Mapping[str, Row]
-
-
-@dataclass(frozen=True)
-class Job:
-    """`run` gets the rows so far, by key, and returns its own.
-
-    Jobs of one `group` come one after another and may share what was compiled; `needs` are the
-    packages without which it can't run.
-    """
-
-    key: str
-    run: Callable[[Rows], Mapping[str, Any]]
-    group: str = ""
-    needs: tuple[str, ...] = ()
-
 
 # Two of the four need only torch. Layers are few, so that plans take seconds; tensors are large, so
 # that kernels rather than launches take the time. A step is to hold some GiB at most.

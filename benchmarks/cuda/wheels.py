@@ -1,11 +1,11 @@
 """Fetches what a CUDA image may lack, for a machine without network.
 
-    python -m benchmarks.cuda.wheels --out cuda-wheels [--groups core models] [--python 3.12]
+    python -m benchmarks.cuda.wheels --out cuda-wheels [--groups core diffusers] [--python 3.12]
 
 The wheels lie in a folder a group, since what can be carried to such a machine is often limited:
 `core` is what fxremat needs beside torch and numpy, apart from the large ones (`search` is numba,
-`science` scipy), `models` what the models of transformers and diffusers need. Which packages an
-image has is found out there: `run --wheels` installs only what can't be imported.
+`science` scipy); `transformers` and `diffusers` are what the models of these need beside `core`.
+Which packages an image has is found out there: `run --wheels` installs only what can't be used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from benchmarks.cuda.install import package_of
 # highspy and pulp as in pyproject.toml. Matplotlib is left out: nothing here draws.
 GROUPS: dict[str, tuple[str, ...]] = {
     "core": ("pulp>=3.0,<4", "highspy>=1.11,<1.16", "rich>=13", "pytest>=8", "pytest-timeout>=2.3"),
-    "models": ("transformers>=4.50", "diffusers>=0.30"),
+    "transformers": ("transformers>=4.50",),
+    "diffusers": ("diffusers>=0.30",),
     "search": ("numba>=0.61",),
     "science": ("scipy>=1.11",),
 }
@@ -47,6 +48,17 @@ def fetch(requirements: Iterable[str], folder: Path, python: str) -> str:
         if package_of(wheel) in THERE:
             wheel.unlink()
     return done.stderr[-800:] if done.returncode else ""
+
+
+def without_repeats(out: Path) -> None:
+    """A group's wheels without what an earlier group has, which is carried along with it."""
+    seen: set[str] = set()
+    for group in GROUPS:
+        wheels = list((out / group).glob("*.whl"))
+        for wheel in wheels:
+            if package_of(wheel) in seen:
+                wheel.unlink()
+        seen |= {package_of(wheel) for wheel in wheels}
 
 
 def sizes(out: Path) -> dict[str, dict[str, int]]:
@@ -75,6 +87,7 @@ def main() -> int:
     parser.add_argument("--python", default="3.12", help="the machine's Python")
     args = parser.parse_args()
     said = {group: fetch(GROUPS[group], args.out / group, args.python) for group in args.groups}
+    without_repeats(args.out)
     print(table(sizes(args.out)))
     failed = {group: text for group, text in said.items() if text}
     for group, text in failed.items():

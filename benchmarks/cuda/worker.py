@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import records
 from benchmarks.cell import end_with
+from benchmarks.cuda.job import Job
 from benchmarks.cuda.states import FINISHED
-
-if TYPE_CHECKING:
-    from benchmarks.cuda.parts import Job
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,8 @@ def settings_kept() -> Iterator[None]:
 
 def forget(device: str) -> None:
     """What earlier cells compiled and cached: rests of cached blocks would raise later peaks."""
+    if "torch" not in sys.modules:
+        return
     import torch
 
     torch._dynamo.reset()
