@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks import records
-from benchmarks.cuda.states import FINISHED
+from benchmarks.cuda.states import FINISHED, RESTART, is_sticky
 
 if TYPE_CHECKING:
     from benchmarks.cuda.worker import Spec
@@ -50,7 +51,10 @@ class RowsPlugin:
         reports = self.reports.setdefault(report.nodeid, [])
         reports.append(report)
         if report.when == "teardown":
-            self.keep(report.nodeid, row_of(reports))
+            row = row_of(reports)
+            self.keep(report.nodeid, row)
+            if is_sticky(row.get("reason", "")):
+                os._exit(RESTART)
 
 
 def row_of(reports: list[pytest.TestReport]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import records
 from benchmarks.cuda import report, states
 from benchmarks.cuda.install import install
-from benchmarks.cuda.machine import same_run
+from benchmarks.cuda.machine import ROOT, same_run
 from benchmarks.cuda.worker import Spec
 from benchmarks.own_process import child_environment, stop
 
@@ -54,7 +54,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> int:
     environment = child_environment(options.threads if options.device == "cpu" else 4)
     environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONUNBUFFERED": "1"}
     if options.wheels is not None:
-        site = (options.out / "site").resolve()
+        site = ROOT / "bench-output" / f"cuda-site-{sys.version_info[0]}.{sys.version_info[1]}"
         for line in install(options.wheels, site, end - time.time()):
             say(line)
         environment["PYTHONPATH"] = f"{site}{os.pathsep}{environment['PYTHONPATH']}"
@@ -133,6 +133,9 @@ def run_part(
         caught = [row for row in rows.values() if row["status"] == "running"]
         for row in caught:
             records.append(options.out, ended(row, code, options), file)
+        if code == states.RESTART and rows != before:
+            say(f"{part}: the device was left unusable; going on in a new process")
+            continue
         if not caught:
             if code:
                 reason = f"the process ended with {code}: {last_lines(options.out)}"

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import records
 from benchmarks.cell import end_with
 from benchmarks.cuda.job import Job
-from benchmarks.cuda.states import FINISHED
+from benchmarks.cuda.states import FINISHED, RESTART, is_sticky
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ def run_jobs(jobs: Sequence[Job], spec: Spec) -> None:
         with settings_kept():
             row = attempt(job, rows)
         keep(job.key, {**row, "wall_s": round(time.perf_counter() - started, 1)})
+        if row["status"] == "failed":
+            if is_sticky(row["reason"]):
+                os._exit(RESTART)  # ending in order would wait for the device
+            forget(spec.device)
 
 
 def attempt(job: Job, rows: Mapping[str, records.Row]) -> Mapping[str, Any]:

@@ -60,7 +60,10 @@ def run(cell: Cell, effort: Mapping[str, Any]) -> dict[str, Any]:
         row["requested_peak_bytes"] = None if None in asked else max(asked)
         row["eager_error"] = own_error
     if not outcome.gradients_equal and cell.method != "eager":
-        row["equals_aot_eager"] = equals_untouched_graph(workload, step, batch, effort, cell.device)
+        to_graph = against_untouched_graph(workload, step, batch, effort, cell.device)
+        row["equals_aot_eager"] = to_graph.equal
+        if cell.device != "cpu":
+            row["aot_eager_error"] = to_graph.relative_error
     if effort.get("timeline") and cell.device == "cpu":
         row["timeline"] = thinned(step_timeline(step, batch(0)), 400)
     if effort["rounds"]:
@@ -103,9 +106,9 @@ def verdict(outcome: Comparison, own_error: float = 0.0) -> str:
     return "close" if fine and (outcome.buffers_equal or own_error > 0) else "wrong"
 
 
-def equals_untouched_graph(
+def against_untouched_graph(
     workload: zoo.Workload, step: Step, batch: Any, effort: Mapping[str, Any], device: str
-) -> bool:
+) -> Comparison:
     """Whether the step leaves bit for bit what AOTAutograd's graph does, where eager's differs.
 
     By the partitioner that recomputes nothing: the other one takes torch's memory budget from the
@@ -115,4 +118,4 @@ def equals_untouched_graph(
     call = methods.get("aot_default").prepare(Task(workload, module)).call
     for mine, theirs in zip(step.module.buffers(), module.buffers(), strict=True):
         theirs.copy_(mine)
-    return compare(Step(module, call), step, batch, effort["compare_steps"], device).equal
+    return compare(Step(module, call), step, batch, effort["compare_steps"], device)

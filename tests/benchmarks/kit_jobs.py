@@ -44,5 +44,12 @@ def troubled(_part: str, _device: str) -> list[Job]:
     return [fine("first"), Job("fails", fails), Job("kills", kills), missing, fine("last")]
 
 
+def sticky(_part: str, _device: str) -> list[Job]:
+    def poison(_rows: object) -> Mapping[str, Any]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    return [Job("poison", poison), fine("last")]
+
+
 def hanging(_part: str, _device: str) -> list[Job]:
     return [fine("first"), Job("hangs", hangs), fine("last")]

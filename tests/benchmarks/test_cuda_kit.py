@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import records
+from benchmarks import records, zoo
+from benchmarks.counters import Peaks, peaks
 from benchmarks.cuda import machine, report, states, wheels
 from benchmarks.cuda.__main__ import parts_of
 from benchmarks.cuda.install import lacking, package_of, usable
-from benchmarks.cuda.parts import BENCH_METHODS, jobs_of, needs_of
+from benchmarks.cuda.parts import (
+    BENCH_METHODS,
+    BENCH_NUMBERS,
+    EXACT_SETTINGS,
+    jobs_of,
+    needs_of,
+)
 from benchmarks.cuda.run import Options, run, run_part
 from benchmarks.own_process import child_environment
+from fxremat.measure import PeakMeasurement
 
 KIT = "tests.benchmarks.kit_jobs"
 
@@ -82,6 +90,18 @@ def test_a_run_out_of_time_goes_on_where_it_stopped(options: Options, tmp_path: 
     assert runs(tmp_path) == ["first", "hangs", "hangs", "last"]
 
 
+def test_an_unusable_device_is_left_for_a_new_process(options: Options) -> None:
+    options.out.mkdir()
+    said: list[str] = []
+    end = time.time() + 60
+    chosen = replace(options, jobs=f"{KIT}:sticky")
+    run_part("tests", chosen, child_environment(1), end, said.append)
+    assert states_of(options) == {"poison": "failed", "last": "ok"}
+    assert (options.out / "log.txt").read_text().count("== tests") == 2
+    assert states.is_sticky("RuntimeError: CUBLAS_STATUS_EXECUTION_FAILED")
+    assert not states.is_sticky("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+
+
 def test_rows_of_other_sources_are_set_aside(options: Options, tmp_path: Path) -> None:
     options.out.mkdir()
     (options.out / "machine.json").write_text(json.dumps({"sources": "others"}))
@@ -114,6 +134,11 @@ def test_judgement_of_rows() -> None:
     # Where eager differs from itself, so may the step, by a few times as much.
     assert states.judged({**other, "eager_repeats": False, "eager_error": 5e-4}) == "good"
     assert states.judged({**other, "eager_repeats": False, "eager_error": 1e-5}) == "other bits"
+    step = {"status": "ok", "method": "fxremat", "verdict": "wrong", "facts": {}, "peak_bytes": 1}
+    assert states.judged(step) == "wrong gradients"
+    assert states.judged({**step, "equals_aot_eager": True}) == "good"
+    assert states.judged({**step, "aot_eager_error": 1e-3, "eager_error": 1e-3}) == "good"
+    assert states.judged({**step, "method": "torch-budget"}) == "good"
 
 
 def test_report_names_what_is_bad() -> None:
@@ -156,6 +181,23 @@ def test_cells_on_cuda_are_the_promised_ones() -> None:
     }
     keys = [job.key for part in ("exactness", "bench") for job in jobs_of(part, "cuda")]
     assert len(keys) == len(set(keys))
+
+
+def test_sizes_on_cuda_are_numbers_that_the_models_have() -> None:
+    for setting in EXACT_SETTINGS:
+        assert set(setting.numbers) <= set(zoo.get(setting.model).sizes["cuda"])
+    assert {s.model: s.numbers for s in EXACT_SETTINGS} == BENCH_NUMBERS
+
+
+def test_peaks_by_both_counts_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the level at entry, each by its own counter; None where nothing counts requests."""
+    stats = {"requested_bytes.all.current": 1000, "requested_bytes.all.peak": 1700}
+    monkeypatch.setattr("torch.cuda.memory_stats", lambda _device: stats)
+    measured = PeakMeasurement(peak_bytes=1024, end_bytes=0)
+    monkeypatch.setattr("fxremat.measure.measure_peak", lambda _fn, **_where: measured)
+    assert peaks(lambda: None, "cuda") == Peaks(1024, 700)
+    stats.clear()
+    assert peaks(lambda: None, "cuda") == Peaks(1024, None)
 
 
 def test_parts_by_name() -> None:
