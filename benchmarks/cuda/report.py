@@ -114,6 +114,8 @@ def gradients(row: Row) -> str:
     """The verdict; where bits differ, by how much, and by how much eager differs from itself."""
     if row["verdict"] == "bitwise":
         return "bitwise"
+    if row["comparison"]["gradients_equal"] and not row["comparison"]["buffers_equal"]:
+        return "bitwise, buffers differ"
     own = row.get("eager_error", 0.0)
     text = f"{row['verdict']}, {row['comparison']['relative_error']:.0e} (eager {own:.0e})"
     return f"{text}, bitwise to AOTAutograd's graph" if row.get("equals_aot_eager") else text
@@ -126,6 +128,8 @@ def said_of(rows: Sequence[Row]) -> list[str]:
         name = row["key"].replace("|", " ")
         if row["status"] == "unavailable":
             lines.append(f"- {name}: not run: {one_line(row.get('reason', ''))}")
+        elif row["status"] == "below the floor":
+            lines.append(f"- {name}: below the floor, {mib(row['floor_bytes'])} MiB")
         elif row["status"] in ("waiting", "running", "cut off"):
             lines.append(f"- {name}: not reached in the time; the next run goes on with it")
         elif is_bad(row):
