@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _MARK = "ROW "
@@ -29,3 +33,22 @@ def rows_of(module: str, *arguments: str) -> list[dict[str, Any]]:
     if done.returncode or not rows:
         raise ProcessFailed(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     return rows
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    root = Path(__file__).resolve().parents[1]
+    paths = [str(root), str(root / "solvers"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the cell's process and what it started (Inductor starts compilers)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -14,10 +14,10 @@ Row = Mapping[str, Any]
 FILE = "rows.jsonl"
 
 
-def load(folder: Path) -> dict[str, Row]:
+def load(folder: Path, file: str = FILE) -> dict[str, Row]:
     """The last row of every cell, by key. A line cut off by a kill is passed over."""
     rows: dict[str, Row] = {}
-    path = folder / FILE
+    path = folder / file
     if not path.exists():
         return rows
     for line in path.read_text().splitlines():
@@ -29,24 +29,24 @@ def load(folder: Path) -> dict[str, Row]:
     return rows
 
 
-def append(folder: Path, row: Row) -> None:
+def append(folder: Path, row: Row, file: str = FILE) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a line that a kill cut off must not swallow this one
-                file.write(b"\n")
-        file.write(json.dumps(row).encode() + b"\n")
+    with (folder / file).open("a+b") as out:
+        if out.tell():
+            out.seek(-1, os.SEEK_END)
+            if out.read(1) != b"\n":  # a line that a kill cut off must not swallow this one
+                out.write(b"\n")
+        out.write(json.dumps(row).encode() + b"\n")
 
 
-def compact(folder: Path) -> None:
+def compact(folder: Path, file: str = FILE) -> None:
     """Keeps one line a cell, the last."""
-    rows = load(folder)
+    rows = load(folder, file)
     if rows:
         text = "".join(json.dumps(row) + "\n" for row in rows.values())
-        temporary = folder / (FILE + ".new")
+        temporary = folder / (file + ".new")
         temporary.write_text(text)
-        temporary.replace(folder / FILE)
+        temporary.replace(folder / file)
 
 
 def find(rows: Iterable[Row], **wanted: Any) -> Row | None:

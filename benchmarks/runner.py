@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from rich.progress import (
 
 from benchmarks import records
 from benchmarks.cell import Cell
+from benchmarks.own_process import child_environment, stop
 from benchmarks.records import Row
 
 
@@ -99,25 +98,6 @@ def run_cell(cell: Cell, effort: Mapping[str, Any], limits: Limits) -> dict[str,
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             reason = f"the process ended with {code}: {''.join(last)[:300]}"
         return {**base, "status": "failed", "reason": reason}
-
-
-def child_environment(threads: int) -> dict[str, str]:
-    root = Path(__file__).resolve().parents[1]
-    paths = [str(root), str(root / "solvers"), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the cell's process and what it started (Inductor starts compilers)."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def interruptible(

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
 if TYPE_CHECKING:
     from fxremat.report import Report
 
@@ -18,6 +16,9 @@ _MIB = 2**20
 
 def plot_timeline(report: Report, path: Path) -> None:
     """Memory while each operation runs, untouched and planned, with the budget as a line."""
+    # Only who draws pays for importing it, and training works where it is missing.
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for timeline, boundary, label, color in (

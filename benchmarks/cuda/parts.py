@@ -1,0 +1,121 @@
+"""The cells of each part, by device: what is checked on CUDA, and the few of them a CPU can run.
+
+Which process runs them is `worker`'s business.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from benchmarks import zoo
+from benchmarks.cell import Cell, run
+from benchmarks.cuda.job import Job, Rows
+from benchmarks.exactness import Setting, Untouched, run_budget, untouched
+from benchmarks.runner import Waiting, resolve
+
+# Two of the four need only torch. Layers are few, so that plans take seconds; tensors are large, so
+# that kernels rather than launches take the time. A step is to hold some GiB at most.
+GPT2 = {"layers": 6, "width": 768, "heads": 12, "vocabulary": 8192, "batch": 16, "length": 512}
+TOWERS = {"layers": 6, "width": 512, "vocabulary": 8192, "batch": 256, "length": 64}
+VGG = {"width": 64, "hidden": 1024, "pooled": 1, "batch": 32, "side": 224}
+RESNET = {"width": 64, "shallow": 0, "batch": 64, "side": 160}
+EXACT_SETTINGS = (
+    Setting("two-tower", "cuda", TOWERS, "cuda"),
+    Setting("gpt2-sdpa", "cuda", GPT2, "cuda", torch.bfloat16),
+    Setting("vgg16bn", "cuda", VGG, "cuda"),
+    Setting("resnet50", "cuda", RESNET, "cuda", torch.bfloat16),
+)
+EXACT_BUDGETS = (0.7, 0.5, "floor")
+# A plain stack of convolutions needs more than half of its peak whatever is recomputed.
+OWN_BUDGETS: Mapping[str, tuple[float | str, ...]] = {"vgg16bn": (0.8, 0.65, "floor")}
+SMALL_SETTINGS = (Setting("two-tower", "tiny"),)
+SMALL_BUDGETS = (0.7,)
+
+BENCH_NUMBERS = {"gpt2-sdpa": GPT2, "two-tower": TOWERS, "vgg16bn": VGG, "resnet50": RESNET}
+BENCH_METHODS = (
+    ("eager", ""),
+    ("checkpoint-block", ""),
+    ("fxremat", "0.5"),
+    ("fxremat", "=checkpoint-block"),
+    ("torch-budget", "0.5"),
+    ("fxremat", "1"),
+)
+BENCH_EFFORT = {"rounds": 20, "compare_steps": 2, "timing_limit_s": 8}
+SMALL_CELLS = (Cell("two-tower", "fxremat", "0.7", size="tiny"),)
+SMALL_EFFORT = {"rounds": 4, "compare_steps": 2, "timing_limit_s": 5}
+
+
+def jobs_of(part: str, device: str) -> list[Job]:
+    """The jobs of the parts that aren't pytest's."""
+    small = torch.device(device).type == "cpu"
+    if part == "exactness":
+        settings = SMALL_SETTINGS if small else EXACT_SETTINGS
+        settings = tuple(replace(setting, device=device) for setting in settings)
+        return list(exactness_jobs(settings, SMALL_BUDGETS if small else EXACT_BUDGETS))
+    if part == "bench":
+        cells = SMALL_CELLS if small else tuple(bench_cells(device))
+        effort = SMALL_EFFORT if small else BENCH_EFFORT
+        return [bench_job(cell, effort) for cell in cells]
+    raise ValueError(f"no part {part!r}")
+
+
+def exactness_jobs(settings: Sequence[Setting], budgets: Sequence[float | str]) -> Iterator[Job]:
+    """A job a budget; a model's untouched steps are made by the first of its jobs that runs."""
+    made: dict[str, Untouched] = {}  # of one model at a time: they hold the device's memory
+    for setting in settings:
+        precision = str(setting.autocast or torch.float32).removeprefix("torch.")
+        group = f"{setting.model}|{precision}"
+        own = OWN_BUDGETS.get(setting.model, budgets) if setting.size == "cuda" else budgets
+        for i, budget in enumerate(own):
+            run_it = functools.partial(exactness_row, made, group, setting, budget, i == 1)
+            yield Job(f"{group}|{budget}", run_it, group, needs_of(setting.model))
+
+
+def exactness_row(
+    made: dict[str, Untouched],
+    group: str,
+    setting: Setting,
+    budget: float | str,
+    clip: bool,
+    rows: Rows,
+) -> Mapping[str, Any]:
+    """`clip`: also clipped optimizer steps, at one budget of a model."""
+    if group not in made:
+        made.clear()
+        made[group] = untouched(setting)
+    floors = [row.get("floor_bytes") for key, row in rows.items() if key.startswith(f"{group}|")]
+    floor_bytes = next((floor for floor in floors if floor is not None), None)
+    return run_budget(made[group], budget, floor_bytes, clip=clip)
+
+
+def bench_cells(device: str) -> Iterator[Cell]:
+    for model, numbers in BENCH_NUMBERS.items():
+        for method, point in BENCH_METHODS:
+            if point == "0.5" and method == "fxremat":
+                point = str(OWN_BUDGETS.get(model, EXACT_BUDGETS)[1])
+            yield Cell(model, method, point, size="cuda", numbers=numbers, device=device)
+
+
+def bench_job(cell: Cell, effort: Mapping[str, Any]) -> Job:
+    return Job(cell.key, functools.partial(bench_row, cell, effort), cell.key, needs_of(cell.model))
+
+
+def bench_row(cell: Cell, effort: Mapping[str, Any], rows: Rows) -> Mapping[str, Any]:
+    try:
+        found = resolve(cell, rows)
+    except Waiting as error:
+        return {**asdict(cell), "status": "unavailable", "reason": str(error)}
+    row = run(found, effort)
+    facts = {k: v for k, v in row.get("facts", {}).items() if k != "predicted_timeline"}
+    return {**asdict(found), **row, "facts": facts}
+
+
+def needs_of(model: str) -> tuple[str, ...]:
+    """The package whose code the model is, where that isn't this project's own."""
+    package = zoo.get(model).source.partition(" ")[0]
+    return () if package.startswith("benchmarks.") else (package,)

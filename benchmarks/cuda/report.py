@@ -1,0 +1,147 @@
+"""A run's report: the machine, then a table a part, bad rows and what was not reached in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.cuda.states import FINISHED, budget_of, is_bad, judged
+from benchmarks.records import Row
+
+MIB = 2**20
+
+
+def report(about: Mapping[str, Any], parts: Mapping[str, Sequence[Row]]) -> str:
+    text = ["# On a CUDA device" if about["device"] != "cpu" else "# On the CPU", ""]
+    text += [*machine_lines(about), ""]
+    makers = {"tests": tests_table, "exactness": exactness_table, "bench": bench_table}
+    for part, rows in parts.items():
+        text += [f"## {part}", "", f"{counts(rows)}.", ""]
+        if any(row["status"] in FINISHED for row in rows):
+            text += [*makers[part](rows), ""]
+        text += said_of(rows)
+    return "\n".join(text).rstrip() + "\n"
+
+
+def counts(rows: Iterable[Row]) -> str:
+    """`12 good, 1 failed, 3 waiting`."""
+    found = Counter(judged(row) for row in rows)
+    return ", ".join(f"{count} {name}" for name, count in found.items()) or "nothing was run"
+
+
+def machine_lines(about: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    device = f"{about['device_name']}"
+    if "capability" in about:
+        device += f", capability {about['capability']}, driver {about['driver'] or 'unknown'}"
+        device += f", {about['total_memory_bytes'] / 2**30:.1f} GiB"
+    lines = [
+        f"- device: {device}",
+        f"- torch {about['torch']}, CUDA {about['cuda']}, cuDNN {about['cudnn']}",
+        f"- {versions}",
+        f"- commit {about['commit']}; sources {about['sources']}",
+        f"- command: {' '.join(about['command'])}",
+    ]
+    if about["allocator"]:
+        lines.append(f"- allocator: {about['allocator']}")
+    return lines
+
+
+def tests_table(rows: Sequence[Row]) -> list[str]:
+    lines = ["| test | result | seconds | recorded |", "| --- | --- | ---: | --- |"]
+    for row in rows:
+        if row["status"] in FINISHED:
+            said = ", ".join(f"{k} {v}" for k, v in row.get("figures", {}).items())
+            name = row["key"].rpartition("::")[2]
+            lines.append(f"| {name} | {judged(row)} | {row.get('wall_s', '')} | {said} |")
+    return lines
+
+
+def exactness_table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| cell | result | reference | eager repeats | budget, MiB | planned | allocated "
+        "| requested | error | seconds |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["status"] == "ok":
+            cells = (
+                row["key"].replace("|", " "),
+                judged(row),
+                row["reference"],
+                {True: "yes", False: f"no, {row.get('eager_error', 0):.1e}"}[
+                    row.get("eager_repeats", True)
+                ],
+                mib(row["budget_bytes"]),
+                mib(row["planned_peak_bytes"]),
+                mib(row["measured_peak_bytes"]),
+                mib(row.get("requested_peak_bytes")),
+                f"{row['comparison']['relative_error']:.1e}",
+                str(row["wall_s"]),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def bench_table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| model, method | result | peak, MiB | requested | predicted | step, ms | time / eager "
+        "| gradients | planning, s |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for row in rows:
+        if row["status"] == "ok":
+            facts, time = row["facts"], row["time"]
+            span = f"{time['median']:.3f} [{time['low']:.3f}, {time['high']:.3f}]"
+            planning = facts.get("planning_s")
+            cells = (
+                f"{row['model']}, {row['method']} {row['point']}".rstrip(),
+                judged(row),
+                mib(row["peak_bytes"]),
+                mib(row.get("requested_peak_bytes")),
+                mib(facts.get("predicted_peak_bytes")),
+                f"{1e3 * time['step_s']:.2f}",
+                span,
+                gradients(row),
+                "" if planning is None else f"{planning:.1f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def gradients(row: Row) -> str:
+    """The verdict; where bits differ, by how much, and by how much eager differs from itself."""
+    if row["verdict"] == "bitwise":
+        return "bitwise"
+    if row["comparison"]["gradients_equal"] and not row["comparison"]["buffers_equal"]:
+        return "bitwise, buffers differ"
+    own = row.get("eager_error", 0.0)
+    text = f"{row['verdict']}, {row['comparison']['relative_error']:.0e} (eager {own:.0e})"
+    return f"{text}, bitwise to AOTAutograd's graph" if row.get("equals_aot_eager") else text
+
+
+def said_of(rows: Sequence[Row]) -> list[str]:
+    """Why rows are bad or missing, a line each."""
+    lines: list[str] = []
+    for row in rows:
+        name = row["key"].replace("|", " ")
+        if row["status"] == "unavailable":
+            lines.append(f"- {name}: not run: {one_line(row.get('reason', ''))}")
+        elif row["status"] == "below the floor":
+            lines.append(f"- {name}: below the floor, {mib(row['floor_bytes'])} MiB")
+        elif row["status"] in ("waiting", "running", "cut off"):
+            lines.append(f"- {name}: not reached in the time; the next run goes on with it")
+        elif is_bad(row):
+            budget = budget_of(row)
+            why = row.get("reason") or f"budget {budget}, see its row"
+            lines.append(f"- **{name}: {judged(row)}**: {one_line(why)}")
+    return [*lines, ""] if lines else []
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[-600:]
+
+
+def mib(nbytes: int | None) -> str:
+    return "" if nbytes is None else f"{nbytes / MIB:.{1 if nbytes > MIB else 3}f}"
