@@ -134,6 +134,7 @@ def optimize(
     backend = Backend(options, whole=True)
     module = _original(model) if isinstance(model, nn.Module) else None
     if module is not None:
+        _check_wrapper(module)
         _check_device(module)
     function: Callable[..., Any] = model if module is None else module.forward
     call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT, backend.forget_graphs)
@@ -242,6 +243,16 @@ def _original(model: nn.Module) -> nn.Module:
 
 def _rebuild(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     return optimize(model, **options)
+
+
+def _check_wrapper(model: nn.Module) -> None:
+    """Refuse what logs and communicates around the forward of the module that it holds."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        name = type(model).__name__
+        raise OptionError(
+            f"the model is wrapped in {name}, whose own forward is no part of a graph: optimize "
+            f"first, then wrap ({name}(fxremat.optimize(model, ...)))"
+        )
 
 
 def _check_device(model: nn.Module) -> None:

@@ -144,6 +144,11 @@ def test_not_a_model() -> None:
         fxremat.optimize(Small(), budget=0.5, example_inputs=3)
 
 
+def test_a_wrapper_is_put_around_last() -> None:
+    with pytest.raises(OptionError, match=r"DataParallel\(fxremat\.optimize"):
+        fxremat.optimize(nn.DataParallel(Small()), budget=0.5)
+
+
 def test_explain_before_anything_is_compiled() -> None:
     with pytest.raises(OptionError, match="nothing is compiled"):
         fxremat.explain(fxremat.optimize(Small(), budget=0.5))
