@@ -247,8 +247,9 @@ def _rebuild(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
 
 def _check_wrapper(model: nn.Module) -> None:
     """Refuse what logs and communicates around the forward of the module that it holds."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        name = type(model).__name__
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    name = next((wrapper.__name__ for wrapper in wrappers if isinstance(model, wrapper)), None)
+    if name is not None:
         raise OptionError(
             f"the model is wrapped in {name}, whose own forward is no part of a graph: optimize "
             f"first, then wrap ({name}(fxremat.optimize(model, ...)))"
