@@ -23,6 +23,7 @@ from fxremat.budget import Budget
 from fxremat.capture import read_joint_graph
 from fxremat.cpu_dropout import split_dropout
 from fxremat.errors import DoubleBackwardError, GraphBreakError, OptionError
+from fxremat.kernel_layouts import with_kernel_layouts
 from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
 from fxremat.rewrite import rewrite
@@ -97,7 +98,7 @@ class Backend:
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         started = time.perf_counter()
         split_dropout(joint_module)
-        joint = read_joint_graph(joint_module, num_fwd_outputs)
+        joint = with_kernel_layouts(read_joint_graph(joint_module, num_fwd_outputs), self.profiles)
         plan = make_plan(joint, self.options, self.profiles)
         planned = time.perf_counter()
         rewritten = rewrite(

@@ -16,7 +16,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import DeviceError, UnsupportedGraphError
-from fxremat.nodes import is_mutable, outputs_of, tensors_of, traced_value
+from fxremat.nodes import is_mutable, op_name, outputs_of, tensors_of, traced_value
 
 aten = torch.ops.aten
 
@@ -255,8 +255,46 @@ def _device_of(storages: Sequence[Storage]) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
+# Recurrent kernels that keep a buffer from forward to backward which their trace gives no size.
+_RNN_KERNELS = frozenset(
+    {
+        "mkldnn_rnn_layer",
+        "mkldnn_rnn_layer_backward",
+        "_cudnn_rnn",
+        "_cudnn_rnn_backward",
+        "miopen_rnn",
+        "miopen_rnn_backward",
+    }
+)
+
+
+def _holds_graph(node: fx.Node) -> bool:
+    """Whether a node is a higher-order op with graphs of its own (cond, scan, flex_attention)."""
+    return torch_hooks.is_higher_order(node.target) and any(
+        arg.op == "get_attr" and isinstance(_attribute(arg), fx.GraphModule)
+        for arg in node.all_input_nodes
+    )
+
+
 def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
     target = node.target
+    if _holds_graph(node):
+        raise UnsupportedGraphError(
+            f"{node.name} ({target}) is an operator with graphs inside: what they allocate can't "
+            "be counted yet, so no budget could be kept. Write it in plain tensor ops (torch.where "
+            "for cond, a Python loop of fixed length for map, scan and while_loop, "
+            "scaled_dot_product_attention for flex_attention), or keep it out of the optimized "
+            "function"
+        )
+    if op_name(target) in _RNN_KERNELS:
+        raise UnsupportedGraphError(
+            f"{node.name} ({target}) is a recurrent kernel that keeps a buffer for backward, whose "
+            "size is not in the traced graph, so no budget could be kept. Call "
+            "torch.backends.mkldnn.set_flags(False) before training (on a GPU "
+            "torch.backends.cudnn.enabled = False): the layer is then traced in plain ops, one "
+            "time step after the other. Or use nn.GRU or nn.RNN on the CPU, or write the loop over "
+            "nn.LSTMCell"
+        )
     if is_mutable(target):
         source = node.args[0] if node.args else None
         if (

@@ -31,6 +31,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._functorch import partitioners
 from torch._guards import CompileContext
+from torch._ops import HigherOrderOperator
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
@@ -324,3 +325,8 @@ def running_inside() -> str | None:
             return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def is_higher_order(target: object) -> bool:
+    """Whether a node's target takes functions or graphs (cond, scan, flex_attention)."""
+    return isinstance(target, HigherOrderOperator)
