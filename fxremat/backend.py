@@ -20,7 +20,7 @@ from fxremat import torch_hooks
 from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
-from fxremat.capture import read_joint_graph
+from fxremat.capture import graphs_inside, read_joint_graph
 from fxremat.cpu_dropout import split_dropout
 from fxremat.errors import DoubleBackwardError, GraphBreakError, OptionError
 from fxremat.kernel_layouts import with_kernel_layouts
@@ -78,6 +78,8 @@ class Backend:
             **_unused: object,
         ) -> tuple[fx.GraphModule, fx.GraphModule]:
             self._check_whole(module)
+            if torch_hooks.has_compiled_regions(module):
+                raise graphs_inside("nested_compile_region")
             return self._partition(
                 joint,
                 num_fwd_outputs,

@@ -276,16 +276,20 @@ def _holds_graph(node: fx.Node) -> bool:
     )
 
 
+def graphs_inside(what: str) -> UnsupportedGraphError:
+    """The refusal of an operator that holds graphs, or of a region compiled by itself."""
+    return UnsupportedGraphError(
+        f"{what} has graphs inside: what they allocate can't be counted yet, so no budget could be "
+        "kept. Write it in plain tensor ops (torch.where for cond, a Python loop of fixed length "
+        "for map, scan and while_loop, scaled_dot_product_attention for flex_attention, a call "
+        "without nested_compile_region), or keep it out of the optimized function"
+    )
+
+
 def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
     target = node.target
     if _holds_graph(node):
-        raise UnsupportedGraphError(
-            f"{node.name} ({target}) is an operator with graphs inside: what they allocate can't "
-            "be counted yet, so no budget could be kept. Write it in plain tensor ops (torch.where "
-            "for cond, a Python loop of fixed length for map, scan and while_loop, "
-            "scaled_dot_product_attention for flex_attention), or keep it out of the optimized "
-            "function"
-        )
+        raise graphs_inside(f"{node.name} ({target})")
     if op_name(target) in _RNN_KERNELS:
         raise UnsupportedGraphError(
             f"{node.name} ({target}) is a recurrent kernel that keeps a buffer for backward, whose "

@@ -25,7 +25,15 @@ from torch.utils import _pytree as pytree
 from fxremat import torch_hooks
 from fxremat.capture import allocated_bytes, is_effect
 from fxremat.measure import ProfilerBusyError, allocation_events
-from fxremat.nodes import argument_of, input_tensors, is_op, op_name, outputs_of, traced_value
+from fxremat.nodes import (
+    argument_of,
+    input_tensors,
+    is_op,
+    op_name,
+    outputs_of,
+    schema_arguments,
+    traced_value,
+)
 
 # Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
 _MARK = (1_000_003, 1_000_033)
@@ -40,6 +48,8 @@ _NOT_RUN = re.compile(
     r"rnn|lstm|gru|packed_sequence|nested|jagged|sparse|csr|coo|quantized|mkldnn_reorder"
     r"|_local_scalar_dense|^item$|^from_file$|^set|^resize|^record_stream|pin_memory"
 )
+# Arguments that count from 1: LAPACK's pivots.
+_FROM_ONE = ("pivots", "LU_pivots")
 # Lengths and tables of attention over sequences of many lengths: invented ones mean nothing.
 _LENGTHS = (
     "cum_seq_q",
@@ -228,6 +238,9 @@ class _Op:
     def of(node: fx.Node) -> _Op | None:
         try:
             args, kwargs = pytree.tree_map(_real, (node.args, node.kwargs))
+            for schema, value in zip(schema_arguments(node.target), args, strict=False):
+                if schema.name in _FROM_ONE:
+                    value.fill_(1)
         except Exception:  # no such tensor can be made: out of memory, a type without zeros
             return None
         return _Op(cast("Callable[..., Any]", node.target), args, kwargs)
@@ -347,7 +360,9 @@ def _layout(arg: Any) -> Any:
         return str(value)
     layout = f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}{value.device.type}"
     extent, storage, offset = _elements(value)
-    return layout if (storage, offset) == (extent, 0) else f"{layout}@{offset}/{storage}"
+    if (storage, offset) != (extent, 0):
+        layout += f"@{offset}/{storage}"
+    return f"{layout}{'*' if value.is_conj() else ''}{'-' if value.is_neg() else ''}"
 
 
 def _elements(value: torch.Tensor) -> tuple[int, int, int]:
@@ -382,4 +397,7 @@ def _real(arg: Any) -> Any:
         flat[tiled:].copy_(tile[: extent - tiled])
     else:
         flat.zero_()
-    return whole.as_strided(value.shape, value.stride(), offset)
+    made = whole.as_strided(value.shape, value.stride(), offset)
+    # Kernels copy what is only marked as conjugated or negated.
+    made = made.conj() if value.is_conj() else made
+    return torch_hooks.negated_view(made) if value.is_neg() else made

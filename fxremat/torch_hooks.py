@@ -330,3 +330,18 @@ def running_inside() -> str | None:
 def is_higher_order(target: object) -> bool:
     """Whether a node's target takes functions or graphs (cond, scan, flex_attention)."""
     return isinstance(target, HigherOrderOperator)
+
+
+def negated_view(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of a tensor that is marked as negated, as the imaginary part of a conjugate is."""
+    return torch._neg_view(tensor)
+
+
+def has_compiled_regions(dynamo_graph: fx.GraphModule) -> bool:
+    """Whether a graph of Dynamo's calls regions that AOTAutograd splits one by one."""
+    return any(
+        node.target is torch.ops.higher_order.invoke_subgraph
+        for module in dynamo_graph.modules()
+        if isinstance(module, fx.GraphModule)
+        for node in module.graph.nodes
+    )
