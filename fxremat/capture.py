@@ -93,8 +93,9 @@ def is_collective(node: fx.Node) -> bool:
 def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph:
     """Read a joint graph. The module is not changed.
 
-    Raises `UnsupportedGraphError` for what can't be planned exactly (symbolic sizes, storages
-    that are not plain memory, in-place mutation other than a buffer update).
+    Raises `UnsupportedGraphError` for what can't be planned exactly (operators with graphs inside,
+    symbolic sizes, storages that are not plain memory, in-place mutation other than a buffer
+    update).
     """
     fwd_outputs, bwd_outputs, _, _ = torch_hooks.joint_outputs(module, num_fwd_outputs)
     forward_outputs = tuple(node for node in fwd_outputs if isinstance(node, fx.Node))
@@ -102,6 +103,9 @@ def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph
     nodes = list(module.graph.nodes)
     effects = [node for node in nodes if is_effect(node)]
     live = _ancestors((*forward_outputs, *gradients, *effects))
+    for node in nodes:
+        if node in live and _holds_graph(node):
+            raise graphs_inside(f"{node.name} ({node.target})")
     placeholders = [node for node in nodes if node.op == "placeholder"]
     storages, storage_of, made_by = _find_storages(
         [node for node in nodes if node in live or node.op == "placeholder"]
@@ -288,8 +292,6 @@ def graphs_inside(what: str) -> UnsupportedGraphError:
 
 def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
     target = node.target
-    if _holds_graph(node):
-        raise graphs_inside(f"{node.name} ({target})")
     if op_name(target) in _RNN_KERNELS:
         raise UnsupportedGraphError(
             f"{node.name} ({target}) is a recurrent kernel that keeps a buffer for backward, whose "

@@ -70,6 +70,9 @@ _IGNORED_LOGGING = (
     else "ignore_logger_methods"
 )
 
+# Whether fx can be asked for effects other than random draws.
+_TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
+
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
 
@@ -286,7 +289,7 @@ def memory_events(recorded: torch.profiler.profile, device: torch.device) -> lis
 
 def is_impure(node: fx.Node) -> bool:
     """Whether fx takes a node for one with effects; drawing random numbers is none."""
-    if "impure_random" in inspect.signature(fx.Node.is_impure).parameters:
+    if _TELLS_RANDOM:
         return node.is_impure(impure_random=False)
     return node.is_impure()
 

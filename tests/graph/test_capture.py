@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torch._higher_order_ops.map import map as map_over
 from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
 
 import fxremat
 from fxremat import UnsupportedGraphError, capture
@@ -31,6 +32,11 @@ def by_scan(x: torch.Tensor) -> torch.Tensor:
     return scan(lambda carry, row: (carry + row.sin(), carry * row), x[0], x)[1]
 
 
+def by_while_loop(x: torch.Tensor) -> torch.Tensor:
+    start = torch.tensor(0)
+    return while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x.sin()), (start, x))[1]
+
+
 @torch.compiler.nested_compile_region
 def region(x: torch.Tensor) -> torch.Tensor:
     return x.sin().cos()
@@ -40,7 +46,9 @@ def by_nested_compile_region(x: torch.Tensor) -> torch.Tensor:
     return region(x) + region(x * 2)
 
 
-@pytest.mark.parametrize("inner", [by_cond, by_map, by_scan, by_nested_compile_region])
+@pytest.mark.parametrize(
+    "inner", [by_cond, by_map, by_scan, by_while_loop, by_nested_compile_region]
+)
 def test_graphs_inside_operators(inner: Callable[[torch.Tensor], torch.Tensor]) -> None:
     x = torch.randn(16, 16, requires_grad=True)
     with pytest.raises(UnsupportedGraphError, match=r"graphs inside.*budget.*plain tensor ops"):
