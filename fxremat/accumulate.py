@@ -56,6 +56,8 @@ def _gradients(joint: JointGraph) -> list[tuple[fx.Node, torch.Tensor]]:
     nodes = joint.module.graph.find_nodes(op="placeholder")
     primals = [node for node in nodes if torch_hooks.is_primal(node)]
     _, gradients, _, _ = torch_hooks.joint_outputs(joint.module, joint.num_fwd_outputs)
+    # The tokens that order effects come first among the inputs, and have no gradients.
+    primals = primals[max(0, len(primals) - len(gradients)) :]
     return [
         (gradient, traced_value(primal))
         for primal, gradient in zip(primals, gradients, strict=False)

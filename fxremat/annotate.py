@@ -9,7 +9,9 @@ Cost models:
 - ``"measured"``: each distinct op run on the device by itself.
 - ``"auto"``: measured, until `MEASURING_LIMIT_S` are used up; roofline for the rest.
 
-Workspaces are always measured, by running each distinct op once: they are part of the peak.
+Workspaces are always measured, by running each distinct op once: they are part of the peak. What
+must not be run by itself (`profile_ops.measurable`), or fails when it is, has the roofline's time
+and the sizes of its trace.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from fxremat.capture import JointGraph, allocated_bytes
 from fxremat.device_ceilings import Ceilings, measured_ceilings
 from fxremat.errors import OptionError
 from fxremat.flops import is_product, node_bytes_moved, node_flops
-from fxremat.nodes import is_mutable, is_op, outputs_of, tensors_of, traced_value
-from fxremat.profile_ops import OpProfiles, profile_ops, signature
+from fxremat.nodes import outputs_of, tensors_of, traced_value
+from fxremat.profile_ops import OpProfiles, measurable, profile_ops, signature
 
 COST_MODELS = ("auto", "flops", "roofline", "measured")
 
@@ -61,13 +63,11 @@ def check_cost_model(cost: object) -> str:
 def annotate(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.Node, Annotation]:
     """Annotations of all operations. New op profiles are added to `profiles`."""
     check_cost_model(cost)
-    runnable = [n for n in joint.operations if is_op(n.target) and not is_mutable(n.target)]
     limit_s = {"measured": math.inf, "auto": MEASURING_LIMIT_S}.get(cost, 0.0)
-    profiled = profile_ops(runnable, joint.device, profiles, timing_limit_s=limit_s)
-    can_run = set(runnable)
+    profiled = profile_ops(joint.operations, joint.device, profiles, timing_limit_s=limit_s)
     annotations: dict[fx.Node, Annotation] = {}
     for node in joint.operations:
-        profile = profiled.get(signature(node)) if node in can_run else None
+        profile = profiled.get(signature(node)) if measurable(node) else None
         if cost in ("auto", "measured") and profile is not None and profile.seconds is not None:
             seconds, source = profile.seconds, "measured"
         else:

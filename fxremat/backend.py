@@ -21,7 +21,7 @@ from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
 from fxremat.bypass import PlannedSteps
-from fxremat.capture import read_joint_graph
+from fxremat.capture import graphs_inside, read_joint_graph
 from fxremat.cpu_dropout import split_dropout
 from fxremat.errors import (
     DoubleBackwardError,
@@ -29,6 +29,7 @@ from fxremat.errors import (
     OptionError,
     SymbolicSizeError,
 )
+from fxremat.kernel_layouts import with_kernel_layouts
 from fxremat.plan import Options, Plan, make_plan, size_of
 from fxremat.profile_ops import OpProfiles
 from fxremat.rewrite import rewrite
@@ -97,6 +98,8 @@ class Backend:
             **_unused: object,
         ) -> tuple[fx.GraphModule, fx.GraphModule]:
             self._check_whole(module)
+            if torch_hooks.has_compiled_regions(module):
+                raise graphs_inside("nested_compile_region")
             return self._partition(
                 joint,
                 num_fwd_outputs,
@@ -115,7 +118,7 @@ class Backend:
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         started = time.perf_counter()
         split_dropout(joint_module)
-        joint = read_joint_graph(joint_module, num_fwd_outputs)
+        joint = with_kernel_layouts(read_joint_graph(joint_module, num_fwd_outputs), self.profiles)
         plan = make_plan(joint, self.options, self.profiles, self.largest_step_bytes)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         planned = time.perf_counter()

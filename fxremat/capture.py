@@ -16,7 +16,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import DeviceError, SymbolicSizeError, UnsupportedGraphError
-from fxremat.nodes import is_mutable, is_op, outputs_of, tensors_of, traced_value
+from fxremat.nodes import is_mutable, is_op, op_name, outputs_of, tensors_of, traced_value
 
 aten = torch.ops.aten
 
@@ -93,8 +93,9 @@ def is_collective(node: fx.Node) -> bool:
 def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph:
     """Read a joint graph. The module is not changed.
 
-    Raises `UnsupportedGraphError` for what can't be planned exactly (symbolic sizes, storages
-    that are not plain memory, in-place mutation other than a buffer update).
+    Raises `UnsupportedGraphError` for what can't be planned exactly (operators with graphs inside,
+    symbolic sizes, storages that are not plain memory, in-place mutation other than a buffer
+    update).
     """
     fwd_outputs, bwd_outputs, _, _ = torch_hooks.joint_outputs(module, num_fwd_outputs)
     forward_outputs = tuple(node for node in fwd_outputs if isinstance(node, fx.Node))
@@ -102,6 +103,9 @@ def read_joint_graph(module: fx.GraphModule, num_fwd_outputs: int) -> JointGraph
     nodes = list(module.graph.nodes)
     effects = [node for node in nodes if is_effect(node)]
     live = _ancestors((*forward_outputs, *gradients, *effects))
+    for node in nodes:
+        if node in live and _holds_graph(node):
+            raise graphs_inside(f"{node.name} ({node.target})")
     placeholders = [node for node in nodes if node.op == "placeholder"]
     storages, storage_of, made_by = _find_storages(
         [node for node in nodes if node in live or node.op == "placeholder"]
@@ -257,8 +261,48 @@ def _device_of(storages: Sequence[Storage]) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
+# Recurrent kernels that keep a buffer from forward to backward which their trace gives no size.
+_RNN_KERNELS = frozenset(
+    {
+        "mkldnn_rnn_layer",
+        "mkldnn_rnn_layer_backward",
+        "_cudnn_rnn",
+        "_cudnn_rnn_backward",
+        "miopen_rnn",
+        "miopen_rnn_backward",
+    }
+)
+
+
+def _holds_graph(node: fx.Node) -> bool:
+    """Whether a node is a higher-order op with graphs of its own (cond, scan, flex_attention)."""
+    return torch_hooks.is_higher_order(node.target) and any(
+        arg.op == "get_attr" and isinstance(_attribute(arg), fx.GraphModule)
+        for arg in node.all_input_nodes
+    )
+
+
+def graphs_inside(what: str) -> UnsupportedGraphError:
+    """The refusal of an operator that holds graphs, or of a region compiled by itself."""
+    return UnsupportedGraphError(
+        f"{what} has graphs inside: what they allocate can't be counted yet, so no budget could be "
+        "kept. Write it in plain tensor ops (torch.where for cond, a Python loop of fixed length "
+        "for map, scan and while_loop, scaled_dot_product_attention for flex_attention, a call "
+        "without nested_compile_region), or keep it out of the optimized function"
+    )
+
+
 def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> None:
     target = node.target
+    if op_name(target) in _RNN_KERNELS:
+        raise UnsupportedGraphError(
+            f"{node.name} ({target}) is a recurrent kernel that keeps a buffer for backward, whose "
+            "size is not in the traced graph, so no budget could be kept. Call "
+            "torch.backends.mkldnn.set_flags(False) before training (on a GPU "
+            "torch.backends.cudnn.enabled = False): the layer is then traced in plain ops, one "
+            "time step after the other. Or use nn.GRU or nn.RNN on the CPU, or write the loop over "
+            "nn.LSTMCell"
+        )
     if is_mutable(target):
         source = node.args[0] if node.args else None
         if (

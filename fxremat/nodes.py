@@ -32,6 +32,11 @@ def is_mutable(target: object) -> bool:
     return is_op(target) and target._schema.is_mutable
 
 
+def schema_arguments(target: object) -> list[torch.Argument]:
+    """The arguments that an op takes, in order; none for what is no op."""
+    return list(target._schema.arguments) if is_op(target) else []
+
+
 def argument_of(node: fx.Node, name: str) -> Any:
     """The value that an op's node gives to the argument of that name; None without it."""
     if not is_op(node.target):

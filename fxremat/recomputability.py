@@ -8,7 +8,7 @@ that changes, or is not deterministic runs once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import cast
@@ -87,17 +87,49 @@ _NONDETERMINISTIC = frozenset(
     }
 )
 _UNINITIALISED = frozenset({"empty", "empty_like", "empty_strided", "new_empty"})
+# Tagged as random; with a dropout probability of 0 nothing is drawn.
+_DRAWS_BY_DROPOUT_P = frozenset(
+    {
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_efficient_attention_backward",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_cudnn_attention_backward",
+        "_scaled_dot_product_fused_attention_overrideable",
+        "_flash_attention_forward",
+        "_efficient_attention_forward",
+        "_cudnn_attention_forward",
+        "_cudnn_attention_backward",
+    }
+)
+# Tagged as random; where this argument is False nothing is drawn.
+_DRAWS_IN_TRAINING = {
+    "native_dropout": "train",
+    "rrelu_with_noise_functional": "training",
+}
 _BATCH_NORMS = (aten._native_batch_norm_legit_functional.default,)
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether a node draws from a global generator."""
+    """Whether a node draws from a generator: every op tagged so, unless it is known not to."""
     if not is_op(node.target) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
-    # Fused attention and dropout carry the tag also where their probability is 0.
-    if argument_of(node, "dropout_p") == 0 or argument_of(node, "p") == 0:
-        return False
-    return argument_of(node, "train") is not False
+    return not draws_nothing(op_name(node.target), lambda name: argument_of(node, name))
+
+
+def draws_nothing(name: str, argument: Callable[[str], object]) -> bool:
+    """Whether an op tagged as random draws nothing, given what `argument` says of its arguments.
+
+    Only named arguments of named ops are believed: `bernoulli.p` and `native_dropout` draw at any
+    probability, 0 and 1 too.
+    """
+    if name in _DRAWS_BY_DROPOUT_P:
+        return argument("dropout_p") == 0
+    if name in _DRAWS_IN_TRAINING:
+        return argument(_DRAWS_IN_TRAINING[name]) is False
+    return False
 
 
 def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
@@ -164,7 +196,7 @@ def _form(
         return never("reads a buffer that the step updates")
     if any(storage in outputs for storage in made):
         return never("makes an output of the step")
-    if "generator" in node.kwargs and node.kwargs["generator"] is not None:
+    if argument_of(node, "generator") is not None:
         return never("draws from a generator of the user's")
     if is_random(node):
         if generator_device(joint, node) is None:

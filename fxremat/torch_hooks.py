@@ -31,6 +31,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._functorch import partitioners
 from torch._guards import CompileContext
+from torch._ops import HigherOrderOperator
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
@@ -71,6 +72,9 @@ _IGNORED_LOGGING = (
     if hasattr(torch._dynamo.config, "ignore_logging_functions")
     else "ignore_logger_methods"
 )
+
+# Whether fx can be asked for effects other than random draws.
+_TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
@@ -187,6 +191,11 @@ def compiled_frame_id() -> tuple[int, int] | None:
 def is_symbolic(value: object) -> bool:
     """Whether a value stands for a Python number that is no constant of the graph."""
     return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def number_now(symbol: Any) -> int | float | bool:
+    """The number that a symbolic one stands for in the call that is being compiled."""
+    return symbol.node.hint
 
 
 def needs_gradients(example_inputs: Sequence[Any]) -> bool:
@@ -367,7 +376,7 @@ def memory_events(recorded: torch.profiler.profile, device: torch.device) -> lis
 
 def is_impure(node: fx.Node) -> bool:
     """Whether fx takes a node for one with effects; drawing random numbers is none."""
-    if "impure_random" in inspect.signature(fx.Node.is_impure).parameters:
+    if _TELLS_RANDOM:
         return node.is_impure(impure_random=False)
     return node.is_impure()
 
@@ -406,3 +415,23 @@ def running_inside() -> str | None:
             return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def is_higher_order(target: object) -> bool:
+    """Whether a node's target takes functions or graphs (cond, scan, flex_attention)."""
+    return isinstance(target, HigherOrderOperator)
+
+
+def negated_view(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of a tensor that is marked as negated, as the imaginary part of a conjugate is."""
+    return torch._neg_view(tensor)
+
+
+def has_compiled_regions(dynamo_graph: fx.GraphModule) -> bool:
+    """Whether a graph of Dynamo's calls regions that AOTAutograd splits one by one."""
+    return any(
+        node.target is torch.ops.higher_order.invoke_subgraph
+        for module in dynamo_graph.modules()
+        if isinstance(module, fx.GraphModule)
+        for node in module.graph.nodes
+    )

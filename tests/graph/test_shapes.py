@@ -63,6 +63,7 @@ def test_a_number_that_changes_is_planned_twice(
     plans = [graph.plan for graph in graphs_of(optimized)]
     assert len(plans) == 2
     assert all(len(plan.schedule) > len(plan.problem.ops) for plan in plans)
+    assert all(a.workspace_measured for plan in plans for a in plan.annotations.values())
 
 
 def test_a_number_that_is_a_size_has_a_plan_of_its_own() -> None:

@@ -175,3 +175,31 @@ def test_profiler_state_is_known() -> None:
 def test_torch_compile_takes_what_we_give_it() -> None:
     parameters = inspect.signature(torch.compile).parameters
     assert {"backend", "fullgraph", "dynamic", "options"} <= set(parameters)
+
+
+def test_higher_order_ops_are_told_from_ops() -> None:
+    assert torch_hooks.is_higher_order(torch.ops.higher_order.cond)
+    assert torch_hooks.is_higher_order(torch.ops.higher_order.flex_attention)
+    assert not torch_hooks.is_higher_order(torch.ops.aten.sin.default)
+    assert not torch_hooks.is_higher_order(operator.getitem)
+
+
+def test_regions_compiled_by_themselves_are_seen_in_the_graph() -> None:
+    found: list[bool] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        found.append(torch_hooks.has_compiled_regions(module))
+        return module.forward
+
+    region = torch.compiler.nested_compile_region(lambda x: x.sin())
+    for function in (region, torch.sin):
+        torch._dynamo.reset()
+        # Dynamo writes a region that is called once into the graph itself.
+        torch.compile(lambda x, f=function: f(x) + f(x + 1), backend=backend)(X)
+    assert found == [True, False]
+
+
+def test_negated_views() -> None:
+    view = torch_hooks.negated_view(X.detach())
+    assert view.is_neg()
+    assert torch.equal(view, -X)
