@@ -32,11 +32,6 @@ class Model(nn.Module):
 X = torch.randn(16, 8)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_dynamo() -> None:
-    torch._dynamo.reset()
-
-
 def optimized(model: nn.Module | None = None, **options: Any) -> Any:
     return fxremat.optimize(model or Model(), budget=1.0, **options)
 
