@@ -109,7 +109,7 @@ def test_a_row_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
 
 def test_time_limit(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    run_all([tiny("eager")], tmp_path, EFFORT, Limits(time_s=0.5), console)
+    run_all([tiny("eager")], tmp_path, EFFORT, Limits(time_s=0.01), console)
     (row,) = records.load(tmp_path).values()
     assert row["status"] == "failed"
     assert "time limit" in row["reason"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -106,16 +108,23 @@ def test_compare_sees_a_moved_stream_and_another_mask() -> None:
     assert outcome.first_difference == "step 0: weight"
 
 
-def test_time_ratio_of_a_slower_step() -> None:
-    model = nn.Linear(64, 64)
+def test_time_ratio_of_a_slower_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on where a step tells it to: how busy the machine is says nothing."""
+    model = nn.Linear(4, 4)
+    passed = 0.0
 
-    def once(x: torch.Tensor) -> torch.Tensor:
-        return model(x).sum()
+    def step_of(seconds: float) -> Step:
+        def loss(x: torch.Tensor) -> torch.Tensor:
+            nonlocal passed
+            passed += seconds
+            return model(x).sum()
 
-    def often(x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([model(x).sum() for _ in range(32)]).sum()
+        return Step(model, loss)
 
-    ratio = time_ratio(Step(model, once), Step(model, often), lambda _: (torch.ones(64, 64),))
-    assert ratio.median > 2
-    assert ratio.low <= ratio.median <= ratio.high
-    assert ratio.rounds == 10
+    clock = SimpleNamespace(perf_counter=lambda: passed, process_time=lambda: passed)
+    monkeypatch.setattr("benchmarks.measure.time", clock)
+    ratio = time_ratio(step_of(0.5), step_of(1.5), lambda _: (torch.ones(4, 4),))
+    assert ratio.low == ratio.median == ratio.high == 3
+    assert (ratio.step_s, ratio.reference_s, ratio.rounds) == (1.5, 0.5, 10)
+    stopped = time_ratio(step_of(0.5), step_of(1.5), lambda _: (torch.ones(4, 4),), limit_s=1.0)
+    assert stopped.rounds == 4

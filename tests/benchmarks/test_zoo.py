@@ -14,7 +14,6 @@ from benchmarks.zoo.chain import NotAChain
 
 @pytest.mark.parametrize("name", zoo.CASES)
 def test_traces_as_one_graph(name: str) -> None:
-    torch._dynamo.reset()
     workload = zoo.get(name).make("tiny")
     eager = workload.step_module()
     traced = copy.deepcopy(eager)

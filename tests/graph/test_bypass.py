@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import nn
 
@@ -23,11 +22,6 @@ class Net(nn.Module):
 
 
 X = torch.randn(16, 8)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_dynamo() -> None:
-    torch._dynamo.reset()
 
 
 def heard(run: Callable[[], object]) -> int:

@@ -34,8 +34,7 @@ X = torch.randn(16, 8)
 
 
 @pytest.fixture(autouse=True)
-def _fresh_dynamo() -> None:
-    torch._dynamo.reset()
+def _nothing_counted() -> None:
     counters.clear()
 
 

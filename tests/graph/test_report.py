@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxremat
+from tests.numerics.steps import tight_budget
 
 
 class Stack(nn.Module):
@@ -26,9 +27,9 @@ class Stack(nn.Module):
 
 @pytest.fixture(scope="module")
 def report() -> fxremat.Report:
-    torch._dynamo.reset()
-    model = fxremat.optimize(Stack(), budget=0.6, example_inputs=torch.randn(512, 16))
-    return fxremat.explain(model)
+    stack, batch = Stack(), (torch.randn(512, 16),)
+    budget = tight_budget(stack, batch)
+    return fxremat.explain(fxremat.optimize(stack, budget=budget, example_inputs=batch))
 
 
 def test_figures_agree(report: fxremat.Report) -> None:

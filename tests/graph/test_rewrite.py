@@ -20,8 +20,9 @@ from torch import nn
 import fxremat
 from fxremat import backend as compiling
 from fxremat.plan import Plan, make_plan
+from fxremat.rewrite import rewrite
 from fxremat_solvers import RematProblem, Schedule, baseline, simulate
-from tests.numerics.steps import assert_same, plan_of, run_steps
+from tests.numerics.steps import assert_same, plan_of, run_steps, tightly_optimized
 
 
 class Blocks(nn.Module):
@@ -64,7 +65,6 @@ def useful(problem: RematProblem, ops: list[int]) -> Schedule:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_schedules(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
     torch.manual_seed(seed)
     module = Blocks()
     twin = copy.deepcopy(module)
@@ -93,11 +93,13 @@ def test_random_schedules(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned - torch.get_rng_state().numel() <= measured <= planned
 
 
-def test_names_of_recomputed_nodes() -> None:
-    from fxremat.rewrite import rewrite
+def tightly_planned() -> nn.Module:
+    batch = (torch.randn(256, 12),)
+    return tightly_optimized(Blocks(), batch, example_inputs=batch)
 
-    torch._dynamo.reset()
-    optimized = fxremat.optimize(Blocks(), budget=0.8, example_inputs=torch.randn(256, 12))
+
+def test_names_of_recomputed_nodes() -> None:
+    optimized = tightly_planned()
     plan = plan_of(optimized)
     rewritten = rewrite(plan.joint, plan.lowering, plan.schedule, plan.forms, plan.annotations)
     recomputed = {
@@ -109,8 +111,7 @@ def test_names_of_recomputed_nodes() -> None:
 
 
 def test_the_joint_graph_is_not_changed() -> None:
-    torch._dynamo.reset()
-    optimized = fxremat.optimize(Blocks(), budget=0.8, example_inputs=torch.randn(256, 12))
+    optimized = tightly_planned()
     joint = plan_of(optimized).joint.module
     assert not any("recomputed" in node.name for node in joint.graph.nodes)
     joint.graph.lint()
@@ -132,7 +133,6 @@ class _Noise(torch.autograd.Function):
 
 
 def test_forward_draws_stay_before_backward() -> None:
-    torch._dynamo.reset()
     weight = nn.Parameter(torch.randn(8, 8))
 
     def loss(x: torch.Tensor) -> torch.Tensor:

@@ -16,11 +16,6 @@ from fxremat.api import compiled_of
 from fxremat.backend import CompiledGraph
 
 
-@pytest.fixture(autouse=True)
-def _fresh_dynamo() -> None:
-    torch._dynamo.reset()
-
-
 def layers(width: int = 32, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
     pairs = [m for _ in range(2) for m in (nn.Linear(width, width), nn.GELU())]

@@ -24,7 +24,6 @@ def traced(function: Any, *inputs: Any) -> tuple[fx.GraphModule, int, dict[str, 
         seen.append((joint, count, options))
         return default_partition(joint, joint_inputs, num_fwd_outputs=count, **options)
 
-    torch._dynamo.reset()
     backend = torch_hooks.make_aot_backend(partition)
     torch.compile(function, backend=backend, fullgraph=True)(*inputs)
     return seen[0]
@@ -123,7 +122,6 @@ def test_errors_pass_through_dynamo_unwrapped() -> None:
     def backend(_module: object, _inputs: object) -> Any:
         raise Ours("as it is")
 
-    torch._dynamo.reset()
     with pytest.raises(Ours, match="as it is"):
         torch.compile(lambda x: x.sin(), backend=backend)(X)
 
@@ -141,7 +139,6 @@ def test_graph_breaks_are_told_to_the_backend() -> None:
         torch._dynamo.graph_break()
         return y.cos()
 
-    torch._dynamo.reset()
     torch.compile(broken, backend=backend)(X)
     assert reasons[0] is not None
     assert "test_torch_hooks.py" in reasons[0]

@@ -53,7 +53,6 @@ def shard_last(model: nn.Module, mesh: Any) -> nn.Module:
 
 @pytest.mark.parametrize("make", [shard_first, shard_last])
 def test_a_sharded_root_trains_by_the_plan(mesh: Any, make: Any) -> None:
-    torch._dynamo.reset()
     model = nn.Sequential(Block(), Block())
     baseline = copy.deepcopy(model)
     baseline(X).square().mean().backward()
@@ -67,7 +66,6 @@ def test_a_sharded_root_trains_by_the_plan(mesh: Any, make: Any) -> None:
 
 
 def test_sharded_blocks_are_no_single_graph(mesh: Any) -> None:
-    torch._dynamo.reset()
     model = nn.Sequential(Block(), Block())
     for block in model:
         fully_shard(block, mesh=mesh)
@@ -77,7 +75,6 @@ def test_sharded_blocks_are_no_single_graph(mesh: Any) -> None:
 
 
 def test_blocks_are_optimized_one_by_one(mesh: Any) -> None:
-    torch._dynamo.reset()
     blocks = [fxremat.optimize(Block(), budget=1.0) for _ in range(2)]
     for block in blocks:
         fully_shard(block, mesh=mesh)

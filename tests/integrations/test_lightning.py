@@ -45,7 +45,6 @@ def fit(module: Net) -> list[warnings.WarningMessage]:
 
 
 def test_a_training_step_that_goes_past_the_plan_is_heard_once() -> None:
-    torch._dynamo.reset()
     optimized = fxremat.optimize(Net(), budget=1.0)
     heard = fit(optimized)
     assert len(heard) == 1
@@ -54,7 +53,6 @@ def test_a_training_step_that_goes_past_the_plan_is_heard_once() -> None:
 
 
 def test_the_way_out_is_planned() -> None:
-    torch._dynamo.reset()
     module = Net()
     module.model = fxremat.optimize(module.model, budget=1.0)
     assert not fit(module)

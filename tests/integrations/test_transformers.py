@@ -58,7 +58,6 @@ def train(model: Any, folder: Path, **options: Any) -> Any:
 
 
 def test_trainer_ends_with_the_same_parameters(tmp_path: Path) -> None:
-    torch._dynamo.reset()
     baseline, model = gpt2(), gpt2()
     train(baseline, tmp_path / "baseline")
     optimized = fxremat.optimize(model, budget=0.5)
@@ -78,7 +77,6 @@ def test_trainer_ends_with_the_same_parameters(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_trains_by_the_plan(tmp_path: Path) -> None:
-    torch._dynamo.reset()
     optimized = fxremat.optimize(gpt2(), budget=0.5)
     trainer = train(optimized, tmp_path, bf16=True)
     # Accelerate wraps `forward`, and takes its wrapping away again.
@@ -100,7 +98,6 @@ def test_the_forward_of_the_class_can_be_inspected() -> None:
 
 
 def test_generate_compiles_nothing() -> None:
-    torch._dynamo.reset()
     model = gpt2().eval()
     optimized = fxremat.optimize(model, budget=0.5)
     prompt = torch.randint(2, 128, (1, 4))

@@ -63,7 +63,6 @@ def trainer(model: Any, folder: Path) -> Any:
 
 
 def test_a_replaced_forward_is_heard(tmp_path: Path) -> None:
-    torch._dynamo.reset()
     optimized = fxremat.optimize(llama(), budget=1.0)
     made = trainer(optimized, tmp_path)
     with warnings.catch_warnings(record=True) as heard:
@@ -76,7 +75,6 @@ def test_a_replaced_forward_is_heard(tmp_path: Path) -> None:
 
 
 def test_the_way_out_is_the_backbone(tmp_path: Path) -> None:
-    torch._dynamo.reset()
     model = llama()
     model.model = fxremat.optimize(model.model, budget=1.0)
     made = trainer(model, tmp_path)

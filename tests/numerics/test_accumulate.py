@@ -56,7 +56,6 @@ def none(m: Three, x: torch.Tensor) -> torch.Tensor:
 def test_the_peak_counts_them(
     loss: Callable[[Three, torch.Tensor], torch.Tensor], copies: int
 ) -> None:
-    torch._dynamo.reset()
     module = Three(loss)
     optimized = fxremat.optimize(module, budget=1.0, example_inputs=(X,))
     plan = plan_of(optimized)

@@ -7,7 +7,14 @@ import torch
 
 import fxremat
 from benchmarks import zoo
-from tests.numerics.steps import assert_same, plan_of, recomputations, run_steps
+from tests.numerics.steps import (
+    assert_same,
+    floor_and_peak,
+    plan_of,
+    recomputations,
+    run_steps,
+    tight_budget,
+)
 
 # Smallest sizes: gradients dominate their floors, so the tightest budget is the floor itself.
 CASES = [
@@ -23,7 +30,7 @@ CASES = [
 ]
 
 
-def steps_of(name: str, budget: float | int | None, steps: int = 3):  # type: ignore[no-untyped-def]
+def steps_of(name: str, budget: int | None, steps: int = 3):  # type: ignore[no-untyped-def]
     workload = zoo.get(name).make("tiny", seed=0)
     module = workload.step_module()
     call = module if budget is None else fxremat.optimize(module, budget=budget)
@@ -33,10 +40,9 @@ def steps_of(name: str, budget: float | int | None, steps: int = 3):  # type: ig
 
 @pytest.mark.parametrize("name", CASES)
 def test_steps_are_bitwise_and_within_the_budget(name: str) -> None:
-    torch._dynamo.reset()
     module, call, batches = steps_of(name, None)
     expected = run_steps(module, call, batches)
-    module, optimized, batches = steps_of(name, 0.85)
+    module, optimized, batches = steps_of(name, tight_budget(module, batches[0]))
     found = run_steps(module, optimized, batches)
     assert_same(expected, found)
     assert recomputations(optimized) > 0
@@ -49,12 +55,9 @@ def test_steps_are_bitwise_and_within_the_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2-eager", "ode48"])
 def test_the_floor_can_be_had(name: str) -> None:
-    torch._dynamo.reset()
     module, call, batches = steps_of(name, None)
     expected = run_steps(module, call, batches)
-    module, _, _ = steps_of(name, None)
-    probe = fxremat.optimize(module, budget=1.0, example_inputs=batches[0])
-    floor_bytes = fxremat.explain(probe).floor_bytes
+    floor_bytes, _ = floor_and_peak(module, batches[0])
     module, optimized, batches = steps_of(name, floor_bytes)
     assert_same(expected, run_steps(module, optimized, batches))
     module.zero_grad(set_to_none=True)
@@ -63,9 +66,7 @@ def test_the_floor_can_be_had(name: str) -> None:
 
 
 def test_clipping_decides_the_same_over_twenty_steps() -> None:
-    torch._dynamo.reset()
-
-    def train(budget: float | None) -> list[tuple[float, bool]]:
+    def train(budget: int | None) -> list[tuple[float, bool]]:
         module, call, batches = steps_of("gpt2-eager", budget, steps=20)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
         torch.manual_seed(3)
@@ -78,6 +79,7 @@ def test_clipping_decides_the_same_over_twenty_steps() -> None:
             optimizer.step()
         return norms
 
-    untouched, optimized = train(None), train(0.8)
+    module, _, (batch,) = steps_of("gpt2-eager", None, steps=1)
+    untouched, optimized = train(None), train(tight_budget(module, batch))
     assert untouched == optimized
     assert {fired for _, fired in untouched} == {True, False}, "clipping should fire at times"

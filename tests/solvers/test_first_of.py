@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import block_stack, unrolled
+from unhurried import solve
 
-from fxremat_solvers import Status, baseline, bounds, simulate, solve
+from fxremat_solvers import Status, baseline, bounds, simulate
 from fxremat_solvers.batched import batched_order
 from fxremat_solvers.bounds import lower_bound
 from fxremat_solvers.exact import exact

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_problems import problems
 from small_graphs import random_problem
+from unhurried import solve
 
 from fxremat_solvers import (
     SOLVERS,
@@ -26,7 +27,6 @@ from fxremat_solvers import (
     floor,
     pareto,
     simulate,
-    solve,
 )
 from fxremat_solvers.exact import exact
 from fxremat_solvers.generate import chain, layered, transformer, unet
