@@ -171,8 +171,13 @@ def _runs_in_forward(node: fx.Node) -> bool:
 def _find_storages(
     nodes: Sequence[fx.Node],
 ) -> tuple[tuple[Storage, ...], dict[fx.Node, Storage], dict[fx.Node, tuple[Storage, ...]]]:
-    """One walk in graph order: a storage not seen before belongs to the node that shows it."""
+    """One walk in graph order: a storage not seen before belongs to the node that shows it.
+
+    Inputs that share memory (two parts of one batch) are a storage each: they belong to the caller,
+    and their views stay views of the input that they are taken from.
+    """
     by_key: dict[int, Storage] = {}
+    storages: list[Storage] = []
     storage_of: dict[fx.Node, Storage] = {}
     made_by: dict[fx.Node, tuple[Storage, ...]] = {}
     for node in nodes:
@@ -188,6 +193,12 @@ def _find_storages(
             continue
         made: list[Storage] = []
         several = isinstance(value, (tuple, list))
+        read = {
+            torch_hooks.storage_key(tensor): storage_of[arg]
+            for arg in node.all_input_nodes
+            if arg in storage_of
+            for tensor in tensors_of(arg)
+        }
         for position, tensor in enumerate(outputs_of(value)):
             if not isinstance(tensor, torch.Tensor):
                 continue
@@ -197,7 +208,8 @@ def _find_storages(
                     "be planned; keep sparse parts out of the optimized function"
                 )
             key = torch_hooks.storage_key(tensor)
-            storage = by_key.get(key)
+            known = None if node.op == "placeholder" else by_key.get(key)
+            storage = read.get(key, known)
             if storage is None:
                 nbytes: Any = tensor.untyped_storage().nbytes()
                 if not isinstance(nbytes, int):
@@ -208,7 +220,7 @@ def _find_storages(
                         "size (torch.where in place of x[mask])"
                     )
                 storage = Storage(
-                    index=len(by_key),
+                    index=len(storages),
                     maker=node,
                     position=position,
                     nbytes=allocated_bytes(nbytes, tensor.device),
@@ -216,6 +228,7 @@ def _find_storages(
                     device=tensor.device,
                 )
                 by_key[key] = storage
+                storages.append(storage)
                 made.append(storage)
             if not several:
                 storage_of[node] = storage
@@ -229,7 +242,7 @@ def _find_storages(
                     f"{node.name} returns new memory and a view of its input at once; "
                     "fxremat can't plan that"
                 )
-    return tuple(by_key.values()), storage_of, made_by
+    return tuple(storages), storage_of, made_by
 
 
 def _is_resident(node: fx.Node) -> bool:

@@ -351,3 +351,48 @@ def test_differentiated_inputs_of_changing_shapes() -> None:
     compiled = torch.compile(step, backend="fxremat", fullgraph=True, options=options)
     for rows in (8, 12, 16):
         check_input_gradient(step, compiled, torch.randn(rows, 96))
+
+
+def test_inputs_that_share_memory() -> None:
+    net = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 32))
+
+    def loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(net(a.t().t()), net(b))
+
+    def step(function: Any) -> list[torch.Tensor]:
+        net.zero_grad()
+        function(pair[0], pair[1]).backward()
+        return [p.grad.clone() for p in net.parameters()]
+
+    pair = torch.randn(2, 128, 32)
+    expected = step(loss)
+    probe = fxremat.explain(fxremat.optimize(loss, budget=1.0, example_inputs=(*pair,)))
+    budget = (3 * probe.floor_bytes + probe.baseline_peak_bytes) // 4
+    optimized = fxremat.optimize(loss, budget=budget)
+    found = step(optimized)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    step(optimized)
+    net.zero_grad()
+    peak = fxremat.measure_peak(lambda: optimized(pair[0], pair[1]).backward()).peak_bytes
+    assert peak <= budget
+
+
+def test_parameters_that_share_memory() -> None:
+    flat = torch.randn(2, 16, 16)
+    first, second = nn.Parameter(flat[0]), nn.Parameter(flat[1])
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(F.gelu(x @ first) @ second.t()).square().mean()
+
+    def step(function: Any) -> list[torch.Tensor | None]:
+        first.grad = second.grad = None
+        function(x).backward()
+        return [first.grad, second.grad]
+
+    x = torch.randn(64, 16)
+    expected = step(loss)
+    found = step(fxremat.optimize(loss, budget=1.0))
+    assert all(
+        a is not None and b is not None and torch.equal(a, b)
+        for a, b in zip(expected, found, strict=True)
+    )
