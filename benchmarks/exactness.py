@@ -219,7 +219,7 @@ def run_budget(
         "bound": plan.solution.lower_bound / plan.problem.baseline_cost - 1,
         "solver_status": str(plan.solution.status),
         "planning_s": graph.planning_s,
-        "timings": asdict(plan.timings),
+        "timings": dict(graph.seconds),
         "dynamo_and_aot_s": first_call_s - graph.planning_s,
     }
     if device != "cpu":

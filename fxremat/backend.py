@@ -17,23 +17,21 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.accumulate import accumulated_bytes
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
 from fxremat.bypass import PlannedSteps
-from fxremat.capture import graphs_inside, read_joint_graph
-from fxremat.cpu_dropout import split_dropout
+from fxremat.capture import graphs_inside
 from fxremat.errors import (
     DoubleBackwardError,
     GraphBreakError,
     OptionError,
     SymbolicSizeError,
 )
-from fxremat.kernel_layouts import with_kernel_layouts
-from fxremat.plan import Options, Plan, make_plan, size_of
+from fxremat.observe import observers
+from fxremat.passes import Traced, collect, compile_plan, plan
+from fxremat.pipeline import Between, State
+from fxremat.plan import Options, Plan
 from fxremat.profile_ops import OpProfiles
-from fxremat.rewrite import rewrite
-from fxremat.verify import check_peak
 from fxremat_solvers import SOLVERS
 
 
@@ -41,7 +39,8 @@ from fxremat_solvers import SOLVERS
 class CompiledGraph:
     """One training graph as it was compiled.
 
-    `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added.
+    `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
+    and `seconds` what each pass of that took.
     `sees_loss` is False where the graph returns no scalar to differentiate: what happens between
     its forward and its backward is outside the plan.
     """
@@ -51,7 +50,7 @@ class CompiledGraph:
     sees_loss: bool
     capture_s: float
     planning_s: float
-    rewrite_s: float
+    seconds: Mapping[str, float]
 
 
 @dataclass
@@ -62,6 +61,7 @@ class Backend:
     With `only_plan` set, compiled graphs raise `Planned` instead of running.
     `largest_step_bytes` is the largest step memory, with nothing recomputed, of all steps seen:
     what a budget that is a fraction is a fraction of. `steps` counts the planned steps that began.
+    `between` sees the states between the passes, before the log does.
     """
 
     options: Options
@@ -72,6 +72,7 @@ class Backend:
     frame: int | None = None
     largest_step_bytes: int = 0
     steps: PlannedSteps = field(default_factory=PlannedSteps)
+    between: tuple[Between, ...] = ()
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         if not torch_hooks.needs_gradients(example_inputs):
@@ -117,32 +118,30 @@ class Backend:
         capture_s: float,
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         started = time.perf_counter()
-        split_dropout(joint_module)
-        joint = with_kernel_layouts(read_joint_graph(joint_module, num_fwd_outputs), self.profiles)
-        plan = make_plan(joint, self.options, self.profiles, self.largest_step_bytes)
-        self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
-        planned = time.perf_counter()
-        rewritten = rewrite(
-            joint,
-            plan.lowering,
-            plan.schedule,
-            plan.forms,
-            plan.annotations,
-            static_lifetime_input_indices=static_lifetime_input_indices,
-        )
-        check_peak(rewritten, plan.peak_bytes, size_of(joint), accumulated_bytes(joint))
-        done = time.perf_counter()
+        seconds: dict[str, float] = {}
+
+        def keep_time(name: str, state: State, taken: float) -> State:
+            seconds[name] = taken
+            return state
+
+        between = (*self.between, keep_time, *observers())
+        indices = tuple(static_lifetime_input_indices or ())
+        traced = Traced(joint_module, num_fwd_outputs, indices)
+        lowered = collect(traced, self.options.cost, self.profiles, between)
+        self.largest_step_bytes = max(self.largest_step_bytes, lowered.untouched.peak_bytes)
+        planned = plan(lowered, self.options, self.largest_step_bytes, between)
+        written = compile_plan(planned, between)
         self.graphs.append(
             CompiledGraph(
-                plan=plan,
+                plan=planned.plan,
                 input_shapes=_shapes(joint_module),
-                sees_loss=_sees_loss(plan),
+                sees_loss=_sees_loss(planned.plan),
                 capture_s=capture_s,
-                planning_s=done - started,
-                rewrite_s=done - planned,
+                planning_s=time.perf_counter() - started,
+                seconds=seconds,
             )
         )
-        return rewritten.forward, rewritten.backward
+        return written.graphs.forward, written.graphs.backward
 
     def forget_graphs(self) -> None:
         """Let go of all plans, as what was compiled for them is."""

@@ -1,4 +1,4 @@
-"""Plan one joint graph: annotate, lower, solve, check, and say what was decided."""
+"""Plan one lowered joint graph under a budget, and say what was decided."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import fx
 
-from fxremat.annotate import Annotation, annotate
+from fxremat.annotate import Annotation
 from fxremat.budget import Budget
 from fxremat.capture import JointGraph
 from fxremat.errors import BudgetInfeasible, OptionError
-from fxremat.lower import Lowering, lower
-from fxremat.profile_ops import OpProfiles
-from fxremat.recomputability import Recomputability, recomputability
+from fxremat.lower import Lowering
+from fxremat.recomputability import Recomputability
 from fxremat_solvers import (
     RematProblem,
     Schedule,
@@ -42,20 +41,12 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds that each step of planning took."""
-
-    annotate_s: float
-    lower_s: float
-    solve_s: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """What was decided for one joint graph.
 
     `problem` is the problem as this schedule settles it; `simulation` and `untouched` replay the
-    schedule and the baseline order on it. Peaks are in bytes, costs in seconds.
+    schedule and the baseline order on it. Peaks are in bytes, costs in seconds; `solve_s` is what
+    the solver took.
     """
 
     joint: JointGraph
@@ -68,7 +59,7 @@ class Plan:
     problem: RematProblem
     simulation: Simulation
     untouched: Simulation
-    timings: Timings
+    solve_s: float
 
     @property
     def peak_bytes(self) -> int:
@@ -91,24 +82,23 @@ class Plan:
         return self.solution.cost - self.problem.baseline_cost
 
 
-def make_plan(
-    joint: JointGraph, options: Options, profiles: OpProfiles, largest_step_bytes: int = 0
+def plan_step(
+    joint: JointGraph,
+    annotations: Mapping[fx.Node, Annotation],
+    forms: Mapping[fx.Node, Recomputability],
+    lowering: Lowering,
+    untouched: Simulation,
+    options: Options,
+    largest_step_bytes: int = 0,
 ) -> Plan:
-    """Plan a joint graph under a budget.
+    """Plan a lowered joint graph under a budget; `untouched` is its replay as it stands.
 
     A budget that is a fraction is one of the largest step: `largest_step_bytes`, the step memory
     with nothing recomputed of those before, or this one's where that is more.
 
     Raises `BudgetInfeasible`, with the floor, where no schedule within the budget is found.
     """
-    clock = _Clock()
-    annotations = annotate(joint, options.cost, profiles)
-    annotate_s = clock.lap()
-    forms = recomputability(joint)
-    lowering = lower(joint, annotations, forms)
-    as_is = baseline(lowering.problem)
-    untouched = simulate(lowering.settled(as_is), as_is)
-    lower_s = clock.lap()
+    started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(untouched.peak_bytes, largest_step_bytes))
     solution = _solve(lowering, untouched, budget_bytes, options)
     problem = lowering.settled(solution.schedule)
@@ -130,7 +120,7 @@ def make_plan(
         problem=problem,
         simulation=simulation,
         untouched=untouched,
-        timings=Timings(annotate_s, lower_s, clock.lap()),
+        solve_s=time.perf_counter() - started,
     )
 
 
@@ -223,16 +213,6 @@ def source_line(node: fx.Node) -> str:
             path, line = lines[index].split('"')[1], lines[index].split("line ")[1].split(",")[0]
             return f"{path.rsplit('/', 1)[-1]}:{line}{', ' + code if code else ''}"
     return ""
-
-
-class _Clock:
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self.now = now
-        self.last = now()
-
-    def lap(self) -> float:
-        last, self.last = self.last, self.now()
-        return self.last - last
 
 
 def size_of(joint: JointGraph) -> Callable[[Any], int]:

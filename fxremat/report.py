@@ -139,7 +139,7 @@ def report_on(compiled: CompiledGraph) -> Report:
         status=str(plan.solution.status),
         solver=plan.solution.solver,
         floor_bytes=min(lowest.peak_bytes, plan.peak_bytes),
-        solve_s=plan.timings.solve_s,
+        solve_s=plan.solve_s,
         planning_s=compiled.planning_s,
         capture_s=compiled.capture_s,
         input_shapes=compiled.input_shapes,

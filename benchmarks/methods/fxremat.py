@@ -86,7 +86,7 @@ def facts(optimized: Any, compile_s: float) -> Mapping[str, Any]:
         "compile_s": compile_s,
         "capture_s": graph.capture_s,
         "planning_s": graph.planning_s,
-        "solve_s": plan.timings.solve_s,
+        "solve_s": plan.solve_s,
     }
 
 

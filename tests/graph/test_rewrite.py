@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxremat
-from fxremat import backend as compiling
-from fxremat.plan import Plan, make_plan
+from fxremat.api import compiled_of
 from fxremat.rewrite import rewrite
 from fxremat_solvers import RematProblem, Schedule, baseline, simulate
 from tests.numerics.steps import assert_same, plan_of, run_steps, tightly_optimized
@@ -64,23 +63,26 @@ def useful(problem: RematProblem, ops: list[int]) -> Schedule:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_schedules(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_schedules(seed: int) -> None:
     torch.manual_seed(seed)
     module = Blocks()
     twin = copy.deepcopy(module)
     chosen: list[Schedule] = []
 
-    def scattered_plan(*args: Any) -> Plan:
-        plan = make_plan(*args)
+    def scatter(name: str, state: Any, _seconds: float) -> Any:
+        if name != "solve":
+            return state
+        plan = state.plan
         schedule = scattered(plan.lowering.problem, seed)
         chosen.append(schedule)
         problem = plan.lowering.settled(schedule)
         replay = simulate(problem, schedule)
         solution = replace(plan.solution, schedule=schedule, cost=replay.cost)
-        return replace(plan, solution=solution, problem=problem, simulation=replay)
+        plan = replace(plan, solution=solution, problem=problem, simulation=replay)
+        return replace(state, plan=plan)
 
-    monkeypatch.setattr(compiling, "make_plan", scattered_plan)
     optimized = fxremat.optimize(module, budget=1.0)
+    compiled_of(optimized).backend.between = (scatter,)
     batches = [(torch.randn(32, 12),) for _ in range(3)]
     expected = run_steps(twin, twin, batches)
     assert_same(expected, run_steps(module, optimized, batches))
