@@ -240,7 +240,7 @@ def compile_whole(
     function: Callable[..., Any],
     backend: Callable[..., Any],
     recompile_limit: int,
-    on_limit: Callable[[], None],
+    on_limit: Callable[[], None] = lambda: None,
 ) -> Callable[..., Any]:
     """`torch.compile` of the whole of `function`: one graph a shape, or an error.
 
