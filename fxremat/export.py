@@ -16,7 +16,7 @@ from fxremat.errors import OptionError
 
 
 def export_problem(model: Callable[..., Any], example_inputs: object, *, cost: str = "auto") -> str:
-    """The problem of one training step as a ``fxremat-problem/1`` document.
+    """The problem of one training step as a ``fxremat-problem/2`` document.
 
     `model` must see the step as it is to be planned: with the loss inside, or not. Costs are in
     seconds by the given cost model.

@@ -32,7 +32,7 @@ from fxremat.recomputability import (
     is_random,
     mutated_placeholders,
 )
-from fxremat_solvers import Op, RematProblem, Schedule, Value
+from fxremat_solvers import Op, RematProblem, Schedule, Value, plain_op
 
 aten = torch.ops.aten
 
@@ -224,7 +224,7 @@ class _Lowerer:
         recomputable: bool = False,
     ) -> None:
         self.ops.append(
-            Op(name, tuple(inputs), tuple(outputs), cost, workspace_bytes, recomputable)
+            plain_op(name, tuple(inputs), tuple(outputs), cost, workspace_bytes, recomputable)
         )
         self.node_of.append(node)
 

@@ -10,12 +10,13 @@ from fxremat_solvers.errors import (
     BudgetError,
     ProblemFormatError,
     ScheduleError,
+    SeveralRerunsError,
     SolverError,
     UnknownSolverError,
 )
 from fxremat_solvers.floor import floor
 from fxremat_solvers.pareto import pareto
-from fxremat_solvers.problem import Op, RematProblem, Value
+from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import Simulation, baseline, check, simulate
 from fxremat_solvers.solve import SOLVERS, solve
@@ -27,8 +28,10 @@ __all__ = [
     "Op",
     "ProblemFormatError",
     "RematProblem",
+    "Rerun",
     "Schedule",
     "ScheduleError",
+    "SeveralRerunsError",
     "Simulation",
     "Solution",
     "SolverError",
@@ -39,6 +42,7 @@ __all__ = [
     "check",
     "floor",
     "pareto",
+    "plain_op",
     "simulate",
     "solve",
 ]

@@ -77,7 +77,7 @@ def binomial_schedule(problem: RematProblem, budget_bytes: int) -> Schedule | No
     chain).
     """
     chain = recognise(problem)
-    if chain is None:
+    if chain is None or problem.differing or any(value.lazy for value in problem.values):
         return None
     best: list[int] | None = None
     slots = min(len(chain.forward), budget_bytes // chain.state_bytes)

@@ -12,6 +12,10 @@ Between two positions that a value must be read between, a hold and a recomputat
 that read, so recomputations in different *gaps* are different and are all paid. What is
 recomputed after a position needs its own inputs, by the same alternative.
 
+Where reruns differ from the first run, "again" is a rerun: its cost, its inputs and what it makes.
+A run that may be the first one or not needs what both read. A lazy value counts where it is held,
+not at the run that makes it.
+
 Dropping everything else gives a relaxation. With a price per byte at each position for the
 memory constraints (Lagrange) it is a minimum closure, so a minimum cut solves it exactly; the
 prices are found by a cutting-plane method with a trust region, and every evaluation is a valid
@@ -51,7 +55,7 @@ from fxremat_solvers.closure import (
     network,
 )
 from fxremat_solvers.first_of import least_of_cases
-from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.problem import RematProblem, Rerun
 from fxremat_solvers.simulate import baseline, simulate
 from fxremat_solvers.stages import Staged, by_stages
 
@@ -282,7 +286,8 @@ class _Relaxer:
         own: list[set[int]] = []
         uncounted = set(problem.inputs)
         for j, v in enumerate(chain):
-            held = ({*ops[v].inputs} - uncounted) | {*ops[v].outputs}
+            made = (x for x in ops[v].outputs if not problem.values[x].lazy)
+            held = ({*ops[v].inputs} - uncounted) | {*made}
             own.append(held)
             fixed[j] = problem.own_bytes[v]
         # again[x][j]: the node for "the maker of x runs after position j, before the next read
@@ -295,7 +300,8 @@ class _Relaxer:
         for x, consumers in enumerate(problem.consumers):
             readers.append((*consumers, end) if x in outputs else consumers)
         for u, op in enumerate(ops):
-            main = max(op.outputs, key=lambda x: problem.values[x].nbytes, default=-1)
+            again_outputs = problem.reruns[u].outputs or op.outputs
+            main = max(again_outputs, key=lambda x: problem.values[x].nbytes, default=-1)
             for x in sorted(op.outputs, key=lambda x: x != main):
                 narrow = sorted({after[w] for w in readers[x] if by[w] == after[w] + 1})
                 last[x] = max((after[w] for w in readers[x]), default=0)
@@ -308,7 +314,7 @@ class _Relaxer:
                     gaps[j] = narrow[where] if where < len(narrow) else k + 1
                     if j <= after[u]:
                         continue
-                    if j >= by[u] and not op.recomputable:
+                    if j >= by[u] and not problem.remade[x]:
                         row[j] = SINK
                         continue
                     row[j] = self.node()
@@ -317,7 +323,7 @@ class _Relaxer:
                         self.arc(row[j], row[j - 1], math.inf)
                     if x == main:
                         if opens and j >= by[u]:
-                            self.arc(row[j], SINK, op.cost)
+                            self.arc(row[j], SINK, problem.reruns[u].cost)
                     elif j >= by[u] and gaps[j] <= gap[main][j]:
                         self.arc(row[j], again[main][j], math.inf)
                 again[x] = row
@@ -330,20 +336,22 @@ class _Relaxer:
             for j in range(after[u] + 1, k + 1):
                 if j <= last[x]:
                     row[j] = SOURCE
-                elif readers[x]:
+                elif readers[x] or problem.rerun_consumers[x]:
                     row[j] = self.node()
                     if j > last[x] + 1 and j > after[u] + 1:
                         self.arc(row[j], row[j - 1], math.inf)
                 if size and x not in own[j - 1] and row[j] != SINK:
                     self.arc(row[j], again[x][j], 0.0, j - 1, size)
             wanted[x] = row
-        for op in ops:
+        for u, op in enumerate(ops):
+            rerun_inputs = tuple(dict.fromkeys(problem.reruns[u].inputs))
+            both = tuple(x for x in dict.fromkeys(op.inputs) if x in rerun_inputs)
             for y in op.outputs:
                 for j in range(1, k + 1):
                     node = again[y][j]
                     if node in (SINK, SOURCE):
                         continue
-                    for x in dict.fromkeys(op.inputs):
+                    for x in rerun_inputs if j >= by[u] else both:
                         if producer[x] >= 0 and j > after[producer[x]]:
                             self.arc(node, wanted[x][j], math.inf)
         tails, heads = np.array(self.tails, dtype=np.int64), np.array(self.heads, dtype=np.int64)
@@ -579,14 +587,22 @@ class _Together:
     def __init__(self, problem: RematProblem, nbytes: Sequence[int]) -> None:
         self.problem = problem
         self.nbytes = nbytes
-        self.reads = [frozenset(v for v in op.inputs if nbytes[v]) for op in problem.ops]
-        self.makes = [frozenset(op.outputs) for op in problem.ops]
+        self.lazy = frozenset(v for v, value in enumerate(problem.values) if value.lazy)
+        self.ways = [[self._way(op.first_run)] for op in problem.ops]
+        for k in problem.differing:
+            self.ways[k].append(self._way(problem.reruns[k]))
         self.work = _MOST_WORK
         self.reached: set[frozenset[int]] = {frozenset()}
 
+    def _way(self, run: Rerun) -> tuple[frozenset[int], frozenset[int], frozenset[int], int]:
+        """What a run reads, makes, has to allocate of that, and its workspace."""
+        makes = frozenset(run.outputs)
+        reads = frozenset(v for v in run.inputs if self.nbytes[v])
+        return reads, makes, makes - self.lazy, run.workspace_bytes
+
     def least_peak(self, target: frozenset[int], known: int) -> int:
         """The least peak by which `target` can be live at once, or a bound on it."""
-        producer, ops, nbytes = self.problem.producer, self.problem.ops, self.nbytes
+        producer, nbytes = self.problem.producer, self.nbytes
         heap: list[tuple[int, int, int, frozenset[int]]] = [(known, 0, 0, target)]
         lowest = {target: known}
         came: dict[frozenset[int], frozenset[int]] = {}
@@ -606,15 +622,18 @@ class _Together:
                 continue
             for maker in dict.fromkeys(producer[v] for v in sorted(values)):
                 left -= len(values)
-                before = (values - self.makes[maker]) | self.reads[maker]
-                running = sum(nbytes[v] for v in before | self.makes[maker])
-                running = max(key, running + ops[maker].workspace_bytes)
-                if running < lowest.get(before, running + 1):
-                    lowest[before] = running
-                    came[before] = values
-                    count += 1
-                    # Ties: deepest first, then the order of discovery.
-                    heapq.heappush(heap, (running, depth - 1, count, before))
+                for reads, makes, allocated, workspace in self.ways[maker]:
+                    if values.isdisjoint(makes):
+                        continue
+                    before = (values - makes) | reads
+                    running = sum(nbytes[v] for v in values | reads | allocated)
+                    running = max(key, running + workspace)
+                    if running < lowest.get(before, running + 1):
+                        lowest[before] = running
+                        came[before] = values
+                        count += 1
+                        # Ties: deepest first, then the order of discovery.
+                        heapq.heappush(heap, (running, depth - 1, count, before))
         else:
             return known
         self.work += max(left, 0)
@@ -632,7 +651,7 @@ def _waiting_bytes(problem: RematProblem, nbytes: Sequence[int]) -> list[int]:
     pinned = [
         v
         for v, maker in enumerate(problem.producer)
-        if maker >= 0 and nbytes[v] and not ops[maker].recomputable
+        if maker >= 0 and nbytes[v] and not problem.remade[v]
     ]
     pinned.sort(key=lambda v: (-nbytes[v], v))
     outputs = set(problem.outputs)

@@ -47,12 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("solve", help="one budget: cost, peak and bound as a JSON object")
-    one.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    one.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
     one.add_argument("--budget-bytes", type=int, required=True, metavar="N")
     one.add_argument("--out", type=Path, help="write the schedule (fxremat-schedule/1) here")
 
     front = commands.add_parser("pareto", help="the front from the floor to the baseline's peak")
-    front.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    front.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
     front.add_argument("--points", type=int, default=12, help="budgets to solve (default 12)")
 
     for command, limit_s in ((one, 30.0), (front, 300.0)):
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=0)
 
     replay = commands.add_parser("check", help="replay a schedule: does it run, cost and peak")
-    replay.add_argument("problem", type=Path, help="a fxremat-problem/1 file")
+    replay.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
     replay.add_argument("schedule", type=Path, help="a fxremat-schedule/1 file")
     replay.add_argument("--budget-bytes", type=int, metavar="N", help="reject a peak above this")
     return parser

@@ -13,6 +13,10 @@ class ScheduleError(SolverError, ValueError):
     """A schedule can't be executed: a missing input, a missing op, or a forbidden recomputation."""
 
 
+class SeveralRerunsError(SolverError, ValueError):
+    """An op may be rerun in several ways. The format can say so; no solver chooses yet."""
+
+
 class UnknownSolverError(SolverError, ValueError):
     """No solver of that name exists."""
 

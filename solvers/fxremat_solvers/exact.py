@@ -1,9 +1,10 @@
 """Brute force: the cheapest schedule of a small graph, over all orders and all recomputations.
 
-A* over states (ops run so far, values in memory). Values are dropped lazily, only when an op
+A* over states (ops run so far, values in memory). Values are dropped late, only when an op
 would not fit, and then in every inclusion-minimal way: keeping a value that still fits never
-hurts, so no cheaper schedule is missed. The remaining cost of the ops that have not run is the
-(consistent) heuristic. Exponential: for tests, for tiny graphs and at most `MAX_OPS` ops.
+hurts, so no cheaper schedule is missed. A lazy value that an op makes may be dropped at once.
+The remaining cost of the ops that have not run is the (consistent) heuristic. Exponential: for
+tests, for tiny graphs and at most `MAX_OPS` ops.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fxremat_solvers.errors import SolverError
-from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.problem import Op, RematProblem, Rerun
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import baseline, simulate
 
@@ -81,10 +82,19 @@ def _search(problem: RematProblem, budget_bytes: int, deadline: float) -> tuple[
     """A* with dominance: a state is dropped when a no dearer one holds a superset."""
     ops, nbytes = problem.ops, [value.nbytes for value in problem.values]
     counted = ~_mask(problem.inputs)
-    reads = [_mask(op.inputs) & counted for op in ops]
-    makes = [_mask(op.outputs) for op in ops]
+    lazy = _mask(v for v, value in enumerate(problem.values) if value.lazy)
+
+    def ways(runs: Sequence[Op | Rerun]) -> list[tuple[int, int, int, float]]:
+        """What each reads and makes, its workspace and its cost."""
+        return [
+            (_mask(r.inputs) & counted, _mask(r.outputs), r.workspace_bytes, r.cost) for r in runs
+        ]
+
+    first, again = ways(ops), ways(problem.reruns)
     final = _mask(problem.outputs) & counted
-    used = final | _mask(v for op in ops for v in op.inputs)  # what nobody uses is freed at once
+    used = final  # what nobody uses is freed at once
+    for reads, *_ in (*first, *again):
+        used |= reads
     every = (1 << len(ops)) - 1
     start = (0, 0)
     left = math.fsum(op.cost for op in ops)
@@ -116,16 +126,17 @@ def _search(problem: RematProblem, budget_bytes: int, deadline: float) -> tuple[
         others.append(held)
         look(1)
         for k, op in enumerate(ops):
-            if reads[k] & ~held or (done >> k & 1 and not op.recomputable):
+            reads, makes, workspace, price = again[k] if done >> k & 1 else first[k]
+            if reads & ~held or (done >> k & 1 and not op.recomputable):
                 continue
-            spent = cost + op.cost
-            kept = held & ~makes[k]
-            needed = reads[k]
-            room = budget_bytes - op.workspace_bytes - _bytes(needed | makes[k], nbytes)
+            spent = cost + price
+            needed = reads | (makes & ~lazy)
+            free = (held & ~makes | makes & lazy & used) & ~needed
+            room = budget_bytes - workspace - _bytes(needed, nbytes)
             if room < 0:
                 continue
-            for rest in _maximal(kept & ~needed, room, nbytes, look):
-                state = (done | 1 << k, (rest | needed | makes[k]) & used)
+            for rest in _maximal(free, room, nbytes, look):
+                state = (done | 1 << k, (rest | needed) & used)
                 if spent < paid.get(state, math.inf):
                     paid[state] = spent
                     came[state] = ((done, held), k)

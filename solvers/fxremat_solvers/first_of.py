@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fxremat_solvers.order import makers_of, topological_order
-from fxremat_solvers.problem import RematProblem, Value
+from fxremat_solvers.problem import Op, RematProblem, Rerun, Value
 from fxremat_solvers.sums import sums_of
 
 _MOST = 4  # ops to tell apart: twelve cases of a first and a second
@@ -73,17 +73,28 @@ def in_order(
     And where each op is now. Raises ValueError where the pairs contradict the graph.
     """
     before = makers_of(problem)
-    reads = [list(op.inputs) for op in problem.ops]
-    makes = [list(op.outputs) for op in problem.ops]
+    reads: list[tuple[int, ...]] = [()] * len(problem.ops)
+    makes: list[tuple[int, ...]] = [()] * len(problem.ops)
     for token, (f, g) in enumerate(pairs, len(problem.values)):
-        makes[f].append(token)
-        reads[g].append(token)
+        makes[f] += (token,)
+        reads[g] += (token,)
         before[g].add(f)
     order = topological_order(before, key=range(len(before)))
-    ops = [replace(problem.ops[k], inputs=tuple(reads[k]), outputs=tuple(makes[k])) for k in order]
+    ops = [_with_tokens(problem.ops[k], reads[k], makes[k]) for k in order]
     tokens = [Value(f"order {k}", 0) for k in range(len(pairs))]
     case = replace(
         problem, ops=tuple(ops), values=(*problem.values, *tokens), first_backward_op=None
     )
     place = {k: where for where, k in enumerate(order)}
     return case, [place[k] for k in range(len(order))]
+
+
+def _with_tokens(op: Op, reads: tuple[int, ...], makes: tuple[int, ...]) -> Op:
+    """The op with more values of no bytes; its reruns read and make them, too."""
+
+    def with_tokens(run: Rerun) -> Rerun:
+        return replace(run, inputs=(*run.inputs, *reads), outputs=(*run.outputs, *makes))
+
+    first = with_tokens(op.first_run)
+    reruns = tuple(map(with_tokens, op.reruns))
+    return replace(op, inputs=first.inputs, outputs=first.outputs, reruns=reruns)

@@ -20,7 +20,7 @@ from fxremat_solvers.exact import TINY_OPS, least_peak
 from fxremat_solvers.greedy import compile_walk, greedy_ops
 from fxremat_solvers.kernel import kernel
 from fxremat_solvers.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
-from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.problem import Op, RematProblem
 from fxremat_solvers.schedule import Solution
 from fxremat_solvers.side_by_side import side_by_side
 from fxremat_solvers.simulate import baseline
@@ -46,10 +46,14 @@ def lowest_peak(problem: RematProblem, *, deadline: float, seed: int = 0) -> Can
     It is searched for with every op at one price, so that it depends on sizes alone: where costs
     are measured they differ from run to run, the smallest budget that can be met must not.
     """
-    priced = (replace(op, cost=1.0 if op.recomputable else 0.0) for op in problem.ops)
-    even = replace(problem, ops=tuple(priced))
+    even = replace(problem, ops=tuple(map(_priced_alike, problem.ops)))
     found = _searched(even, deadline, seed)
     return candidate(problem, found.ops, found.method)
+
+
+def _priced_alike(op: Op) -> Op:
+    reruns = tuple(replace(again, cost=1.0) for again in op.reruns)
+    return replace(op, cost=1.0 if reruns else 0.0, reruns=reruns)
 
 
 def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:

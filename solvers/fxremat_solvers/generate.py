@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from fxremat_solvers.problem import Op, RematProblem, Value
+from fxremat_solvers.problem import Op, RematProblem, Value, plain_op
 
 # The cost model of the training graphs, in seconds: a mid-range accelerator.
 _FLOPS_PER_S = 1e13
@@ -35,13 +35,13 @@ def chain(n: int, nbytes: int = 1, cost: float = 1.0) -> RematProblem:
     ops: list[Op] = []
     for i in range(n):
         values.append(Value(f"x{i + 1}", nbytes))
-        ops.append(Op(f"f{i}", (i,), (i + 1,), cost))
+        ops.append(plain_op(f"f{i}", (i,), (i + 1,), cost))
     gradient = len(values)
     values.append(Value("g", nbytes))
-    ops.append(Op("loss", (n,), (gradient,), cost))
+    ops.append(plain_op("loss", (n,), (gradient,), cost))
     for i in reversed(range(n)):
         values.append(Value(f"g{i}", nbytes))
-        ops.append(Op(f"b{i}", (i, gradient), (len(values) - 1,), cost))
+        ops.append(plain_op(f"b{i}", (i, gradient), (len(values) - 1,), cost))
         gradient = len(values) - 1
     return RematProblem(tuple(ops), tuple(values), (0,), (gradient,), n)
 
@@ -147,7 +147,7 @@ def dag(
     read = set[int]().union(*reads)
     values = tuple(Value(f"v{node}", size) for node, size in zip(order, nbytes, strict=True))
     ops = tuple(
-        Op(f"op{node}", tuple(sorted(reads[i])), (i,), float(costs[i]))
+        plain_op(f"op{node}", tuple(sorted(reads[i])), (i,), float(costs[i]))
         for i, node in enumerate(order)
     )
     outputs = tuple(i for i in range(len(ops)) if i not in read)
@@ -278,7 +278,7 @@ class _Tape:
     ) -> RematProblem:
         """The joint graph: forward, then gradients in reverse; parameter gradients are outputs."""
         ops = [
-            Op(
+            plain_op(
                 node.name,
                 node.inputs,
                 (node.output,) if node.extra is None else (node.output, node.extra),
@@ -291,7 +291,7 @@ class _Tape:
         first_backward = len(ops)
         outputs = [loss]
         gradient: dict[int, int] = {loss: self.value("grad.loss", self.values[loss].nbytes)}
-        ops.append(Op("grad.loss", (loss,), (gradient[loss],), _LAUNCH_S))
+        ops.append(plain_op("grad.loss", (loss,), (gradient[loss],), _LAUNCH_S))
         for node in reversed(self.nodes):
             if node.output not in gradient:
                 continue
@@ -310,7 +310,7 @@ class _Tape:
             reads = tuple(dict.fromkeys((gradient[node.output], *node.saved)))
             share = 2.0 if node.parameter_bytes else 1.0
             ops.append(
-                Op(
+                plain_op(
                     f"grad.{node.name}",
                     reads,
                     (*made, *parameter),
@@ -323,7 +323,7 @@ class _Tape:
                     total = self.value(f"grad.{source}", self.values[source].nbytes)
                     nbytes = self.values[source].nbytes
                     cost = _LAUNCH_S + 3 * nbytes / _BYTES_PER_S
-                    ops.append(Op(f"add.{source}", (gradient[source], part), (total,), cost))
+                    ops.append(plain_op(f"add.{source}", (gradient[source], part), (total,), cost))
                     gradient[source] = total
                 else:
                     gradient[source] = part

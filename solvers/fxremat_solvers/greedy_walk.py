@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.rows import rows_of
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -45,22 +46,27 @@ Numbers = MutableSequence[int]
 class Walk(NamedTuple):
     """The problem, the state of a walk and its scratch space.
 
-    Op i reads the values arcs[reads[i]:makes[i]] and makes arcs[makes[i]:reads[i + 1]]; the ops
-    that read value v are readers[reader_at[v]:reader_at[v + 1]], in order.
+    Row r (`rows`) reads the values arcs[reads[r]:makes[r]] and makes arcs[makes[r]:reads[r + 1]].
+    Op i first runs in row i, then in row rerun[i]. The ops whose first runs read value v are
+    readers[reader_at[v]:reader_at[v + 1]], in order; those whose reruns do lie in `rereaders`.
+    A lazy value counts from its computation on, read or not: schedules take no more than that.
     """
 
     reads: Sequence[int]
     makes: Sequence[int]
     arcs: Sequence[int]
+    rerun: Sequence[int]
     cost: Sequence[float]
     workspace: Sequence[int]
-    recomputable: Sequence[int]
-    producer: Sequence[int]
+    remade: Sequence[int]  # can the value be made again?
+    producer: Sequence[int]  # an op
     nbytes: Sequence[int]
     evictable: Sequence[int]
     is_output: Sequence[int]
     reader_at: Sequence[int]
     readers: Sequence[int]
+    rereader_at: Sequence[int]
+    rereaders: Sequence[int]
     exponents: Sequence[float]  # of cost, bytes and distance
     weight: Sequence[float]  # factor of the score for bytes
     # the state
@@ -86,16 +92,14 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
     reads: list[int] = [0]
     makes: list[int] = []
     arcs: list[int] = []
-    for op in problem.ops:
-        arcs += dict.fromkeys(op.inputs)
+    rows = rows_of(problem)
+    for run in rows.runs:
+        arcs += dict.fromkeys(run.inputs)
         makes.append(len(arcs))
-        arcs += op.outputs
+        arcs += run.outputs
         reads.append(len(arcs))
-    reader_at: list[int] = [0]
-    readers: list[int] = []
-    for consumers in problem.consumers:
-        readers += consumers
-        reader_at.append(len(readers))
+    reader_at, readers = _flat(problem.consumers)
+    rereader_at, rereaders = _flat(problem.rerun_consumers)
     n_ops, n_values = len(problem.ops), len(problem.values)
     outputs, inputs = set(problem.outputs), set(problem.inputs)
     # Values without bytes cost nothing to keep: like the problem's inputs they are never dropped.
@@ -110,15 +114,18 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
         array(reads, np.int64),
         array(makes, np.int64),
         array(arcs, np.int64),
-        array([op.cost for op in problem.ops], np.float64),
-        array([op.workspace_bytes for op in problem.ops], np.int64),
-        array([int(op.recomputable) for op in problem.ops], np.int64),
+        array(list(rows.again), np.int64),
+        array([run.cost for run in rows.runs], np.float64),
+        array([run.workspace_bytes for run in rows.runs], np.int64),
+        array(list(map(int, problem.remade)), np.int64),
         array(list(problem.producer), np.int64),
         array([value.nbytes for value in problem.values], np.int64),
         array(evictable, np.int64),
         array([int(v in outputs) for v in range(n_values)], np.int64),
         array(reader_at, np.int64),
         array(readers, np.int64),
+        array(rereader_at, np.int64),
+        array(rereaders, np.int64),
         array(list(exponents), np.float64),
         array([float(value.nbytes) ** exponents[1] for value in problem.values], np.float64),
         resident=array([int(v in inputs) for v in range(n_values)], np.int64),
@@ -138,17 +145,26 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
     )
 
 
+def _flat(lists: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Lists one behind the other: where each begins, then the end; and what is in them."""
+    starts, items = [0], list[int]()
+    for some in lists:
+        items += some
+        starts.append(len(items))
+    return starts, items
+
+
 @_compiled
 def run(w: Walk, budget: int, tiny: float) -> bool:
     """Walk the whole program; `w.steps` then holds the schedule, `w.totals[0]` its length.
 
     False where the schedule would be longer than `_LONGEST` runs an op.
     """
-    n_ops = len(w.makes)
+    n_ops = len(w.rerun)
     for value in range(len(w.producer)):
         w.next_use[value] = _next_use(w, value, 0)
         if w.producer[value] >= 0:
-            w.alone[value] = _alone(w, w.producer[value], tiny)
+            w.alone[value] = _alone(w, value, tiny)
             w.again[value] = w.alone[value]
     for op in range(n_ops):
         if not _execute(w, op, op, budget, tiny):
@@ -164,30 +180,35 @@ def run(w: Walk, budget: int, tiny: float) -> bool:
 
 @_part
 def _execute(w: Walk, op: int, now: int, budget: int, tiny: float) -> bool:
-    """Run an op, what its missing inputs need before it. False: the schedule is full."""
-    n = _missing_ops(w, op)
+    """Run an op, what its missing inputs need before it. False: the schedule is full.
+
+    It is its first run if it is the program's turn (`now`).
+    """
+    n = _missing_ops(w, op, now)
     if w.totals[0] + n > len(w.steps):
         return False
     for k in range(n):
-        for i in range(w.reads[w.plan[k]], w.makes[w.plan[k]]):
+        row = _row(w, w.plan[k], now)
+        for i in range(w.reads[row], w.makes[row]):
             w.pins[w.arcs[i]] += 1
     for k in range(n):
         step = w.plan[k]
-        fresh = w.workspace[step]
-        for i in range(w.makes[step], w.reads[step + 1]):
+        row = _row(w, step, now)
+        fresh = w.workspace[row]
+        for i in range(w.makes[row], w.reads[row + 1]):
             if not w.resident[w.arcs[i]]:
                 fresh += w.nbytes[w.arcs[i]]
         if w.totals[1] + fresh > budget:
             # What is being made must stay, as what is about to be read must.
-            for i in range(w.makes[step], w.reads[step + 1]):
+            for i in range(w.makes[row], w.reads[row + 1]):
                 w.pins[w.arcs[i]] += 1
             _make_room(w, fresh, now, budget, tiny)
-            for i in range(w.makes[step], w.reads[step + 1]):
+            for i in range(w.makes[row], w.reads[row + 1]):
                 w.pins[w.arcs[i]] -= 1
         w.steps[w.totals[0]] = step
         w.totals[0] += 1
         came_back = False
-        for i in range(w.makes[step], w.reads[step + 1]):
+        for i in range(w.makes[row], w.reads[row + 1]):
             value = w.arcs[i]
             if not w.resident[value]:
                 w.resident[value] = 1
@@ -197,13 +218,19 @@ def _execute(w: Walk, op: int, now: int, budget: int, tiny: float) -> bool:
                     came_back = True
         if came_back:
             _not_wanted_for(w, step, now)
-        for i in range(w.reads[step], w.makes[step]):
+        for i in range(w.reads[row], w.makes[row]):
             w.pins[w.arcs[i]] -= 1
     return True
 
 
 @_part
-def _missing_ops(w: Walk, op: int) -> int:
+def _row(w: Walk, op: int, now: int) -> int:
+    """The row in which an op runs: its first run is at the program's turn, others are not."""
+    return op if op == now else int(w.rerun[op])
+
+
+@_part
+def _missing_ops(w: Walk, op: int, now: int) -> int:
     """Into `w.plan`: the ops that bring an op's missing inputs back, depth first, then the op."""
     w.totals[2] += 1
     stamp = w.totals[2]
@@ -223,7 +250,8 @@ def _missing_ops(w: Walk, op: int) -> int:
             continue
         top += 1
         w.stack[top] = -1 - op
-        for i in range(w.makes[op] - 1, w.reads[op] - 1, -1):
+        row = _row(w, op, now)
+        for i in range(w.makes[row] - 1, w.reads[row] - 1, -1):
             value = w.arcs[i]
             if not w.resident[value] and w.op_stamp[w.producer[value]] != stamp:
                 top += 1
@@ -286,10 +314,12 @@ def _next_use(w: Walk, value: int, now: int) -> int:
     if low < end:
         when = w.readers[low]
     elif w.is_output[value]:
-        when = len(w.makes)
-    for j in range(w.reader_at[value], low):
-        op = w.readers[j]
-        for i in range(w.makes[op], w.reads[op + 1]):
+        when = len(w.rerun)
+    for j in range(w.rereader_at[value], w.rereader_at[value + 1]):
+        if w.rereaders[j] >= now:
+            break
+        row = w.rerun[w.rereaders[j]]
+        for i in range(w.makes[row], w.reads[row + 1]):
             if not w.resident[w.arcs[i]]:
                 when = min(when, w.next_use[w.arcs[i]])
     return when
@@ -305,7 +335,7 @@ def _not_wanted_for(w: Walk, op: int, now: int) -> None:
     while pending:
         if w.op_stamp[op] == stamp:
             pending -= 1
-            for i in range(w.reads[op], w.makes[op]):
+            for i in range(w.reads[w.rerun[op]], w.makes[w.rerun[op]]):
                 source = w.arcs[i]
                 when = _next_use(w, source, now)
                 if when == w.next_use[source]:
@@ -330,11 +360,11 @@ def _score(w: Walk, value: int, now: int) -> float:
 
 
 @_part
-def _alone(w: Walk, op: int, tiny: float) -> float:
-    """The factor for running an op again that misses nothing."""
-    if not w.recomputable[op]:
+def _alone(w: Walk, value: int, tiny: float) -> float:
+    """The factor for running a value's producer again where that misses nothing."""
+    if not w.remade[value]:
         return _KEPT
-    return (tiny + (w.cost[op] + tiny)) ** w.exponents[0]
+    return (tiny + (w.cost[w.rerun[w.producer[value]]] + tiny)) ** w.exponents[0]
 
 
 @_part
@@ -342,6 +372,8 @@ def _bringing_back(w: Walk, value: int, tiny: float) -> float:
     """The factor for running a value's producer again, with what it then misses."""
     w.totals[2] += 1
     stamp = w.totals[2]
+    if not w.remade[value]:
+        return _KEPT
     cost = tiny
     top = 0
     w.stack[0] = w.producer[value]
@@ -349,12 +381,15 @@ def _bringing_back(w: Walk, value: int, tiny: float) -> float:
     while top >= 0:
         op = w.stack[top]
         top -= 1
-        if not w.recomputable[op]:
-            return _KEPT
-        cost += w.cost[op] + tiny
-        for i in range(w.reads[op], w.makes[op]):
+        row = w.rerun[op]
+        cost += w.cost[row] + tiny
+        for i in range(w.reads[row], w.makes[row]):
             source = w.arcs[i]
-            if not w.resident[source] and w.op_stamp[w.producer[source]] != stamp:
+            if w.resident[source]:
+                continue
+            if not w.remade[source]:
+                return _KEPT
+            if w.op_stamp[w.producer[source]] != stamp:
                 w.op_stamp[w.producer[source]] = stamp
                 top += 1
                 w.stack[top] = w.producer[source]
@@ -372,11 +407,11 @@ def _outdate(w: Walk, changed: int, now: int, is_back: bool) -> None:
     while top >= 0:
         value = w.stack[top]
         top -= 1
-        for j in range(w.reader_at[value], w.reader_at[value + 1]):
-            op = w.readers[j]
+        for j in range(w.rereader_at[value], w.rereader_at[value + 1]):
+            op = w.rereaders[j]
             if op >= now:  # has not run yet, and nothing that hangs on it has
                 break
-            for i in range(w.makes[op], w.reads[op + 1]):
+            for i in range(w.makes[w.rerun[op]], w.reads[w.rerun[op] + 1]):
                 child = w.arcs[i]
                 if w.value_stamp[child] == stamp:
                     continue
@@ -397,7 +432,7 @@ def _wanted_for(w: Walk, dropped: int) -> None:
     while top >= 0:
         op = w.stack[top]
         top -= 1
-        for i in range(w.reads[op], w.makes[op]):
+        for i in range(w.reads[w.rerun[op]], w.makes[w.rerun[op]]):
             source = w.arcs[i]
             if w.next_use[dropped] < w.next_use[source]:
                 w.next_use[source] = w.next_use[dropped]

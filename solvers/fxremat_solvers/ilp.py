@@ -128,6 +128,8 @@ def ilp_detail(
         if guess.status != Status.INFEASIBLE:
             warm_start = guess.schedule
     order = _first_runs(warm_start or plain)
+    if not _feeds_reruns(problem, order):
+        order = plain.ops
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
     general = lower_bound(problem, budget_bytes, deadline=began + time_limit_s / 2)
@@ -138,7 +140,9 @@ def ilp_detail(
     unproven = True
     proven: tuple[RetentionClass, RetentionModel, _Outcome] | None = None
     for rung, (allowed, plain_pairs) in enumerate(ladder):
-        known = stages_of((rank[op] for op in best), len(order) + 1)
+        in_order = _first_runs(best) == order
+        steps = (rank[op] for op in best) if in_order else ()
+        known = stages_of(steps, len(order) + 1)
         per_op = _with_pairs(plain_pairs, known)
         limit = _per_op_limit(allowed.max_recomputations, known)
         floor = general - problem.baseline_cost if math.isfinite(general) else 0.0
@@ -202,6 +206,16 @@ def _first_runs(schedule: Schedule) -> tuple[int, ...]:
     return tuple(dict.fromkeys(schedule))
 
 
+def _feeds_reruns(problem: RematProblem, order: tuple[int, ...]) -> bool:
+    """Whether what a rerun reads is there once its op has run, where first runs are in order."""
+    place = {op: k for k, op in enumerate(order)}
+    return all(
+        problem.producer[v] < 0 or place[problem.producer[v]] <= place[k]
+        for k in problem.differing
+        for v in problem.reruns[k].inputs
+    )
+
+
 def _permuted(problem: RematProblem, order: tuple[int, ...]) -> RematProblem:
     """The same problem with its ops in another executable order, and an op that reads the outputs.
 
@@ -213,7 +227,7 @@ def _permuted(problem: RematProblem, order: tuple[int, ...]) -> RematProblem:
     return RematProblem(
         ops=(
             *(problem.ops[op] for op in order),
-            Op("end", problem.outputs, (), 0.0, recomputable=False),
+            Op("end", problem.outputs, (), 0.0),
         ),
         values=problem.values,
         inputs=problem.inputs,

@@ -42,6 +42,7 @@ from fxremat_solvers.kernel_state import (
     set_budget,
 )
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.rows import rows_of
 
 _SLICE_S = 0.02  # of annealing between looks at the clock
 _MOVES = 4  # kinds of moves
@@ -69,6 +70,7 @@ class Kernel:
     def __init__(self, anneal: Callable[[State, int], None], problem: RematProblem) -> None:
         self._anneal = anneal
         self._arrays = arrays_of(problem)
+        self._rows = rows_of(problem)
 
     def anneal(
         self, steps: Sequence[int], budget_bytes: int, effort: Effort, seed: int
@@ -83,7 +85,7 @@ class Kernel:
             state = self._advanced(state, done)
             if time.monotonic() - began < _SLICE_S:
                 size *= 2
-        return best_of(state), (*_stats(state), done)
+        return self._rows.ops(best_of(state)), (*_stats(state), done)
 
     def self_check(self, steps: Sequence[int], budget_bytes: int, seed: int, edits: int) -> int:
         """Anneal an edit at a time; the first that leaves a state that a replay doesn't, or -1."""
@@ -103,7 +105,7 @@ class Kernel:
 
     def _started(self, steps: Sequence[int], budget_bytes: int, effort: Effort, seed: int) -> State:
         room = 2 * len(steps) + 8 * len(self._arrays.ops) + 64
-        state = load(self._arrays, steps, budget_bytes, room)
+        state = load(self._arrays, self._rows.of(steps), budget_bytes, room)
         k = scalars_of(state)
         k.rng = np.uint64((seed * 0x2545F4914F6CDD1D + 88172645463325252) % 2**64)
         k.edits = effort.edits

@@ -164,7 +164,9 @@ def _delete_with_feeders(s: State, step: int) -> None:
         if j < 0:
             continue
         feeder = event_step(s, u, j)
-        if is_deleted(s, feeder) or _runs_left(s, op_at(s, feeder)) < 2:
+        if is_deleted(s, feeder):
+            continue
+        if _runs_left(s, op_at(s, feeder)) <= s.ops[op_at(s, feeder)].least:
             continue
         if not _is_read(s, feeder):
             step = feeder
@@ -201,8 +203,9 @@ def _drop(s: State) -> bool:
     # Nobody read it since it was made: then it is made later, not twice.
     if computes(s, v, j - 1):
         last = event_step(s, v, j - 1)
+        made = op_at(s, last)
         unused = True
-        for i in range(s.ops[op].makes, s.ops[op].end):
+        for i in range(s.ops[made].makes, s.ops[made].end):
             w = s.arcs[i]
             e = first_event(s, w, last) + 1
             if e < s.lists[w].n and event_step(s, w, e) < before:
@@ -210,6 +213,7 @@ def _drop(s: State) -> bool:
                 break
         if unused:
             add_deletion(s, last)
+            op = made
         elif not s.ops[op].recomputable:
             return False
     _add_recompute(s, op, before, chance, 1 << _below(s, 7))

@@ -61,8 +61,9 @@ def _link(s: State, step_id: int) -> None:
     n = int(s.lists[run].n) + 1
     _insert(s, run, n - 1, step_id)
     s.ids[step_id].repeated_at = -1
-    if n > 1:
-        for i in range(n - 1 if n > 2 else 0, n):
+    least = s.ops[op].least
+    if n > least:
+        for i in range(n - 1 if n > 2 or least == 0 else 0, n):
             other = s.pool[s.lists[run].at + i]
             s.ids[other].repeated_at = k.n_repeated
             s.scratch[k.n_repeated].repeated = other
@@ -83,7 +84,7 @@ def _unlink(s: State, step_id: int) -> None:
         i += 1
     _remove(s, run, i)
     _unmark_repeated(s, step_id)
-    if s.lists[run].n == 1:
+    if s.lists[run].n == 1 and s.ops[op].least == 1:
         _unmark_repeated(s, s.pool[s.lists[run].at])
     for i in range(s.ops[op].reads, s.ops[op].end):
         v = s.arcs[i]

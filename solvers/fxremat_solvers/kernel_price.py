@@ -147,7 +147,7 @@ def _place_insertions(s: State) -> None:
 
 @part
 def _is_legal(s: State) -> bool:
-    """Every op still runs, and only recomputable ops run more often. Sums up the cost as well."""
+    """Every op runs as often as it must, only recomputable ones more. Sums up the cost as well."""
     k = s.k[0]
     cost = 0.0
     legal = True
@@ -161,7 +161,7 @@ def _is_legal(s: State) -> bool:
         s.ops[op].delta += 1
     for i in range(k.n_deleted):
         op = op_at(s, s.scratch[i].deleted)
-        if s.lists[k.n_values + op].n + s.ops[op].delta < 1:
+        if s.lists[k.n_values + op].n + s.ops[op].delta < s.ops[op].least:
             legal = False
     for i in range(k.n_inserted):
         op = s.scratch[i].inserted
@@ -206,12 +206,13 @@ def _changes_of(s: State, v: int, n: int) -> None:
     b = s.values[v].nbytes
     last = int(s.lists[v].n)
     is_output = s.values[v].is_output
+    lazy = s.values[v].lazy
     end_of_time = (k.n_steps + 1) << SHIFT
     new = 0
     old = 0
     old_start = old_end = new_start = new_end = -1
     while True:
-        if old_start < 0 and old < last:
+        while old_start < 0 and old < last:
             old_start = old_end = (event_step(s, v, old) + 1) << SHIFT
             old += 1
             while old < last and not computes(s, v, old):
@@ -219,7 +220,9 @@ def _changes_of(s: State, v: int, n: int) -> None:
                 old += 1
             if old == last and is_output:
                 old_end = end_of_time
-        if new_start < 0 and new < n:
+            if lazy and old_start == old_end:
+                old_start = -1  # nobody reads it: it is not there
+        while new_start < 0 and new < n:
             new_start = new_end = s.events[new].merged >> 1
             new += 1
             while new < n and not s.events[new].merged & 1:
@@ -227,6 +230,8 @@ def _changes_of(s: State, v: int, n: int) -> None:
                 new += 1
             if new == n and is_output:
                 new_end = end_of_time
+            if lazy and new_start == new_end:
+                new_start = -1
         if old_start < 0 and new_start < 0:
             return
         # `more` from `start` to before `stop`, or the other way around where `stop` is first

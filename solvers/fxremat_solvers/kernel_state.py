@@ -1,12 +1,15 @@
 """The state of a schedule search as arrays: its layout, building it, giving it more room.
 
 A schedule is a sequence of steps. A step has an id that survives edits and runs an op: `steps`
-holds the ids in order. Every value has a list of events, the steps that compute or read it in
-order (id * 2, plus 1 where it computes), which fixes the intervals during which it is live by the
-oracle's rules (`simulate`); every op has a list of the ids that run it. The lists lie in one
-`pool`; a list that outgrows its room moves to the pool's end. For every step there are the bytes
-live while it runs (`running`) and after it (`resident`). Bytes are doubles holding whole numbers,
-exact to 2^53.
+holds the ids in order. The ops here are the rows of a problem (`rows`): a first run that differs
+from its reruns is an op that runs once, the reruns are another that may run any number of times,
+none included, after it (a value without bytes says so). Only then has a value two makers.
+
+Every value has a list of events, the steps that compute or read it in order (id * 2, plus 1 where
+it computes), which fixes the intervals during which it is live by the oracle's rules (`simulate`);
+every op has a list of the ids that run it. The lists lie in one `pool`; a list that outgrows its
+room moves to the pool's end. For every step there are the bytes live while it runs (`running`) and
+after it (`resident`). Bytes are doubles holding whole numbers, exact to 2^53.
 
 Few arrays of records rather than many of numbers, all 64 bits wide: numba hands the state to a
 function array by array, seven machine words each, and compiles a function again for every width
@@ -27,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.rows import rows_of
 
 BLOCK = 64  # steps whose largest `running` is kept
 
@@ -97,6 +101,7 @@ class Op(Protocol):
     cost: float
     workspace: float
     recomputable: int
+    least: int  # how often it runs, at least
     stamp: int
     delta: int
 
@@ -104,8 +109,9 @@ class Op(Protocol):
 class Value(Protocol):
     """A value; resident ones weigh nothing and no op reads them. `head`: its edit events."""
 
-    producer: int
+    producer: int  # the op that makes it again, where one does
     is_output: int
+    lazy: int
     nbytes: float
     weight: float  # of this value and those before it, to draw values by size
     stamp: int
@@ -218,27 +224,43 @@ def arrays_of(problem: RematProblem) -> Arrays:
     """The arrays of a problem."""
     resident = set(problem.inputs)
     ends = set(problem.outputs) - resident
-    reads = [[v for v in dict.fromkeys(op.inputs) if v not in resident] for op in problem.ops]
-    arcs = [v for op, read in zip(problem.ops, reads, strict=True) for v in (*read, *op.outputs)]
+    rows = rows_of(problem)
+    n_ops = len(problem.ops)
+    reads = [[v for v in dict.fromkeys(run.inputs) if v not in resident] for run in rows.runs]
+    makes = [list(run.outputs) for run in rows.runs]
+    producer = [max(maker, 0) for maker in problem.producer]
+    for before, row in enumerate(range(n_ops, len(rows.runs)), len(problem.values)):
+        for value in makes[row]:
+            producer[value] = row
+        # The first run comes first: it makes a value without bytes that the others read.
+        makes[rows.op_of[row]].append(before)
+        reads[row].append(before)
+        producer.append(rows.op_of[row])
+    arcs = [v for read, made in zip(reads, makes, strict=True) for v in (*read, *made)]
     n_read = np.array([len(read) for read in reads], np.int64)
-    n_arcs = n_read + np.array([len(op.outputs) for op in problem.ops], np.int64)
-    ops = _records(len(problem.ops), Op)
+    n_arcs = n_read + np.array([len(made) for made in makes], np.int64)
+    ops = _records(len(rows.runs), Op)
     ops["end"] = np.cumsum(n_arcs)
     ops["reads"] = ops["end"] - n_arcs
     ops["makes"] = ops["reads"] + n_read
-    ops["cost"] = [op.cost for op in problem.ops]
-    ops["workspace"] = [op.workspace_bytes for op in problem.ops]
-    ops["recomputable"] = [op.recomputable for op in problem.ops]
-    values = _records(len(problem.values), Value)
-    values["producer"] = np.maximum(problem.producer, 0)
+    ops["cost"] = [run.cost for run in rows.runs]
+    ops["workspace"] = [run.workspace_bytes for run in rows.runs]
+    ops["recomputable"][:n_ops] = [
+        op.recomputable and k not in problem.differing for k, op in enumerate(problem.ops)
+    ]
+    ops["recomputable"][n_ops:] = 1
+    ops["least"][:n_ops] = 1
+    values = _records(len(producer), Value)
+    values["producer"] = producer
     values["is_output"] = [v in ends for v in range(len(values))]
-    values["nbytes"] = [0 if v in resident else x.nbytes for v, x in enumerate(problem.values)]
+    values["lazy"][: len(problem.values)] = [value.lazy for value in problem.values]
+    values["nbytes"][: len(problem.values)] = problem.counted_bytes
     values["weight"] = np.cumsum(values["nbytes"])
     return Arrays(ops, np.array(arcs, np.int64), values)
 
 
 def load(arrays: Arrays, schedule: Sequence[int], budget: float, best_room: int) -> State:
-    """The whole state of a schedule; the best one found from it may take `best_room` steps."""
+    """The whole state of a schedule of rows; the best found from it may take `best_room` steps."""
     ops, arcs, values = arrays
     order = np.array(schedule, np.int64)
     n, n_ops, n_values = len(order), len(ops), len(values)
@@ -274,6 +296,7 @@ def load(arrays: Arrays, schedule: Sequence[int], budget: float, best_room: int)
     ends = np.where(
         of_other, values["is_output"][keys] == 0, np.append(starts[1:], True)[:n_events]
     )
+    nbytes = np.where(starts & ends & (values["lazy"][keys] == 1), 0.0, nbytes)
     born = np.bincount(at, np.where(starts, nbytes, 0.0), minlength=n)
     dead = np.bincount(at, np.where(ends, nbytes, 0.0), minlength=n)
     live = np.cumsum(born, dtype=np.float64)  # bincount of nothing counts in integers
@@ -291,7 +314,7 @@ def load(arrays: Arrays, schedule: Sequence[int], budget: float, best_room: int)
     ids["op"][:n] = order
     ids["place"][:n] = steps
     ids["repeated_at"] = -1
-    repeated = _repeated(order)
+    repeated = _repeated(order, ops["least"][order] == 0)
     scratch["repeated"][: len(repeated)] = repeated
     ids["repeated_at"][repeated] = np.arange(len(repeated))
     scratch["free_id"][: room - n] = np.arange(room - 1, n - 1, -1)
@@ -346,13 +369,13 @@ def scalars_of(state: State) -> Scalars:
 
 
 def ops_of(state: State) -> list[int]:
-    """The schedule that the state holds."""
+    """The schedule that the state holds, in rows."""
     steps = np.asarray(state.steps)[: scalars_of(state).n_steps]
     return cast(Any, state.ids)["op"][steps].tolist()
 
 
 def best_of(state: State) -> tuple[int, ...]:
-    """The best schedule found."""
+    """The best schedule found, in rows."""
     return tuple(cast(Any, state.spare)["best"][: scalars_of(state).n_best].tolist())
 
 
@@ -361,11 +384,12 @@ def peak_of(state: State) -> float:
     return float(max(np.asarray(state.running)[: scalars_of(state).n_steps], default=0.0))
 
 
-def _repeated(ops: Any) -> Any:
-    """The steps of ops that run several times, in the order in which that came out."""
+def _repeated(ops: Any, optional: Any) -> Any:
+    """The steps of ops that run more often than they must, in the order in which that came out."""
     by_op = np.argsort(ops, kind="stable")
     first = np.append(True, ops[by_op][1:] != ops[by_op][:-1])[: len(ops)]
-    only = first & np.append(first[1:], True)[: len(ops)]
+    only = first & np.append(first[1:], True)[: len(ops)] & ~optional[by_op]
+    first &= ~optional[by_op]
     # the first run comes out with the second, just before it
     key = np.where(first, 2 * np.append(by_op[1:], 0)[: len(ops)], 2 * by_op + 1)
     return by_op[~only][np.argsort(key[~only], kind="stable")]

@@ -127,7 +127,9 @@ class _Search:
         self.reads = _reads(problem)
         self.unit = problem.cost_scale / _UNITS or 1.0
         self.profiler = profiler(problem)
-        self.costs = np.array([op.cost for op in problem.ops])
+        self.costs = np.array([again.cost for again in problem.reruns])
+        # What first runs cost beyond that.
+        self.once = sum(problem.ops[k].cost - self.costs[k] for k in problem.differing)
         self.best: Integers | None = None
         self.best_cost = float("inf")
         self.best_drops: frozenset[Gap] = frozenset()
@@ -170,7 +172,7 @@ class _Search:
         steps = np.array(self.recover(drops, prices), dtype=np.int64)
         self.last_steps = steps
         running = self.profiler.running_bytes(steps)
-        peak, cost = int(running.max()), float(self.costs[steps].sum())
+        peak, cost = int(running.max()), float(self.costs[steps].sum()) + self.once
         if peak < self.lowest_peak:
             self.lowest, self.lowest_peak = steps, peak
         if peak <= self.budget and cost < self.best_cost:
@@ -239,7 +241,7 @@ class _Search:
         node: dict[Gap, int] = {}
         for value, times in enumerate(reads):
             maker = problem.producer[value]
-            if maker < 0 or not problem.ops[maker].recomputable:
+            if maker < 0 or not problem.remade[value]:
                 continue
             for k in range(1, len(times)):
                 # Steps strictly between the reads; a crowded one must be among them.
@@ -249,12 +251,12 @@ class _Search:
         last = [times[-1] if times else -1 for times in reads]
         # A value past its last read may be held on for a recomputation that reads it.
         ends: dict[int, set[int]] = {}
-        for op in reversed(problem.ops):
+        for run in reversed(problem.reruns):
             again = {
-                reads[v][k] for v in op.outputs for k in range(len(reads[v])) if (v, k) in node
+                reads[v][k] for v in run.outputs for k in range(len(reads[v])) if (v, k) in node
             }
-            again.update(min(ends[v]) for v in op.outputs if v in ends)
-            for y in op.inputs:
+            again.update(min(ends[v]) for v in run.outputs if v in ends)
+            for y in run.inputs:
                 if problem.producer[y] >= 0:
                     late = [when for when in again if when > last[y]]
                     if late:
@@ -266,11 +268,11 @@ class _Search:
             before = last[y]
             maker = problem.producer[y]
             dropped = SINK
-            if problem.ops[maker].recomputable:
+            if problem.remade[y]:
                 dropped = count
                 count += 1
                 drop_tail[y] = dropped
-                arc(dropped, SINK, problem.ops[maker].cost, op=maker)
+                arc(dropped, SINK, problem.reruns[maker].cost, op=maker)
             previous = -1
             for when in tail_times[y]:
                 wanted = count
@@ -281,17 +283,17 @@ class _Search:
                     arc(wanted, previous, np.inf)
                 previous, before = wanted, when
         for (value, k), here in node.items():
-            op = problem.ops[problem.producer[value]]
+            run = problem.reruns[problem.producer[value]]
             times = reads[value]
-            main = max(op.outputs, key=lambda x: self.nbytes[x])
+            main = max(run.outputs, key=lambda x: self.nbytes[x])
             partner = self.gap_at(main, times[k])
             linked = node.get((main, partner)) if value != main and partner else None
-            arc(here, SINK if linked is None else linked, op.cost, op=problem.producer[value])
+            arc(here, SINK if linked is None else linked, run.cost, op=problem.producer[value])
             arc(SOURCE, here, 0.0, float(self.nbytes[value]), times[k - 1], times[k] - 1)
-            needs(op.inputs, here, times[k])
+            needs(run.inputs, here, times[k])
         for y, dropped in drop_tail.items():
-            op = problem.ops[problem.producer[y]]
-            needs(op.inputs, dropped, tail_times[y][0])
+            again = problem.reruns[problem.producer[y]]
+            needs(again.inputs, dropped, tail_times[y][0])
         for y, dropped in drop_tail.items():
             node[y, len(reads[y])] = dropped
         ordered = tuple(node)
@@ -331,7 +333,7 @@ class _Search:
     def recover(self, drops: frozenset[Gap], prices: Floats) -> list[int]:
         """Run the baseline order, dropping values over their gaps, recomputing just in time."""
         problem, reads, nbytes = self.problem, self.reads, self.nbytes
-        producer, ops = problem.producer, problem.ops
+        producer, ops, reruns = problem.producer, problem.ops, problem.reruns
         total = np.concatenate(([0.0], np.cumsum(prices))).tolist()
         available = bytearray(len(nbytes))
         for value in problem.inputs:
@@ -347,19 +349,18 @@ class _Search:
             while stack:
                 maker, ready = stack.pop()
                 if ready:
-                    if all(available[v] for v in ops[maker].outputs):
+                    if all(available[v] for v in reruns[maker].outputs):
                         continue
                     steps.append(maker)
-                    for v in ops[maker].outputs:
+                    for v in reruns[maker].outputs:
                         available[v] = 1
                         helpers.append(v)
                     continue
-                if all(available[v] for v in ops[maker].outputs):
+                if all(available[v] for v in reruns[maker].outputs):
                     continue
                 stack.append((maker, True))
-                stack.extend(
-                    (producer[v], False) for v in reversed(ops[maker].inputs) if not available[v]
-                )
+                needed = reruns[maker].inputs
+                stack.extend((producer[v], False) for v in reversed(needed) if not available[v])
             if stage < self.n:
                 steps.append(stage)
                 for v in ops[stage].outputs:
@@ -375,7 +376,7 @@ class _Search:
                         available[v] = 0
                     continue
                 rent = nbytes[v] * (total[times[k]] - total[min(stage + 1, times[k])])
-                if rent > ops[producer[v]].cost and ops[producer[v]].recomputable:
+                if rent > reruns[producer[v]].cost and ops[producer[v]].recomputable:
                     available[v] = 0
             if stage < self.n:
                 for gap in self.closing[stage]:
@@ -392,8 +393,8 @@ class _Search:
         where a group does not fit.
         """
         tries = max(60, min(1000, 500_000 // max(self.n, 1)))
-        producer, ops = self.problem.producer, self.problem.ops
-        order = sorted(self.best_drops, key=lambda g: (-ops[producer[g[0]]].cost, g))
+        producer, reruns = self.problem.producer, self.problem.reruns
+        order = sorted(self.best_drops, key=lambda g: (-reruns[producer[g[0]]].cost, g))
         size = 1
         if len(order) > tries:
             order.sort(key=lambda g: (-producer[g[0]], g))

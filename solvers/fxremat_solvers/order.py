@@ -11,8 +11,10 @@ from fxremat_solvers.problem import RematProblem
 
 
 def makers_of(problem: RematProblem) -> list[set[int]]:
-    """For each op the ops that make what it reads."""
-    return [{problem.producer[v] for v in op.inputs} - {-1} for op in problem.ops]
+    """For each op the ops that make what its first run reads, and its reruns."""
+    runs = zip(problem.ops, problem.reruns, strict=True)
+    makers = [{problem.producer[v] for v in (*op.inputs, *again.inputs)} for op, again in runs]
+    return [before - {-1, k} for k, before in enumerate(makers)]
 
 
 def topological_order(before: Sequence[Collection[int]], key: Sequence[Any]) -> list[int]:

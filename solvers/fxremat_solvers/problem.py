@@ -1,26 +1,23 @@
 """The rematerialization problem: a DAG of ops over values, in the order the program runs them.
 
 A problem is what every solver takes and what `fxremat` lowers a joint graph to. It knows nothing
-of torch: an op is a cost and the values it reads and makes; a value is a size. The JSON form
-(``fxremat-problem/1``) is the same data with indices for references.
+of torch: a run of an op is a cost and the values it reads and makes; a value is a size.
+`documents` has the JSON form (``fxremat-problem/2``), the same data with indices for references.
 
 Memory model (executed by `simulate`): problem inputs are resident outside the count; an op's
 outputs are allocated while its inputs are live; a value is freed after its last use before its
-next computation; outputs of the problem live to the end.
+next computation; outputs of the problem live to the end. A lazy value takes memory only where a
+later step reads it before its next computation.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
 
-from fxremat_solvers.errors import ProblemFormatError
-
-PROBLEM_FORMAT = "fxremat-problem/1"
+from fxremat_solvers.errors import ProblemFormatError, SeveralRerunsError
 
 _BYTES_BELOW = 2**53
 """What all values and a workspace add up to stays exact as a float, too."""
@@ -31,19 +28,38 @@ _COSTS = (1e-100, 1e100)
 
 @dataclass(frozen=True)
 class Value:
-    """A block of memory (in torch: a storage). `nbytes` is its size in bytes, 0 or more."""
+    """A block of memory (in torch: a storage). `nbytes` is its size in bytes, 0 or more.
+
+    A `lazy` value is allocated by the run that makes it only if a later step reads it before it
+    is made again; else it takes nothing, not even while that run goes on.
+    """
 
     name: str
     nbytes: int
+    lazy: bool = False
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A way to run an op again; the fields are those of `Op`.
+
+    It makes some of what the op's first run makes, and reads nothing that it makes itself. Its
+    inputs are problem inputs, values of earlier ops, or what the op's own first run alone makes.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    cost: float
+    workspace_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation.
+    """One operation: its first run, and the ways in which it may run again.
 
     `inputs` and `outputs` are indices into the problem's values. `cost` is its time in any unit
     (all ops of a problem share it; `fxremat` uses seconds). `workspace_bytes` are allocated while
-    the op runs and freed before it returns. An op with `recomputable=False` runs exactly once.
+    the op runs and freed before it returns. An op without `reruns` runs exactly once.
     """
 
     name: str
@@ -51,7 +67,30 @@ class Op:
     outputs: tuple[int, ...]
     cost: float
     workspace_bytes: int = 0
-    recomputable: bool = True
+    reruns: tuple[Rerun, ...] = ()
+
+    @property
+    def recomputable(self) -> bool:
+        """Whether it may run more than once."""
+        return bool(self.reruns)
+
+    @property
+    def first_run(self) -> Rerun:
+        """The first run, as a rerun that would do the same."""
+        return Rerun(self.inputs, self.outputs, self.cost, self.workspace_bytes)
+
+
+def plain_op(
+    name: str,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    cost: float,
+    workspace_bytes: int = 0,
+    recomputable: bool = True,
+) -> Op:
+    """An op each of whose runs equals its first one, or with `recomputable=False` the only one."""
+    reruns = (Rerun(inputs, outputs, cost, workspace_bytes),) if recomputable else ()
+    return Op(name, inputs, outputs, cost, workspace_bytes, reruns)
 
 
 @dataclass(frozen=True)
@@ -85,12 +124,44 @@ class RematProblem:
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
-        """The ops that read each value, in baseline order, each once."""
-        consumers: list[list[int]] = [[] for _ in self.values]
-        for index, op in enumerate(self.ops):
-            for value in dict.fromkeys(op.inputs):
-                consumers[value].append(index)
-        return tuple(tuple(readers) for readers in consumers)
+        """The ops whose first runs read each value, in baseline order, each once."""
+        return _readers(len(self.values), [op.inputs for op in self.ops])
+
+    @cached_property
+    def reruns(self) -> tuple[Rerun, ...]:
+        """How each op runs after its first run; its first run itself where it never does.
+
+        Raises `SeveralRerunsError` where an op has more than one rerun: solvers take one.
+        """
+        for k, op in enumerate(self.ops):
+            if len(op.reruns) > 1:
+                raise SeveralRerunsError(
+                    f"ops[{k}] ({op.name}) has {len(op.reruns)} reruns: the format allows it, "
+                    "these solvers take one rerun an op; leave the others out"
+                )
+        return tuple(op.reruns[0] if op.reruns else op.first_run for op in self.ops)
+
+    @cached_property
+    def differing(self) -> frozenset[int]:
+        """The ops whose reruns differ from their first run."""
+        pairs = enumerate(zip(self.ops, self.reruns, strict=True))
+        return frozenset(k for k, (op, again) in pairs if again != op.first_run)
+
+    @cached_property
+    def rerun_consumers(self) -> tuple[tuple[int, ...], ...]:
+        """The ops that read each value when they run again, in baseline order, each once."""
+        if not self.differing:
+            return self.consumers
+        return _readers(len(self.values), [again.inputs for again in self.reruns])
+
+    @cached_property
+    def remade(self) -> tuple[bool, ...]:
+        """Whether each value can be made again: its producer may rerun, and then makes it."""
+        remade = [False] * len(self.values)
+        for op, again in zip(self.ops, self.reruns, strict=True):
+            for value in again.outputs if op.reruns else ():
+                remade[value] = True
+        return tuple(remade)
 
     @cached_property
     def baseline_cost(self) -> float:
@@ -103,13 +174,13 @@ class RematProblem:
 
         Ops that must run once don't drown the others in it: at most ten times what those cost.
         """
-        again = math.fsum(op.cost for op in self.ops if op.recomputable)
+        again = math.fsum(cost for op in self.ops for cost in _costs_again(op))
         return min(self.baseline_cost, 10 * again)
 
     @cached_property
     def cost_unit(self) -> float:
         """What any cost paid again is a multiple of; 0 where not all those costs are whole."""
-        costs = [float(op.cost) for op in self.ops if op.recomputable]
+        costs = [float(cost) for op in self.ops for cost in _costs_again(op)]
         if not all(cost.is_integer() and cost < 2**40 for cost in costs):
             return 0.0
         return float(math.gcd(*map(int, costs)))
@@ -122,201 +193,143 @@ class RematProblem:
 
     @cached_property
     def own_bytes(self) -> tuple[int, ...]:
-        """What each op takes itself: what it reads and makes, each once, and its workspace."""
-        counted = self.counted_bytes
+        """What each op's first run takes itself, at least: its workspace, what it reads and makes.
+
+        Each value once; lazy ones that it makes may take nothing.
+        """
+        counted, values = self.counted_bytes, self.values
         return tuple(
-            op.workspace_bytes + sum(counted[v] for v in {*op.inputs, *op.outputs})
+            op.workspace_bytes
+            + sum(counted[v] for v in {*op.inputs, *(v for v in op.outputs if not values[v].lazy)})
             for op in self.ops
         )
 
     def to_json(self) -> str:
-        """This problem as a ``fxremat-problem/1`` document."""
-        document = {
-            "format": PROBLEM_FORMAT,
-            "values": [{"name": v.name, "nbytes": v.nbytes} for v in self.values],
-            "ops": [
-                {
-                    "name": op.name,
-                    "inputs": list(op.inputs),
-                    "outputs": list(op.outputs),
-                    "cost": op.cost,
-                    "workspace_bytes": op.workspace_bytes,
-                    "recomputable": op.recomputable,
-                }
-                for op in self.ops
-            ],
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "first_backward_op": self.first_backward_op,
-        }
-        return json.dumps(document)
+        """This problem as a ``fxremat-problem/2`` document."""
+        from fxremat_solvers.documents import problem_document
+
+        return problem_document(self)
 
     @staticmethod
     def from_json(text: str) -> RematProblem:
-        """Parse a ``fxremat-problem/1`` document; `ProblemFormatError` names the bad field."""
-        document = parse_document(text, PROBLEM_FORMAT)
-        values = tuple(
-            Value(
-                name=_string(entry, "name", at),
-                nbytes=_integer(_field(entry, "nbytes", at), f"{at}.nbytes"),
-            )
-            for at, entry in _objects(document, "values")
-        )
-        ops = tuple(
-            Op(
-                name=_string(entry, "name", at),
-                inputs=integer_list(_field(entry, "inputs", at), f"{at}.inputs"),
-                outputs=integer_list(_field(entry, "outputs", at), f"{at}.outputs"),
-                cost=_number(_field(entry, "cost", at), f"{at}.cost"),
-                workspace_bytes=_integer(entry.get("workspace_bytes", 0), f"{at}.workspace_bytes"),
-                recomputable=_boolean(entry.get("recomputable", True), f"{at}.recomputable"),
-            )
-            for at, entry in _objects(document, "ops")
-        )
-        first_backward = document.get("first_backward_op")
-        return RematProblem(
-            ops=ops,
-            values=values,
-            inputs=integer_list(_field(document, "inputs", ""), "inputs"),
-            outputs=integer_list(_field(document, "outputs", ""), "outputs"),
-            first_backward_op=None
-            if first_backward is None
-            else _integer(first_backward, "first_backward_op"),
-        )
+        """Parse a ``fxremat-problem/2`` document, or one of version 1, whose reruns equal the
+        first runs. `ProblemFormatError` names the bad field."""
+        from fxremat_solvers.documents import parse_problem
+
+        return parse_problem(text)
+
+
+def _readers(n_values: int, reads: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    readers: list[list[int]] = [[] for _ in range(n_values)]
+    for index, values in enumerate(reads):
+        for value in dict.fromkeys(values):
+            readers[value].append(index)
+    return tuple(map(tuple, readers))
+
+
+def _costs_again(op: Op) -> tuple[float, ...]:
+    return (op.reruns[0].cost,) if op.reruns else ()
 
 
 def _validate(problem: RematProblem) -> None:
     n_values, n_ops = len(problem.values), len(problem.ops)
     for i, value in enumerate(problem.values):
         if value.nbytes < 0:
-            raise ProblemFormatError(f"values[{i}].nbytes is {value.nbytes}: it must be 0 or more")
+            raise ProblemFormatError(f"$.values[{i}].nbytes is {value.nbytes}: must be 0 or more")
     defined = bytearray(n_values)
     for field, indices in (("inputs", problem.inputs), ("outputs", problem.outputs)):
-        _check_indices(field, indices, n_values)
+        _check_indices(f"$.{field}", indices, n_values)
         if len(set(indices)) != len(indices):
-            raise ProblemFormatError(f"{field} names a value twice")
+            raise ProblemFormatError(f"$.{field} names a value twice")
     for value in problem.inputs:
         defined[value] = 1
     for i, op in enumerate(problem.ops):
-        _check_indices(f"ops[{i}].inputs", op.inputs, n_values)
-        _check_indices(f"ops[{i}].outputs", op.outputs, n_values)
-        if not (math.isfinite(op.cost) and op.cost >= 0):
-            raise ProblemFormatError(
-                f"ops[{i}].cost is {op.cost}: it must be a finite number, 0 or more"
-            )
-        if op.workspace_bytes < 0:
-            raise ProblemFormatError(
-                f"ops[{i}].workspace_bytes is {op.workspace_bytes}: it must be 0 or more"
-            )
-        for k, value in enumerate(op.inputs):
-            if not defined[value]:
-                raise ProblemFormatError(
-                    f"ops[{i}].inputs[{k}]: value {value} ({problem.values[value].name!r}) is read "
-                    "before any op makes it; ops must be in an executable order"
-                )
+        at = f"$.ops[{i}]"
+        _check_run(problem, op, at)
+        _check_defined(problem, op.inputs, defined, at)
         for k, value in enumerate(op.outputs):
             if defined[value]:
                 raise ProblemFormatError(
-                    f"ops[{i}].outputs[{k}]: value {value} ({problem.values[value].name!r}) "
+                    f"{at}.outputs[{k}]: value {value} ({problem.values[value].name!r}) "
                     "already exists; a value is a problem input or the output of exactly one op"
                 )
             defined[value] = 1
+        for j, again in enumerate(op.reruns):
+            if again != op.first_run:
+                _check_rerun(problem, op, again, defined, f"{at}.reruns[{j}]")
     for k, value in enumerate(problem.outputs):
         if not defined[value]:
-            raise ProblemFormatError(f"outputs[{k}]: value {value} is made by no op")
+            raise ProblemFormatError(f"$.outputs[{k}]: value {value} is made by no op")
     boundary = problem.first_backward_op
     if boundary is not None and not 0 <= boundary <= n_ops:
-        raise ProblemFormatError(f"first_backward_op is {boundary}: expected null or 0..{n_ops}")
+        raise ProblemFormatError(f"$.first_backward_op is {boundary}: expected null or 0..{n_ops}")
     _check_totals(problem)
+
+
+def _check_run(problem: RematProblem, run: Op | Rerun, at: str) -> None:
+    _check_indices(f"{at}.inputs", run.inputs, len(problem.values))
+    _check_indices(f"{at}.outputs", run.outputs, len(problem.values))
+    if not (math.isfinite(run.cost) and run.cost >= 0):
+        raise ProblemFormatError(f"{at}.cost is {run.cost}: must be a finite number, 0 or more")
+    if run.workspace_bytes < 0:
+        raise ProblemFormatError(
+            f"{at}.workspace_bytes is {run.workspace_bytes}: must be 0 or more"
+        )
+
+
+def _check_defined(
+    problem: RematProblem, inputs: Sequence[int], defined: bytearray, at: str
+) -> None:
+    for k, value in enumerate(inputs):
+        if not defined[value]:
+            raise ProblemFormatError(
+                f"{at}.inputs[{k}]: value {value} ({problem.values[value].name!r}) is read "
+                "before any op makes it; ops must be in an executable order"
+            )
+
+
+def _check_rerun(problem: RematProblem, op: Op, again: Rerun, defined: bytearray, at: str) -> None:
+    """`defined`: what exists after the op's first run."""
+    _check_run(problem, again, at)
+    _check_defined(problem, again.inputs, defined, at)
+    if len(set(again.outputs)) != len(again.outputs):
+        raise ProblemFormatError(f"{at}.outputs names a value twice")
+    for k, value in enumerate(again.outputs):
+        if value not in op.outputs:
+            raise ProblemFormatError(
+                f"{at}.outputs[{k}]: value {value} ({problem.values[value].name!r}) is not made by "
+                "the op's first run; a rerun makes some of what that makes"
+            )
+        if value in again.inputs:
+            raise ProblemFormatError(
+                f"{at}.inputs: value {value} ({problem.values[value].name!r}) is what this rerun "
+                "makes; it may read what only the first run makes"
+            )
 
 
 def _check_totals(problem: RematProblem) -> None:
     total = sum(value.nbytes for value in problem.values)
-    total += max((op.workspace_bytes for op in problem.ops), default=0)
+    runs = [run for op in problem.ops for run in (op, *op.reruns)]
+    total += max((run.workspace_bytes for run in runs), default=0)
     if total >= _BYTES_BELOW:
         raise ProblemFormatError(
-            "values[...].nbytes and the largest ops[...].workspace_bytes add up to 2**53 or more: "
-            "use a larger unit than bytes, for them and for the budget"
+            "$.values[...].nbytes and the largest $.ops[...].workspace_bytes add up to 2**53 or "
+            "more: use a larger unit than bytes, for them and for the budget"
         )
-    cost, (least, most) = sum(op.cost for op in problem.ops), _COSTS
-    if cost and not least <= cost <= most:
-        raise ProblemFormatError(
-            f"ops[...].cost add up to {cost}: it must be 0 or between {least} and {most}; "
-            "use another unit"
-        )
+    least, most = _COSTS
+    for name, costs in (
+        ("$.ops[...].cost", [op.cost for op in problem.ops]),
+        ("$.ops[...].reruns[...].cost", [run.cost for op in problem.ops for run in op.reruns]),
+    ):
+        cost = sum(costs)
+        if cost and not least <= cost <= most:
+            raise ProblemFormatError(
+                f"{name} add up to {cost}: it must be 0 or between {least} and {most}; "
+                "use another unit"
+            )
 
 
 def _check_indices(field: str, indices: Sequence[int], count: int) -> None:
     for k, index in enumerate(indices):
         if not 0 <= index < count:
             raise ProblemFormatError(f"{field}[{k}] is {index}: expected 0..{count - 1}")
-
-
-def parse_document(text: str, expected_format: str) -> dict[str, Any]:
-    """The JSON object in `text`, after checking that its ``format`` is `expected_format`."""
-    try:
-        document: object = json.loads(text)
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise ProblemFormatError(f"not a JSON document: {error}") from error
-    if not isinstance(document, dict):
-        raise ProblemFormatError("the document must be a JSON object")
-    document = cast("dict[str, Any]", document)
-    if document.get("format") != expected_format:
-        raise ProblemFormatError(
-            f"format is {document.get('format')!r}: expected {expected_format!r}"
-        )
-    return document
-
-
-def integer_list(value: object, at: str) -> tuple[int, ...]:
-    """`value` as a tuple of integers; `at` names the field in errors."""
-    if not isinstance(value, list):
-        raise ProblemFormatError(f"{at} must be a list of integers")
-    items = cast("list[object]", value)
-    return tuple(_integer(item, f"{at}[{k}]") for k, item in enumerate(items))
-
-
-def _field(entry: dict[str, Any], key: str, at: str) -> object:
-    if key not in entry:
-        raise ProblemFormatError(f"{at + '.' if at else ''}{key} is missing")
-    return entry[key]
-
-
-def _objects(document: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
-    entries = _field(document, key, "")
-    if not isinstance(entries, list):
-        raise ProblemFormatError(f"{key} must be a list of objects")
-    checked: list[tuple[str, dict[str, Any]]] = []
-    for k, entry in enumerate(cast("list[object]", entries)):
-        if not isinstance(entry, dict):
-            raise ProblemFormatError(f"{key}[{k}] must be an object")
-        checked.append((f"{key}[{k}]", cast("dict[str, Any]", entry)))
-    return checked
-
-
-def _string(entry: dict[str, Any], key: str, at: str) -> str:
-    value = _field(entry, key, at)
-    if not isinstance(value, str):
-        raise ProblemFormatError(f"{at}.{key} must be a string")
-    return value
-
-
-def _integer(value: object, at: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ProblemFormatError(f"{at} is {value!r}: it must be an integer")
-    return value
-
-
-def _number(value: object, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ProblemFormatError(f"{at} is {value!r}: it must be a number")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ProblemFormatError(f"{at} is too large a number") from error
-
-
-def _boolean(value: object, at: str) -> bool:
-    if not isinstance(value, bool):
-        raise ProblemFormatError(f"{at} is {value!r}: it must be true or false")
-    return value

@@ -12,23 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.rows import Rows, rows_of
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Profiler:
-    """The accesses of every op, flat: `value` and `writes` in `start[op] : start[op + 1]`."""
+    """The accesses of every row, flat: `value` and `writes` in `start[row] : start[row + 1]`."""
 
+    rows: Rows
     start: Integers
     value: Integers
     writes: NDArray[np.bool_]
     nbytes: Integers
+    lazy: NDArray[np.bool_] | None
     workspace: Integers
     final: NDArray[np.bool_]
 
     def running_bytes(self, steps: Integers) -> Integers:
         """Memory while each step runs, as `Simulation.running_bytes`."""
+        if self.rows.is_larger:
+            steps = np.array(self.rows.of(steps.tolist()), dtype=np.int64)
         m = len(steps)
         counts = self.start[steps + 1] - self.start[steps]
         ends = np.cumsum(counts)
@@ -47,6 +52,8 @@ class Profiler:
         born, dies, size = when[first], when[last], self.nbytes[value[first]]
         newest = np.append(value[first][1:] != value[first][:-1], True)
         kept = newest & self.final[value[first]]
+        if self.lazy is not None:
+            size = np.where((born == dies) & ~kept & self.lazy[value[first]], 0, size)
         change = np.bincount(born, weights=size, minlength=m + 1)
         change -= np.bincount(np.where(kept, m, dies + 1), weights=size, minlength=m + 1)[: m + 1]
         return np.rint(np.cumsum(change[:m])).astype(np.int64) + self.workspace[steps]
@@ -62,18 +69,22 @@ def profiler(problem: RematProblem) -> Profiler:
     value: list[int] = []
     writes: list[bool] = []
     start = [0]
-    for op in problem.ops:
-        reads = [v for v in dict.fromkeys(op.inputs) if v not in uncounted]
-        value += [*op.outputs, *reads]
-        writes += [True] * len(op.outputs) + [False] * len(reads)
+    rows = rows_of(problem)
+    for run in rows.runs:
+        reads = [v for v in dict.fromkeys(run.inputs) if v not in uncounted]
+        value += [*run.outputs, *reads]
+        writes += [True] * len(run.outputs) + [False] * len(reads)
         start.append(len(value))
     final = np.zeros(len(problem.values), dtype=np.bool_)
     final[list(problem.outputs)] = True
+    lazy = np.array([v.lazy for v in problem.values], dtype=np.bool_)
     return Profiler(
+        rows=rows,
         start=np.array(start, dtype=np.int64),
         value=np.array(value, dtype=np.int64),
         writes=np.array(writes, dtype=np.bool_),
         nbytes=np.array([v.nbytes for v in problem.values], dtype=np.int64),
-        workspace=np.array([op.workspace_bytes for op in problem.ops], dtype=np.int64),
+        lazy=lazy if lazy.any() else None,
+        workspace=np.array([run.workspace_bytes for run in rows.runs], dtype=np.int64),
         final=final,
     )

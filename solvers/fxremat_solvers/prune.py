@@ -18,18 +18,21 @@ def without_dead_runs(problem: RematProblem, ops: tuple[int, ...]) -> tuple[int,
     Every op still runs at least once. `ops` must be a schedule that the oracle accepts.
     """
     runs = Counter(ops)
+    # A first run that differs from the reruns stays: without it the next one would be the first.
+    first = {ops.index(index): index for index in problem.differing}
     wanted = [False] * len(problem.values)
     for value in problem.outputs:
         wanted[value] = True
     kept: list[int] = []
-    for index in reversed(ops):
-        op = problem.ops[index]
-        if runs[index] > 1 and not any(wanted[value] for value in op.outputs):
+    for step in range(len(ops) - 1, -1, -1):
+        index = ops[step]
+        run = problem.ops[index] if step in first else problem.reruns[index]
+        if runs[index] > 1 and step not in first and not any(wanted[v] for v in run.outputs):
             runs[index] -= 1
             continue
         kept.append(index)
-        for value in op.outputs:
+        for value in run.outputs:
             wanted[value] = False
-        for value in op.inputs:
+        for value in run.inputs:
             wanted[value] = True
     return tuple(reversed(kept))

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.problem import Op, RematProblem, Rerun
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def candidates(problem: RematProblem, allowed: RetentionClass, cap: int) -> Cand
         for reader in queue:
             if allowed.hops is not None and depth[reader] >= allowed.hops:
                 continue
-            for value in ops[reader].inputs:
+            for value in ops[stage].inputs if reader == stage else problem.reruns[reader].inputs:
                 maker = producer[value]
-                if maker < 0 or maker in depth or not ops[maker].recomputable:
+                if maker < 0 or maker in depth or not problem.remade[value]:
                     continue
                 if allowed.backward_only and first is not None and maker >= first:
                     continue
@@ -169,7 +169,8 @@ class _Builder:
         self.upper: list[float] = []
         self.rows: list[Row] = []
         self.objective: dict[int, float] = {}
-        sizes = [v.nbytes for v in problem.values] + [op.workspace_bytes for op in problem.ops]
+        sizes = [v.nbytes for v in problem.values]
+        sizes += [run.workspace_bytes for run in (*problem.ops, *problem.reruns)]
         # Bytes in units of their common divisor: small integers keep the solver's absolute
         # tolerance far below the smallest real violation.
         divisor = math.gcd(*sizes) or 1
@@ -182,7 +183,8 @@ class _Builder:
         self.size = [v.nbytes / scale for v in problem.values]
         for value in problem.inputs:
             self.size[value] = 0.0
-        self.workspace = [op.workspace_bytes / scale for op in problem.ops]
+        # What steps add to their running memory for lazy values, beside their other outputs.
+        self.lazily: dict[tuple[int, int], list[tuple[float, _Level]]] = {}
         # Costs may be microseconds: scaled so that solvers' absolute tolerances mean nothing.
         total = problem.cost_scale
         self.cost_scale = 1e5 / total if total > 0 else 1.0
@@ -230,7 +232,7 @@ class _Builder:
                     self.max_recomputations,
                 )
         for (op, _), column in self.recompute.items():
-            self.objective[column] = problem.ops[op].cost * self.cost_scale
+            self.objective[column] = problem.reruns[op].cost * self.cost_scale
         if self.peak is not None:
             # Bytes first; cost only breaks ties.
             total = sum(self.objective.values()) or 1.0
@@ -264,7 +266,7 @@ class _Builder:
         readers_in: list[dict[int, list[int]]] = [{} for _ in problem.values]
         for stage, extra in enumerate(in_stage):
             for step in (*extra, stage):
-                for value in dict.fromkeys(problem.ops[step].inputs):
+                for value in dict.fromkeys(self.run(stage, step).inputs):
                     readers_in[value].setdefault(stage, []).append(step)
 
         def change(stage: int, step: int, factor: float, level: _Level) -> None:
@@ -275,13 +277,16 @@ class _Builder:
             if maker < 0:
                 continue
             size = self.size[value]
-            events = sorted({*readers_in[value], *self.per_op[maker]})
+            remade = problem.remade[value]
+            events = sorted({*readers_in[value], *(self.per_op[maker] if remade else ())})
             last = _Level(None, 1.0 if value in outputs else 0.0)
             hold = last if not events else _Level(self.column())
             change(maker, maker, size, hold)
+            if problem.values[value].lazy:
+                self.lazily.setdefault((maker, maker), []).append((size, hold))
             for k, stage in enumerate(events):
                 after = last if k == len(events) - 1 else _Level(self.column())
-                made = self.recompute.get((maker, stage))
+                made = self.recompute.get((maker, stage)) if remade else None
                 readers = readers_in[value].get(stage, [])
                 arriving: list[tuple[float, _Level | int]] = [(1.0, hold)]
                 if made is not None:
@@ -295,6 +300,10 @@ class _Builder:
                 if made is not None:
                     change(stage, maker, size, levels[0])
                     change(stage, maker, -size, hold)
+                    if problem.values[value].lazy:  # where it is made it was not held
+                        self.lazily.setdefault((stage, maker), []).extend(
+                            [(size, levels[0]), (-size, hold)]
+                        )
                 else:
                     levels[0] = hold
                 for reader, before, then in zip(readers, levels, levels[1:], strict=False):
@@ -302,6 +311,10 @@ class _Builder:
                     change(stage, reader, size, then)
                 hold = after
         return changes
+
+    def run(self, stage: int, step: int) -> Op | Rerun:
+        """What an op does in a stage: the stage's own runs for the first time."""
+        return self.problem.ops[step] if step == stage else self.problem.reruns[step]
 
     def need(self, stage: int, reader: int) -> _Level:
         if reader == stage:
@@ -335,11 +348,13 @@ class _Builder:
         resident: _Level = _Level(None, 0.0)
         for stage, extra in enumerate(in_stage):
             for step in (*extra, stage):
-                op = problem.ops[step]
-                footprint = self.workspace[step] + sum(self.size[v] for v in op.outputs)
+                run = self.run(stage, step)
+                made = (v for v in run.outputs if not problem.values[v].lazy)
+                footprint = run.workspace_bytes / self.scale + sum(self.size[v] for v in made)
                 running: list[tuple[float, _Level | int]] = [
                     (1.0, resident),
                     (footprint, self.need(stage, step)),
+                    *self.lazily.get((stage, step), []),
                 ]
                 if self.peak is not None:
                     self.row([*running, (-1.0, self.peak)], -math.inf, 0.0)

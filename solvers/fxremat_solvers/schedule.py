@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fxremat_solvers.problem import integer_list, parse_document
-
-SCHEDULE_FORMAT = "fxremat-schedule/1"
+from fxremat_solvers.documents import parse_schedule, schedule_document
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Op indices in execution order; an op that is recomputed appears again.
+
+    An op's first occurrence is its first run, each later one its rerun.
 
     Frees are not spelled out: a value is freed after its last use before its next computation.
     """
@@ -29,13 +28,12 @@ class Schedule:
 
     def to_json(self) -> str:
         """This schedule as a ``fxremat-schedule/1`` document."""
-        return json.dumps({"format": SCHEDULE_FORMAT, "ops": list(self.ops)})
+        return schedule_document(self.ops)
 
     @staticmethod
     def from_json(text: str) -> Schedule:
         """Parse a ``fxremat-schedule/1`` document; `ProblemFormatError` names the bad field."""
-        document = parse_document(text, SCHEDULE_FORMAT)
-        return Schedule(integer_list(document.get("ops"), "ops"))
+        return Schedule(parse_schedule(text))
 
 
 class Status(StrEnum):

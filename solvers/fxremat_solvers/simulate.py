@@ -2,7 +2,9 @@
 
 Every solver, test, report and plot takes its figures from here. Liveness follows from the
 schedule alone: a value lives from a computation to its last use before its next computation,
-and problem outputs live from their last computation to the end. O(size of the schedule).
+and problem outputs live from their last computation to the end; a lazy value that nobody reads in
+that time takes nothing. An op's first occurrence is its first run, a later one its rerun.
+O(size of the schedule).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fxremat_solvers.errors import ScheduleError
-from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.problem import Op, RematProblem, Rerun
 from fxremat_solvers.schedule import Schedule
 
 
@@ -36,40 +38,52 @@ class Simulation:
 def check(problem: RematProblem, schedule: Schedule | Sequence[int]) -> None:
     """Raise `ScheduleError` unless the schedule can be executed.
 
-    Every op runs at least once, and exactly once where it is not recomputable; every input of an
-    op was made by an earlier step or is an input of the problem.
+    Every op runs at least once, and exactly once where it has no rerun; every input of a run was
+    made by an earlier step or is an input of the problem. Raises `SeveralRerunsError` where the
+    problem leaves open how an op reruns.
     """
-    runs = [0] * len(problem.ops)
+    _runs(problem, tuple(schedule))
+
+
+def _runs(problem: RematProblem, steps: Sequence[int]) -> list[Op | Rerun]:
+    """How each step runs: an op's first occurrence is its first run. `ScheduleError` as `check`."""
+    ops, reruns = problem.ops, problem.reruns
+    counts = [0] * len(ops)
     exists = bytearray(len(problem.values))
     for value in problem.inputs:
         exists[value] = 1
-    for step, index in enumerate(schedule):
-        if not 0 <= index < len(problem.ops):
+    runs: list[Op | Rerun] = []
+    for step, index in enumerate(steps):
+        if not 0 <= index < len(ops):
             raise ScheduleError(f"step {step} names op {index}, which the problem does not have")
-        op = problem.ops[index]
-        if runs[index] and not op.recomputable:
-            raise ScheduleError(
-                f"step {step} recomputes op {index} ({op.name}), which is not recomputable"
-            )
-        runs[index] += 1
-        for value in op.inputs:
+        op = run = ops[index]
+        if counts[index]:
+            run = reruns[index]
+            if not op.reruns:
+                raise ScheduleError(
+                    f"step {step} recomputes op {index} ({op.name}), which is not recomputable"
+                )
+        counts[index] += 1
+        for value in run.inputs:
             if not exists[value]:
                 raise ScheduleError(
                     f"step {step} (op {index}, {op.name}) reads value {value} "
                     f"({problem.values[value].name}) before any step makes it"
                 )
-        for value in op.outputs:
+        for value in run.outputs:
             exists[value] = 1
-    for index, count in enumerate(runs):
+        runs.append(run)
+    for index, count in enumerate(counts):
         if not count:
-            raise ScheduleError(f"op {index} ({problem.ops[index].name}) never runs")
+            raise ScheduleError(f"op {index} ({ops[index].name}) never runs")
+    return runs
 
 
 def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simulation:
-    """Replay `schedule` and return its cost and memory; `ScheduleError` if it can't run."""
-    check(problem, schedule)
-    steps = tuple(schedule)
+    """Replay `schedule` and return its cost and memory; errors as `check`."""
+    runs = _runs(problem, tuple(schedule))
     nbytes = [value.nbytes for value in problem.values]
+    lazy = bytearray(value.lazy for value in problem.values)
     # Backwards: the first time a value is met is its last use before its next computation.
     needed = bytearray(len(nbytes))
     uncounted = bytearray(len(nbytes))
@@ -77,15 +91,19 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
         needed[value] = 1
     for value in problem.inputs:
         uncounted[value] = 1
-    dies: list[tuple[int, ...]] = [()] * len(steps)
-    for step in range(len(steps) - 1, -1, -1):
-        op = problem.ops[steps[step]]
+    dies: list[tuple[int, ...]] = [()] * len(runs)
+    unread: list[int] = [0] * len(runs)  # bytes of lazy values that are not allocated
+    for step in range(len(runs) - 1, -1, -1):
+        run = runs[step]
         dead: list[int] = []
-        for value in op.outputs:
+        for value in run.outputs:
             if not needed[value]:
-                dead.append(value)
+                if lazy[value]:
+                    unread[step] += nbytes[value]
+                else:
+                    dead.append(value)
             needed[value] = 0
-        for value in op.inputs:
+        for value in run.inputs:
             if not needed[value] and not uncounted[value]:
                 needed[value] = 1
                 dead.append(value)
@@ -93,15 +111,14 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
     live = 0
     running: list[int] = []
     resident: list[int] = []
-    for step, index in enumerate(steps):
-        op = problem.ops[index]
-        live += sum(nbytes[value] for value in op.outputs)
-        running.append(live + op.workspace_bytes)
+    for step, run in enumerate(runs):
+        live += sum(nbytes[value] for value in run.outputs) - unread[step]
+        running.append(live + run.workspace_bytes)
         live -= sum(nbytes[value] for value in dies[step])
         resident.append(live)
     peak = max(running, default=0)
     return Simulation(
-        cost=math.fsum(problem.ops[index].cost for index in steps),
+        cost=math.fsum(run.cost for run in runs),
         peak_bytes=peak,
         peak_step=running.index(peak) if running else -1,
         running_bytes=tuple(running),

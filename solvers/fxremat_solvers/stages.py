@@ -12,10 +12,13 @@ every schedule under the budget satisfies, whatever its order within the stages:
     the bytes live at v_j, and those that it takes itself, fit the budget
     u runs before what depends on it, after what it depends on; the outputs are live at the end
 
-and costs at least the sum of cost[u] * runs[u, g]. To these come rows that no whole point needs but
-that keep HiGHS from splitting a run among stages: `again[u, j]`, u runs between position j and the
-next stage in which what it makes is surely read (then every input is live at j or made in that
-time). This is the program of Checkmate (Jain et al.
+and costs at least the sum of cost[u] * runs[u, g]. Where reruns differ cost[u] is that of a rerun:
+what is charged for is every run but one. A run in a stage by which its op has surely run is a
+rerun; a run that may be either needs what both read.
+
+To these come rows that no whole point needs but that keep HiGHS from splitting a run among stages:
+`again[u, j]`, u runs between position j and the next stage in which what it makes is surely read
+(then every input is live at j or made in that time). This is the program of Checkmate (Jain et al.
 2020) with k stages instead of one for every op and the memory of k moments: tiny, and a bound on
 any schedule, as nothing is said of the order within a stage.
 
@@ -190,7 +193,8 @@ class _Stages:
         problem, k = self.problem, len(self.chain)
         scale = _COST / problem.cost_scale
         for u, op in enumerate(problem.ops):
-            cost = min(op.cost, problem.cost_scale) * scale  # less only for what runs once
+            # Less only for what runs once.
+            cost = min(problem.reruns[u].cost, problem.cost_scale) * scale
             self.once += cost
             for g in range(self.after[u], k + 1):
                 if op.recomputable or g < self.by[u]:
@@ -210,10 +214,24 @@ class _Stages:
             if u < 0:
                 continue
             for j in range(self.after[u] + 1, k + 1):
-                before, made = self.live.get((x, j - 1)), self.runs.get((u, j - 1))
+                before, made = self.live.get((x, j - 1)), self._makes(x, j - 1)
                 self._row([(self.live[x, j], -1.0), (before, 1.0), (made, 1.0)], 0.0)
             if x in outputs:
-                self._row([(self.live.get((x, k)), 1.0), (self.runs.get((u, k)), 1.0)], 1.0)
+                self._row([(self.live.get((x, k)), 1.0), (self._makes(x, k), 1.0)], 1.0)
+
+    def _makes(self, x: int, g: int) -> int | None:
+        """The run in stage g that makes a value, if one can."""
+        u = self.problem.producer[x]
+        return self.runs.get((u, g)) if self.problem.remade[x] or g < self.by[u] else None
+
+    def _reads(self, u: int, g: int) -> tuple[int, ...]:
+        """What a run of op u in stage g is sure to read, each once."""
+        first, again = self.problem.ops[u].inputs, self.problem.reruns[u].inputs
+        if g == self.after[u] or u not in self.problem.differing:
+            return tuple(dict.fromkeys(first))
+        if g >= self.by[u]:
+            return tuple(dict.fromkeys(again))
+        return tuple(x for x in dict.fromkeys(first) if x in again)
 
     def _ops(self) -> None:
         """Every op runs in time, and where it runs its inputs are live or made."""
@@ -225,10 +243,9 @@ class _Stages:
             if not op.recomputable:
                 self._row([(column, -1.0) for column, _ in in_time], -1.0)
             for g in stages:
-                for x in dict.fromkeys(op.inputs):
-                    maker = problem.producer[x]
-                    if maker >= 0:
-                        there = self.live.get((x, g)), self.runs.get((maker, g))
+                for x in self._reads(u, g):
+                    if problem.producer[x] >= 0:
+                        there = self.live.get((x, g)), self._makes(x, g)
                         ways = [(column, 1.0) for column in there]
                         self._row([(self.runs[u, g], -1.0), *ways], 0.0)
 
@@ -237,8 +254,8 @@ class _Stages:
         problem, k = self.problem, len(self.chain)
         again: dict[tuple[int, int], int] = {}
         until: dict[tuple[int, int], int] = {}
-        for u, op in enumerate(problem.ops):
-            reads = sorted({g for x in op.outputs for g in self.read_in[x]})
+        for u, run in enumerate(problem.reruns):
+            reads = sorted({g for x in run.outputs for g in self.read_in[x]})
             for j in range(max(self.after[u] + 1, self.by[u]), k + 1):
                 until[u, j] = next((g for g in reads if g >= j), k)
                 again[u, j] = self._column(0.0, low=False)
@@ -246,14 +263,20 @@ class _Stages:
         for (x, j), live in self.live.items():
             u = problem.producer[x]
             read = next((g for g in self.read_in[x] if g >= j), None)
-            if (u, j) in again and read == until[u, j]:
+            if u in problem.differing and not problem.remade[x]:
+                if (u, j) in again and read is not None:
+                    self._row([(live, 1.0)], 1.0)
+            elif (u, j) in again and read == until[u, j]:
                 self._row([(live, 1.0), (again[u, j], 1.0)], 1.0)
         for (u, j), column in again.items():
-            for x in dict.fromkeys(problem.ops[u].inputs):
+            for x in dict.fromkeys(problem.reruns[u].inputs):
                 maker, live = problem.producer[x], self.live.get((x, j))
                 if live is None:
                     continue
-                if (maker, j) in again and until[maker, j] >= until[u, j]:
+                if not problem.remade[x] and maker in problem.differing:
+                    stages = range(j, min(until[u, j] + 1, self.by[maker]))
+                    made = [(self.runs.get((maker, g)), 1.0) for g in stages]
+                elif (maker, j) in again and until[maker, j] >= until[u, j]:
                     made = [(again[maker, j], 1.0)]
                 else:
                     made = self._runs_within(maker, j, until[u, j])
@@ -267,7 +290,8 @@ class _Stages:
         counted = problem.counted_bytes
         scale = _BYTES / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
-            own = {*problem.ops[v].inputs, *problem.ops[v].outputs}
+            made = (x for x in problem.ops[v].outputs if not problem.values[x].lazy)
+            own = {*problem.ops[v].inputs, *made}
             room = self.budget_bytes - problem.own_bytes[v]
             others = [x for x in range(len(counted)) if counted[x] and x not in own]
             held = [(self.live.get((x, j)), -scale * counted[x]) for x in others]
@@ -295,14 +319,18 @@ class _Stages:
         done: set[int] = set()
         for g in range(len(self.chain) + 1):
             due = {u for (u, stage), column in self.runs.items() if stage == g and on[column]}
+            # What a first run before its time needed has run by now.
+            due = {u for u in due if u not in done or self.problem.ops[u].recomputable}
             held = {x for (x, j), column in self.live.items() if j == g and on[column]}
             first = [u for u in sorted(due) if u not in done]
             position = [self.chain[g - 1]] if g else []
-            ops += self._in_order([*position, *first, *sorted(due)], due, held)
-            done |= due
+            ops += self._in_order([*position, *first, *sorted(due)], due, held, done)
+            done.update(ops)
         return tuple(ops)
 
-    def _in_order(self, wanted: Sequence[int], due: set[int], live: set[int]) -> list[int]:
+    def _in_order(
+        self, wanted: Sequence[int], due: set[int], live: set[int], done: set[int]
+    ) -> list[int]:
         """The ops of a stage, each after those of the stage that it needs."""
         problem = self.problem
         order: list[int] = []
@@ -310,8 +338,10 @@ class _Stages:
         stack = list(reversed(wanted))
         while stack:
             u = stack[-1]
-            needs = [problem.producer[x] for x in problem.ops[u].inputs if x not in live]
-            missing = [m for m in needs if m in due and m not in placed]
+            run = problem.reruns[u] if u in done else problem.ops[u]
+            needs = [problem.producer[x] for x in run.inputs if x not in live]
+            missing = [m for m in needs if m >= 0 and (m in due or m not in done)]
+            missing = [m for m in missing if m not in placed and m != u]
             if u in placed or not missing:
                 stack.pop()
                 if u not in placed:

@@ -6,7 +6,7 @@ import random
 
 from hypothesis import strategies as st
 
-from fxremat_solvers import Op, RematProblem, Value
+from fxremat_solvers import Op, RematProblem, Value, plain_op
 
 
 def random_problem(seed: int, n_ops: int) -> RematProblem:
@@ -22,7 +22,7 @@ def random_problem(seed: int, n_ops: int) -> RematProblem:
             outputs.append(len(values))
             values.append(Value(f"v{len(values)}", rng.choice([0, 1, 2, 3, 5])))
         ops.append(
-            Op(
+            plain_op(
                 name=f"op{i}",
                 inputs=inputs,
                 outputs=tuple(outputs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fxremat_solvers import Op, RematProblem, Value
+from fxremat_solvers import Op, RematProblem, Value, plain_op
 
 
 def random_dag(seed: int, n_ops: int) -> RematProblem:
@@ -25,7 +25,9 @@ def random_dag(seed: int, n_ops: int) -> RematProblem:
             made.append(len(values) - 1)
         cost = float(draw.randint(0, 6))
         workspace = draw.choice([0, 0, 0, 1, 3])
-        ops.append(Op(f"op{k}", tuple(reads), tuple(made), cost, workspace, draw.random() < 0.85))
+        ops.append(
+            plain_op(f"op{k}", tuple(reads), tuple(made), cost, workspace, draw.random() < 0.85)
+        )
     made = [v for v in range(len(values)) if v not in inputs]
     outputs = {made[-1], *draw.sample(made, min(len(made), draw.randint(0, 2)))}
     boundary = draw.choice([None, n_ops // 2])
@@ -46,7 +48,9 @@ def random_reversal(seed: int, n_ops: int) -> RematProblem:
             made.append(len(values) - 1)
         cost, workspace = float(draw.randint(1, 6)), draw.choice([0, 0, 0, 1, 3])
         again = draw.random() < 0.9
-        ops.append(Op(f"forward{k}", tuple(sorted(reads)), tuple(made), cost, workspace, again))
+        ops.append(
+            plain_op(f"forward{k}", tuple(sorted(reads)), tuple(made), cost, workspace, again)
+        )
         states.extend(reversed(made))
     boundary = len(ops)
     gradient: int | None = None
@@ -63,7 +67,7 @@ def random_reversal(seed: int, n_ops: int) -> RematProblem:
         cost, workspace = float(draw.randint(1, 4)), draw.choice([0, 0, 1])
         again = draw.random() < 0.9
         name = f"backward{len(ops)}"
-        ops.append(Op(name, tuple(sorted(reads)), (gradient,), cost, workspace, again))
+        ops.append(plain_op(name, tuple(sorted(reads)), (gradient,), cost, workspace, again))
     assert gradient is not None
     finals = tuple(dict.fromkeys([*outputs, gradient]))
     return RematProblem(tuple(ops), tuple(values), (0,), finals, boundary)
@@ -88,7 +92,7 @@ def time_stepping(
 
     def make(name: str, reads: list[int], nbytes: int, cost: float, again: bool = True) -> int:
         values.append(Value(name, nbytes))
-        ops.append(Op(name, tuple(reads), (len(values) - 1,), cost, 0, again))
+        ops.append(plain_op(name, tuple(reads), (len(values) - 1,), cost, 0, again))
         return len(values) - 1
 
     gradient: int | None = None
@@ -133,7 +137,7 @@ def block_stack(n_blocks: int) -> RematProblem:
         first = len(values)
         values.extend(Value(f"{name}.{k}", size) for k, size in enumerate(sizes))
         made = list(range(first, len(values)))
-        ops.append(Op(name, tuple(dict.fromkeys(reads)), tuple(made), cost))
+        ops.append(plain_op(name, tuple(dict.fromkeys(reads)), tuple(made), cost))
         return made
 
     weights = [[resident(f"w{b}.{k}") for k in range(4)] for b in range(n_blocks)]
@@ -201,7 +205,7 @@ def unrolled(
 
     def add(name: str, reads: tuple[int, ...], nbytes: int, cost: float) -> int:
         values.append(Value(name, nbytes))
-        ops.append(Op(name, reads, (len(values) - 1,), cost))
+        ops.append(plain_op(name, reads, (len(values) - 1,), cost))
         return len(values) - 1
 
     states = [0]

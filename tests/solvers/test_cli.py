@@ -63,7 +63,10 @@ def test_pareto(problem_file: Path, capsys: pytest.CaptureFixture[str]):
     ("text", "named"),
     [
         ("{", "not a JSON document"),
-        ('{"format": "fxremat-problem/1", "values": [{"name": "v"}]}', "values[0].nbytes"),
+        (
+            '{"format": "fxremat-problem/1", "values": [{"name": "v"}]}',
+            "$.values[0]: object missing required field `nbytes`",
+        ),
     ],
 )
 def test_malformed_files(text: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from small_graphs import random_problem, time_stepping
 
-from fxremat_solvers import Op, RematProblem, SolverError, Status, Value, baseline, simulate
+from fxremat_solvers import (
+    RematProblem,
+    SolverError,
+    Status,
+    Value,
+    baseline,
+    plain_op,
+    simulate,
+)
 from fxremat_solvers.exact import MAX_OPS, exact
 from fxremat_solvers.profile import profiler
 
@@ -27,11 +35,11 @@ def test_reordering_is_found() -> None:
     """
     values = tuple(Value(f"v{k}", size) for k, size in enumerate([10, 10, 1, 1, 1]))
     ops = (
-        Op("big1", (), (0,), 1.0, 0, False),
-        Op("big2", (), (1,), 1.0, 0, False),
-        Op("small1", (0,), (2,), 1.0),
-        Op("small2", (1,), (3,), 1.0),
-        Op("sum", (2, 3), (4,), 1.0),
+        plain_op("big1", (), (0,), 1.0, 0, False),
+        plain_op("big2", (), (1,), 1.0, 0, False),
+        plain_op("small1", (0,), (2,), 1.0),
+        plain_op("small2", (1,), (3,), 1.0),
+        plain_op("sum", (2, 3), (4,), 1.0),
     )
     problem = RematProblem(ops, values, (), (4,), None)
     assert simulate(problem, baseline(problem)).peak_bytes == 21
@@ -57,7 +65,7 @@ def test_large_graphs_are_refused() -> None:
 def test_what_nobody_reads_is_not_held() -> None:
     """One op with forty outputs that are freed at once, then one more of their size."""
     values = (*(Value(f"v{k}", 1) for k in range(41)), Value("end", 40))
-    ops = (Op("many", (), tuple(range(41)), 1.0), Op("end", (40,), (41,), 1.0))
+    ops = (plain_op("many", (), tuple(range(41)), 1.0), plain_op("end", (40,), (41,), 1.0))
     problem = RematProblem(ops, values, (), (41,), None)
     assert exact(problem, 41).status is Status.OPTIMAL
     assert exact(problem, 40).status is Status.INFEASIBLE

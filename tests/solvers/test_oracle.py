@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fxremat_solvers import (
-    Op,
     RematProblem,
     Schedule,
     ScheduleError,
     Value,
     baseline,
     check,
+    plain_op,
     simulate,
 )
 
@@ -20,10 +20,10 @@ def diamond() -> RematProblem:
     """``x -> a(4) -> b(2) -> d(1)``, and ``a -> c(3) -> d``: x is an input, d the output."""
     values = (Value("x", 100), Value("a", 4), Value("b", 2), Value("c", 3), Value("d", 1))
     ops = (
-        Op("a", (0,), (1,), 10.0),
-        Op("b", (1,), (2,), 1.0),
-        Op("c", (1,), (3,), 2.0),
-        Op("d", (2, 3), (4,), 1.0),
+        plain_op("a", (0,), (1,), 10.0),
+        plain_op("b", (1,), (2,), 1.0),
+        plain_op("c", (1,), (3,), 2.0),
+        plain_op("d", (2, 3), (4,), 1.0),
     )
     return RematProblem(ops, values, (0,), (4,))
 
@@ -68,7 +68,7 @@ def test_recomputing_a_live_value_does_not_count_it_twice():
 def test_dead_outputs_and_workspace_count_while_the_op_runs():
     """One op makes two values of 5 and 7 bytes that nobody reads, with 11 bytes of workspace."""
     values = (Value("p", 5), Value("q", 7))
-    problem = RematProblem((Op("only", (), (0, 1), 1.0, 11),), values, (), (0,))
+    problem = RematProblem((plain_op("only", (), (0, 1), 1.0, 11),), values, (), (0,))
     replay = simulate(problem, (0,))
     assert replay.running_bytes == (23,)
     assert replay.resident_bytes == (5,)
@@ -86,6 +86,6 @@ def test_rejected_schedules_say_what_is_wrong():
         check(problem, (1, 0, 2, 3))
     with pytest.raises(ScheduleError, match="names op 9"):
         check(problem, (0, 9))
-    once = RematProblem((Op("rand", (), (0,), 1.0, 0, False),), (Value("r", 1),), (), (0,))
+    once = RematProblem((plain_op("rand", (), (0,), 1.0, 0, False),), (Value("r", 1),), (), (0,))
     with pytest.raises(ScheduleError, match="not recomputable"):
         check(once, (0, 0))

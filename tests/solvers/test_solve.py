@@ -18,7 +18,6 @@ from fxremat_solvers import (
     SOLVERS,
     ArgumentError,
     BudgetError,
-    Op,
     RematProblem,
     Solution,
     Status,
@@ -26,6 +25,7 @@ from fxremat_solvers import (
     baseline,
     floor,
     pareto,
+    plain_op,
     simulate,
 )
 from fxremat_solvers.exact import exact
@@ -109,7 +109,7 @@ def test_auto_uses_the_budget_to_the_byte(problem: RematProblem, seed: int, of_p
 def test_one_dear_op_hides_nothing(seed: int, solver: str):
     """An op that costs ten million times the others and runs once: "optimal" still is."""
     problem = random_problem(seed, 11)
-    first = replace(problem.ops[0], cost=1e8, recomputable=False)
+    first = replace(problem.ops[0], cost=1e8, reruns=())
     problem = replace(problem, ops=(first, *problem.ops[1:]))
     budget = exact(problem, 1).peak_bytes
     solved, best = solve(problem, budget, solver=solver), exact(problem, budget)
@@ -242,7 +242,9 @@ def test_no_proof_is_lost_where_nothing_fits():
 
 
 def test_ops_without_values():
-    problem = RematProblem((Op("a", (), (), 1.0, 5), Op("b", (), (), 1.0, 9)), (), (), (), None)
+    problem = RematProblem(
+        (plain_op("a", (), (), 1.0, 5), plain_op("b", (), (), 1.0, 9)), (), (), (), None
+    )
     for solver in SOLVERS:
         assert solve(problem, 4, solver=solver).status is Status.INFEASIBLE
 

@@ -1,0 +1,167 @@
+"""The JSON documents: ``fxremat-problem/2`` (and 1, to read), ``fxremat-schedule/1``.
+
+Fields are checked as they are read, and a fault is named with its place, ``$.ops[3].cost``.
+Version 1 of a problem has `recomputable` where version 2 has `reruns`: such an op runs again as it
+ran first.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from fxremat_solvers.errors import ProblemFormatError
+from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
+
+PROBLEM_FORMAT = "fxremat-problem/2"
+OLD_PROBLEM_FORMAT = "fxremat-problem/1"
+SCHEDULE_FORMAT = "fxremat-schedule/1"
+
+
+class _Head(msgspec.Struct):
+    format: object = None
+
+
+class _Value(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    nbytes: int
+    lazy: bool = False
+
+
+class _Rerun(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    cost: float
+    workspace_bytes: int = 0
+
+
+class _Op(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    cost: float
+    workspace_bytes: int = 0
+    reruns: tuple[_Rerun, ...] = ()
+
+
+class _Problem(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    values: tuple[_Value, ...]
+    ops: tuple[_Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    first_backward_op: int | None = None
+
+
+class _OldValue(msgspec.Struct):
+    name: str
+    nbytes: int
+
+
+class _OldOp(msgspec.Struct):
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    cost: float
+    workspace_bytes: int = 0
+    recomputable: bool = True
+
+
+class _OldProblem(msgspec.Struct):
+    values: tuple[_OldValue, ...]
+    ops: tuple[_OldOp, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    first_backward_op: int | None = None
+
+
+class _Schedule(msgspec.Struct):
+    format: str
+    ops: tuple[int, ...]
+
+
+_Document = TypeVar("_Document", bound=msgspec.Struct)
+
+
+def problem_document(problem: RematProblem) -> str:
+    """The problem as a ``fxremat-problem/2`` document."""
+    document = _Problem(
+        format=PROBLEM_FORMAT,
+        values=tuple(_Value(v.name, v.nbytes, v.lazy) for v in problem.values),
+        ops=tuple(
+            _Op(op.name, op.inputs, op.outputs, op.cost, op.workspace_bytes, _reruns(op))
+            for op in problem.ops
+        ),
+        inputs=problem.inputs,
+        outputs=problem.outputs,
+        first_backward_op=problem.first_backward_op,
+    )
+    return msgspec.json.encode(document).decode()
+
+
+def _reruns(op: Op) -> tuple[_Rerun, ...]:
+    runs = op.reruns
+    return tuple(_Rerun(r.inputs, r.outputs, r.cost, r.workspace_bytes) for r in runs)
+
+
+def parse_problem(text: str) -> RematProblem:
+    """The problem of a document of either version; `ProblemFormatError` names the bad field."""
+    if _format(text, PROBLEM_FORMAT, OLD_PROBLEM_FORMAT) == OLD_PROBLEM_FORMAT:
+        old = _decoded(text, _OldProblem)
+        values = tuple(Value(v.name, v.nbytes) for v in old.values)
+        ops = tuple(
+            plain_op(op.name, op.inputs, op.outputs, op.cost, op.workspace_bytes, op.recomputable)
+            for op in old.ops
+        )
+        return RematProblem(ops, values, old.inputs, old.outputs, old.first_backward_op)
+    new = _decoded(text, _Problem)
+    return RematProblem(
+        ops=tuple(
+            Op(
+                name=op.name,
+                inputs=op.inputs,
+                outputs=op.outputs,
+                cost=op.cost,
+                workspace_bytes=op.workspace_bytes,
+                reruns=tuple(
+                    Rerun(r.inputs, r.outputs, r.cost, r.workspace_bytes) for r in op.reruns
+                ),
+            )
+            for op in new.ops
+        ),
+        values=tuple(Value(v.name, v.nbytes, v.lazy) for v in new.values),
+        inputs=new.inputs,
+        outputs=new.outputs,
+        first_backward_op=new.first_backward_op,
+    )
+
+
+def schedule_document(ops: tuple[int, ...]) -> str:
+    """The ops of a schedule as a ``fxremat-schedule/1`` document."""
+    return msgspec.json.encode(_Schedule(SCHEDULE_FORMAT, ops)).decode()
+
+
+def parse_schedule(text: str) -> tuple[int, ...]:
+    """The ops of a schedule's document; `ProblemFormatError` names the bad field."""
+    _format(text, SCHEDULE_FORMAT)
+    return _decoded(text, _Schedule).ops
+
+
+def _format(text: str, *known: str) -> str:
+    """The format that a document says it has; one of `known`."""
+    name = _decoded(text, _Head).format
+    if not isinstance(name, str) or name not in known:
+        raise ProblemFormatError(f"$.format is {name!r}: expected {' or '.join(map(repr, known))}")
+    return name
+
+
+def _decoded(text: str, kind: type[_Document]) -> _Document:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at ")
+        at = where.strip("`") or "$"
+        raise ProblemFormatError(f"{at}: {what[:1].lower()}{what[1:]}") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ProblemFormatError(f"not a JSON document: {error}") from error
