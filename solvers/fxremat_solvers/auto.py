@@ -94,9 +94,7 @@ def auto(
     of edits and cuts tried; below 1 the bound is a quicker one."""
     deadline = time.monotonic() + time_limit_s
     # With time of its own, for a search that is cut off depends on more than sizes.
-    lowest = cache(
-        lambda: lowest_peak(problem, deadline=time.monotonic() + time_limit_s, seed=seed)
-    )
+    lowest = cache(lambda: lowest_peak(problem, deadline=time.monotonic() + time_limit_s))
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
