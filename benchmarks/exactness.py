@@ -191,7 +191,7 @@ def run_budget(
     step.clear()
     graph = compiled_of(optimized).backend.graphs[0]
     if floor_bytes is None:
-        floor_bytes = fxremat.explain(optimized).floor_bytes
+        floor_bytes = fxremat.floor(optimized)
     reference, (_, again) = known.eager, fresh(setting)
     compared = compared_anew(reference, step, known, again)
     if not compared.equal and not known.exact_in_aot:

@@ -21,7 +21,7 @@ from fxremat.errors import (
     VerificationError,
 )
 from fxremat.measure import PeakMeasurement, measure_peak
-from fxremat.report import Report, explain
+from fxremat.report import Report, explain, floor
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "UnsupportedGraphError",
     "VerificationError",
     "explain",
+    "floor",
     "measure_peak",
     "optimize",
 ]

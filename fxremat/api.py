@@ -17,6 +17,7 @@ from fxremat import torch_hooks
 from fxremat.backend import Backend, Planned, make_options
 from fxremat.budget import Budget
 from fxremat.bypass import watch_parameters
+from fxremat.capture import ON_META
 from fxremat.errors import DeviceError, GraphBreakError, OptionError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,8 @@ class Compiled:
         try:
             return self.call(*args, **kwargs)
         except Exception as error:
+            if self.module is not None and any(p.is_meta for p in self.module.parameters()):
+                raise DeviceError(ON_META) from error
             reason = torch_hooks.unwrap_graph_break(error)
             if reason is None:
                 raise

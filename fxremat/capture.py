@@ -264,14 +264,22 @@ def allocated_bytes(nbytes: int, device: torch.device) -> int:
 
 
 def _device_of(storages: Sequence[Storage]) -> torch.device:
-    """The device that the step's memory is on; CPU scalars beside a GPU are no second device."""
-    devices = {s.device for s in storages if s.device.type not in ("cpu", "meta")}
+    """The device that the step's memory is on; CPU tensors beside a GPU are no second device."""
+    devices = {s.device for s in storages if s.device.type != "cpu"}
+    if any(device.type == "meta" for device in devices):
+        raise DeviceError(ON_META)
     if len(devices) > 1:
         raise DeviceError(
             f"the graph spans {sorted(map(str, devices))}: one budget is for one device; "
             "optimize the part on each device by itself"
         )
     return devices.pop() if devices else torch.device("cpu")
+
+
+ON_META = (
+    "the model is on the meta device, where nothing is allocated and no numbers are: put it on a "
+    "real one first (model.to_empty(device=...), then load its parameters)"
+)
 
 
 # Recurrent kernels that keep a buffer from forward to backward which their trace gives no size.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import fx
@@ -23,6 +24,7 @@ from fxremat_solvers import (
     SolverError,
     Status,
     baseline,
+    floor,
     simulate,
     solve,
 )
@@ -70,6 +72,11 @@ class Plan:
     def baseline_peak_bytes(self) -> int:
         """The step memory with nothing recomputed."""
         return self.untouched.peak_bytes
+
+    @cached_property
+    def lowest(self) -> Solution:
+        """The schedule that needs the least memory: searched for at the first use, then kept."""
+        return floor(self.lowering.problem)
 
     @property
     def schedule(self) -> Schedule:

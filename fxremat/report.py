@@ -22,7 +22,6 @@ from fxremat.backend import CompiledGraph
 from fxremat.errors import OptionError
 from fxremat.plan import Plan, source_line
 from fxremat.plot import plot_timeline
-from fxremat_solvers import floor
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
@@ -58,8 +57,8 @@ class Report:
     `baseline_peak_bytes` is the step memory with nothing recomputed, `planned_peak_bytes` under
     the plan; `residual_bytes` are held at the boundary of forward and backward. `extra_seconds`
     is predicted; `lower_bound_seconds` is what any schedule under the budget must take extra, at
-    the least, and `status` what the solver knows. `floor_bytes` is the smallest budget found that
-    can be met. `notes` say what the plan can't see.
+    the least, and `status` what the solver knows. `floor_bytes` is the smallest budget that can
+    be met, where `floor` was asked for it. `notes` say what the plan can't see.
     `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
     runs, `boundary` and `baseline_boundary` the steps at which backward begins.
     """
@@ -74,7 +73,7 @@ class Report:
     lower_bound_seconds: float
     status: str
     solver: str
-    floor_bytes: int
+    floor_bytes: int | None
     solve_s: float
     planning_s: float
     capture_s: float
@@ -109,6 +108,19 @@ def explain(optimized: object, *, graph: int = -1) -> Report:
     There is one graph for each input shape (and training flag). Raises `OptionError` where
     nothing has been compiled yet, or for a graph that is not there.
     """
+    return report_on(_compiled_graph(optimized, graph))
+
+
+def floor(optimized: object, *, graph: int = -1) -> int:
+    """The smallest budget, in bytes, that can be met: what `BudgetInfeasible` names too.
+
+    The first call searches for some seconds; it depends on sizes alone, not on measured times.
+    `graph` and errors as `explain`.
+    """
+    return _compiled_graph(optimized, graph).plan.lowest.peak_bytes
+
+
+def _compiled_graph(optimized: object, graph: int) -> CompiledGraph:
     graphs = compiled_of(optimized).backend.graphs
     if not graphs:
         raise OptionError(
@@ -116,16 +128,14 @@ def explain(optimized: object, *, graph: int = -1) -> Report:
             "example_inputs"
         )
     try:
-        compiled = graphs[graph]
+        return graphs[graph]
     except IndexError:
         raise OptionError(f"there is no graph {graph}: {len(graphs)} are compiled") from None
-    return report_on(compiled)
 
 
 def report_on(compiled: CompiledGraph) -> Report:
     """The report on one compiled graph."""
     plan = compiled.plan
-    lowest = floor(plan.lowering.problem)
     boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
     return Report(
         budget_bytes=plan.budget_bytes,
@@ -138,7 +148,7 @@ def report_on(compiled: CompiledGraph) -> Report:
         lower_bound_seconds=max(0.0, plan.solution.lower_bound - plan.problem.baseline_cost),
         status=str(plan.solution.status),
         solver=plan.solution.solver,
-        floor_bytes=min(lowest.peak_bytes, plan.peak_bytes),
+        floor_bytes=plan.lowest.peak_bytes if "lowest" in vars(plan) else None,
         solve_s=plan.solve_s,
         planning_s=compiled.planning_s,
         capture_s=compiled.capture_s,
@@ -282,7 +292,11 @@ def _render(report: Report) -> RenderableType:
             f"{report.planned_peak_bytes / report.baseline_peak_bytes:.1%} of it",
         ),
         ("kept for backward", human_bytes(report.residual_bytes), ""),
-        ("smallest budget met", human_bytes(report.floor_bytes), ""),
+        (
+            "smallest budget",
+            "" if report.floor_bytes is None else human_bytes(report.floor_bytes),
+            "fxremat.floor(model) searches for it" if report.floor_bytes is None else "",
+        ),
         (
             "extra time, predicted",
             f"{percent:.2f} %",

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 from fxremat_solvers.batched import batched_order
@@ -93,6 +93,8 @@ def auto(
     """The best plan of the portfolio. `time_limit_s` is a safety stop; `effort` scales the number
     of edits and cuts tried; below 1 the bound is a quicker one."""
     deadline = time.monotonic() + time_limit_s
+    # With time of its own, for a search that is cut off depends on more than sizes.
+    lowest = cache(lambda: lowest_peak(problem, deadline=time.monotonic() + time_limit_s))
     plain = candidate(problem, baseline(problem).ops, "baseline")
     if plain.peak_bytes <= budget_bytes:
         return solution(problem, plain, budget_bytes)
@@ -113,18 +115,22 @@ def auto(
         # The plan gets at least half of the time.
         prover = _prover(problem, budget_bytes, effort, deadline - time_limit_s / 2)
         if len(problem.ops) <= _BOUND_OPS and peak_lower_bound(problem) > budget_bytes:
-            known = Proof(math.inf)
-            found = [lowest_peak(problem, deadline=deadline, seed=seed)]
+            known, found = Proof(math.inf), [plain]
         elif compiled is None:
             known = prover.whole()
             found = _without_kernel(problem, plain, budget_bytes, deadline, seed)
             found += _led_to(problem, known)
         else:
             search = Search(problem, compiled, scale_of(problem), deadline, effort)
-            known, found = _searched(search, plain, budget_bytes, prover, seed)
+            known, found = _searched(search, plain, budget_bytes, prover, seed, lowest)
+    chosen = best(found, budget_bytes)
+    if chosen.peak_bytes > budget_bytes:
+        # The one that depends on sizes alone, not a lower peak that this search came upon: asked
+        # for as a budget, the next search must reach it.
+        chosen = lowest()
     return solution(
         problem,
-        best(found, budget_bytes),
+        chosen,
         budget_bytes,
         lower_bound=known.bound,
         cut_off=time.monotonic() > deadline,
@@ -165,19 +171,25 @@ def _searched(
     budget_bytes: int,
     prover: _Prover,
     seed: int,
+    lowest: Callable[[], Candidate],
 ) -> tuple[Proof, list[Candidate]]:
     """What is proven and all plans found."""
     if len(search.problem.ops) <= _LADDER_OPS:
         known = prover.whole()
-        return known, _on_ladder(search, plain, budget_bytes, known, seed)
-    known, found = _at_budget(search, plain, budget_bytes, prover, seed)
+        return known, _on_ladder(search, plain, budget_bytes, known, seed, lowest)
+    known, found = _at_budget(search, plain, budget_bytes, prover, seed, lowest)
     if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
         return _deepened(search, found, budget_bytes, known, seed)
     return known, found
 
 
 def _on_ladder(
-    search: Search, plain: Candidate, budget_bytes: int, known: Proof, seed: int
+    search: Search,
+    plain: Candidate,
+    budget_bytes: int,
+    known: Proof,
+    seed: int,
+    lowest: Callable[[], Candidate],
 ) -> list[Candidate]:
     problem = search.problem
     rungs = (plain.peak_bytes * k // _RUNGS for k in reversed(range(1, _RUNGS)))
@@ -185,7 +197,7 @@ def _on_ladder(
     # Schedules made for one budget would break the order of the rungs.
     bound_only = _Prover(lambda: Proof(known.bound))
     for rung in [budget_bytes, *(rung for rung in rungs if 0 < rung < budget_bytes)]:
-        chosen = _at_budget(search, plain, rung, bound_only, seed)[1][0]
+        chosen = _at_budget(search, plain, rung, bound_only, seed, lowest)[1][0]
         found.append(chosen)
         if chosen.peak_bytes > rung or chosen.cost - known.bound <= same_cost(problem):
             break
@@ -248,6 +260,7 @@ def _at_budget(
     budget_bytes: int,
     prover: _Prover,
     seed: int,
+    lowest: Callable[[], Candidate],
 ) -> tuple[Proof, list[Candidate]]:
     """What `prover` says; the best plan found, then those that it was searched for from."""
     problem = search.problem
@@ -297,7 +310,7 @@ def _at_budget(
     if led_to and not fits():
         tried(others, turns.pop(0))
     if not fits():
-        others.append(lowest_peak(problem, deadline=search.deadline, seed=seed))
+        others.append(lowest())
         history[-1] = best([history[-1], others[-1]], budget_bytes)
         if search.effort < 1:
             del turns[1:]  # that search was the dear part: one round from what it found

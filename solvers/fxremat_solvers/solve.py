@@ -89,7 +89,7 @@ def solve(
             solved, schedule=Schedule(live.ops), cost=live.cost, peak_bytes=live.peak_bytes
         )
     # What this solver can't fit, the search for the floor may: a budget named as one can be met.
-    lowest = lowest_peak(problem, deadline=max(deadline, time.monotonic() + 1), seed=seed)
+    lowest = lowest_peak(problem, deadline=max(deadline, time.monotonic() + 1))
     chosen = best([live, lowest], budget_bytes)
     return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
 

@@ -210,6 +210,14 @@ def test_split_by_a_disabled_function() -> None:
         fxremat.optimize(Split(), budget=0.9)(X)
 
 
+def test_a_model_without_memory() -> None:
+    with torch.device("meta"):
+        model = Small()
+    for x in (X, X.to("meta")):
+        with pytest.raises(DeviceError, match="to_empty"):
+            fxremat.optimize(model, budget=1.0)(x)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_model_where_there_is_none() -> None:
     class OnCuda(Small):

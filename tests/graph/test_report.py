@@ -34,7 +34,6 @@ def report() -> fxremat.Report:
 
 def test_figures_agree(report: fxremat.Report) -> None:
     assert report.planned_peak_bytes <= report.budget_bytes < report.baseline_peak_bytes
-    assert report.floor_bytes <= report.planned_peak_bytes
     assert max(report.timeline_bytes) == report.planned_peak_bytes
     assert max(report.baseline_timeline_bytes) == report.baseline_peak_bytes
     assert sum(row.recomputed_seconds for row in report.rows) == pytest.approx(report.extra_seconds)
@@ -60,3 +59,16 @@ def test_plot(report: fxremat.Report, tmp_path: Path) -> None:
     path = tmp_path / "timeline.png"
     report.plot(path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_floor_is_one_figure() -> None:
+    stack, x = Stack(), torch.randn(512, 16)
+    probe = fxremat.optimize(stack, budget=1.0, example_inputs=x)
+    assert fxremat.explain(probe).floor_bytes is None, "nothing is searched for here"
+    floor = fxremat.floor(probe)
+    assert fxremat.explain(probe).floor_bytes == floor
+    with pytest.raises(fxremat.BudgetInfeasible) as caught:
+        fxremat.optimize(stack, budget=1, example_inputs=x)
+    assert caught.value.floor_bytes == floor
+    met = fxremat.optimize(stack, budget=floor, example_inputs=x)
+    assert fxremat.explain(met).planned_peak_bytes <= floor

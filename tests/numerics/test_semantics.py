@@ -19,6 +19,7 @@ from tests.numerics.steps import (
     plan_of,
     recomputations,
     run_steps,
+    tight_budget,
     tightly_optimized,
 )
 
@@ -366,8 +367,7 @@ def test_inputs_that_share_memory() -> None:
 
     pair = torch.randn(2, 128, 32)
     expected = step(loss)
-    probe = fxremat.explain(fxremat.optimize(loss, budget=1.0, example_inputs=(*pair,)))
-    budget = (3 * probe.floor_bytes + probe.baseline_peak_bytes) // 4
+    budget = tight_budget(loss, (*pair,))
     optimized = fxremat.optimize(loss, budget=budget)
     found = step(optimized)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))

@@ -18,6 +18,7 @@ from fxremat_solvers import (
     SOLVERS,
     ArgumentError,
     BudgetError,
+    Op,
     RematProblem,
     Solution,
     Status,
@@ -152,6 +153,24 @@ def test_what_cannot_be_met_is_infeasible_with_the_lowest_peak_found():
     lowest = floor(problem)
     again = solve(problem, lowest.peak_bytes, effort=0.1)
     assert again.status is not Status.INFEASIBLE
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_named_minimum_can_be_met(seed: int):
+    """Whatever was asked for first, and whatever the ops are measured to cost then."""
+    problem = with_large_sizes(random_problem(seed, 45), seed)
+    asked = [solve(problem, budget, effort=0.2) for budget in (1, floor(problem).peak_bytes - 1)]
+    named = {s.peak_bytes for s in asked if s.status is Status.INFEASIBLE}
+    assert named
+    draw = random.Random(seed)
+    ops = tuple(repriced(op, draw.random()) for op in problem.ops)
+    for minimum in named:
+        for costs in (problem, replace(problem, ops=ops)):
+            assert solve(costs, minimum, effort=0.2).status is not Status.INFEASIBLE
+
+
+def repriced(op: Op, cost: float) -> Op:
+    return replace(op, cost=cost, reruns=tuple(replace(r, cost=cost) for r in op.reruns))
 
 
 def test_reordering_alone_fits_a_layered_graph():
