@@ -1,23 +1,27 @@
 """Joint graph -> `RematProblem`, with the map back.
 
-Every storage becomes a value and every operation an op, in the order they run untouched. Four
-kinds of entry have no node of their own:
+Every storage becomes a value and every operation an op, in the order they run untouched. How an
+op runs again is its rerun: as it ran first, or
+
+- a random op from the generator's state, a lazy value that its first run keeps where there is a
+  rerun; the replay sets the current state aside meanwhile;
+- BatchNorm without the running statistics, which its first run alone reads and makes anew.
+
+Three kinds of entry have no node of their own:
 
 - *tangents*: between forward and backward stands one op that makes the tangents. It reads every
   forward output and forward's last random draws, so that no schedule can start backward before
   forward is done; everything that a schedule puts before it is the forward graph, everything
   after it the backward graph.
-- *first run*: an op whose first run makes more than its recomputation (the generator state of a
-  random op, BatchNorm's new running statistics) is preceded by an op, run once, that makes that.
 - *accumulation*: what the autograd engine copies after backward, where it does (`accumulate`).
 - *tokens*: values of 0 bytes that keep effects, random draws and reads of updated buffers in order.
+  First runs alone read and make them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -32,9 +36,13 @@ from fxremat.recomputability import (
     is_random,
     mutated_placeholders,
 )
-from fxremat_solvers import Op, RematProblem, Schedule, Value, plain_op
+from fxremat_solvers import Op, RematProblem, Rerun, Value
 
 aten = torch.ops.aten
+
+# From here on the arguments of BatchNorm, and its outputs, are what a rerun leaves alone.
+_RUNNING_STATISTICS = 3
+_NEW_STATISTICS = 3
 
 
 @dataclass(frozen=True)
@@ -42,31 +50,14 @@ class Lowering:
     """A problem and how its ops and values relate to the graph (the inverse data of `lower`).
 
     `node_of[i]` is the operation that op i runs, or None for ops without a node. `run_of` is its
-    inverse. `first_run_of` maps an operation to the op that precedes its first run. `value_of`
-    maps storages to values and `state_of` a random operation to the value of its generator state.
+    inverse, `value_of` maps storages to values.
     """
 
     problem: RematProblem
     node_of: tuple[fx.Node | None, ...]
     run_of: Mapping[fx.Node, int]
-    first_run_of: Mapping[fx.Node, int]
     value_of: Mapping[Storage, int]
-    state_of: Mapping[fx.Node, int]
     tangents_op: int
-
-    def settled(self, schedule: Schedule | Sequence[int]) -> RematProblem:
-        """The problem without what this schedule has no use for: a generator's state is kept, and
-        set aside during a replay, only where its op is recomputed."""
-        steps = tuple(schedule)
-        runs = Counter(steps)
-        unused = {n: value for n, value in self.state_of.items() if runs[self.run_of[n]] == 1}
-        values, ops = list(self.problem.values), list(self.problem.ops)
-        for node, value in unused.items():
-            op = self.run_of[node]
-            nbytes = values[value].nbytes
-            values[value] = replace(values[value], nbytes=0)
-            ops[op] = replace(ops[op], workspace_bytes=ops[op].workspace_bytes - nbytes)
-        return replace(self.problem, ops=tuple(ops), values=tuple(values))
 
 
 def lower(
@@ -94,8 +85,6 @@ class _Lowerer:
         self.ops: list[Op] = []
         self.node_of: list[fx.Node | None] = []
         self.run_of: dict[fx.Node, int] = {}
-        self.first_run_of: dict[fx.Node, int] = {}
-        self.state_of: dict[fx.Node, int] = {}
         self.value_of = {
             storage: self._value(storage.maker.name, self._counted_bytes(storage))
             for storage in joint.storages
@@ -113,7 +102,8 @@ class _Lowerer:
                 tangents_op = self._add_tangents(effect_token, random_token.values())
             inputs = [self.value_of[s] for s in joint.storages_read(node)]
             outputs = [self.value_of[s] for s in joint.made_by.get(node, ())]
-            form = self.forms[node].form
+            annotation = self.annotations[node]
+            again = self._rerun(node, inputs, outputs)
             if is_effect(node):
                 effect_token = self._chain(node, inputs, outputs, effect_token)
                 if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node):
@@ -123,30 +113,12 @@ class _Lowerer:
                     if storage.maker in read_tokens:
                         outputs.append(self._token(node))
                         read_tokens[storage.maker].append(outputs[-1])
-            device: torch.device | None = None
+            if again is not None and self.forms[node].form is Form.REPLAY_RNG:
+                outputs.append(again.inputs[-1])
             if is_random(node):
                 # The stream is drawn from in the order of the untouched graph.
                 device = generator_device(joint, node)
-                before = self._token(node)
-                state: list[int] = []
-                if form is Form.REPLAY_RNG:
-                    state = [self._value(f"{node.name}_rng_state", self._state_bytes(device))]
-                    self.state_of[node] = state[0]
-                previous = [random_token[device]] if device in random_token else []
-                self._add(f"{node.name}_first_run", previous, [before, *state])
-                self.first_run_of[node] = len(self.ops) - 1
-                random_token[device] = self._token(node)
-                inputs += [before, *state]
-                outputs.append(random_token[device])
-            elif form is Form.BATCH_NORM:
-                statistics = [self.value_of[s] for s in joint.made_by[node] if s.position >= 3]
-                ready = self._token(node)
-                self._add(f"{node.name}_first_run", [], [ready, *statistics])
-                self.first_run_of[node] = len(self.ops) - 1
-                inputs.append(ready)
-                outputs = [value for value in outputs if value not in statistics]
-            annotation = self.annotations[node]
-            replay_bytes = self._state_bytes(device) if node in self.state_of else 0
+                random_token[device] = self._chain(node, inputs, outputs, random_token.get(device))
             self.run_of[node] = len(self.ops)
             self._add(
                 node.name,
@@ -154,8 +126,8 @@ class _Lowerer:
                 outputs,
                 node=node,
                 cost=annotation.seconds,
-                workspace_bytes=annotation.workspace_bytes + replay_bytes,
-                recomputable=form is not Form.NEVER,
+                workspace_bytes=annotation.workspace_bytes,
+                again=again,
             )
         if joint.first_backward == len(joint.operations):
             tangents_op = self._add_tangents(effect_token, random_token.values())
@@ -170,11 +142,29 @@ class _Lowerer:
             ),
             node_of=tuple(self.node_of),
             run_of=self.run_of,
-            first_run_of=self.first_run_of,
             value_of=self.value_of,
-            state_of=self.state_of,
             tangents_op=tangents_op,
         )
+
+    def _rerun(self, node: fx.Node, reads: list[int], makes: list[int]) -> Rerun | None:
+        """How a node runs again, if it does. A random one reads its state last."""
+        annotation, form = self.annotations[node], self.forms[node].form
+        cost, workspace_bytes = annotation.seconds, annotation.workspace_bytes
+        if form is Form.NEVER:
+            return None
+        if form is Form.REPLAY_RNG:
+            device = generator_device(self.joint, node)
+            state = self._value(f"{node.name}_rng_state", self._state_bytes(device), lazy=True)
+            # The current state is set aside while the first run's is in place.
+            workspace_bytes += self._state_bytes(device)
+            return Rerun((*reads, state), tuple(makes), cost, workspace_bytes)
+        if form is Form.BATCH_NORM:
+            made = self.joint.made_by[node]
+            normalised = node.args[:_RUNNING_STATISTICS]
+            arguments = [self.joint.storage_of[a] for a in normalised if isinstance(a, fx.Node)]
+            reads = list(dict.fromkeys(self.value_of[storage] for storage in arguments))
+            makes = [self.value_of[s] for s in made if s.position < _NEW_STATISTICS]
+        return Rerun(tuple(reads), tuple(makes), cost, workspace_bytes)
 
     def _add_tangents(self, effect_token: int | None, random_tokens: Iterable[int]) -> int:
         """The op between forward and backward."""
@@ -221,15 +211,14 @@ class _Lowerer:
         node: fx.Node | None = None,
         cost: float = 0.0,
         workspace_bytes: int = 0,
-        recomputable: bool = False,
+        again: Rerun | None = None,
     ) -> None:
-        self.ops.append(
-            plain_op(name, tuple(inputs), tuple(outputs), cost, workspace_bytes, recomputable)
-        )
+        reruns = () if again is None else (again,)
+        self.ops.append(Op(name, tuple(inputs), tuple(outputs), cost, workspace_bytes, reruns))
         self.node_of.append(node)
 
-    def _value(self, name: str, nbytes: int) -> int:
-        self.values.append(Value(name, nbytes))
+    def _value(self, name: str, nbytes: int, *, lazy: bool = False) -> int:
+        self.values.append(Value(name, nbytes, lazy))
         return len(self.values) - 1
 
     def _token(self, node: fx.Node) -> int:

@@ -242,8 +242,7 @@ class Lower:
     def run(self, state: Classified) -> Lowered:
         annotated = state.annotated
         lowering = lower(annotated.captured.joint, annotated.annotations, state.forms)
-        as_is = baseline(lowering.problem)
-        return Lowered(state, lowering, simulate(lowering.settled(as_is), as_is))
+        return Lowered(state, lowering, simulate(lowering.problem, baseline(lowering.problem)))
 
 
 @dataclass(frozen=True)

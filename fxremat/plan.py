@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -46,9 +46,8 @@ class Options:
 class Plan:
     """What was decided for one joint graph.
 
-    `problem` is the problem as this schedule settles it; `simulation` and `untouched` replay the
-    schedule and the baseline order on it. Peaks are in bytes, costs in seconds; `solve_s` is what
-    the solver took.
+    `simulation` and `untouched` replay the schedule and the baseline order. Peaks are in bytes,
+    costs in seconds; `solve_s` is what the solver took.
     """
 
     joint: JointGraph
@@ -58,10 +57,14 @@ class Plan:
     options: Options
     budget_bytes: int
     solution: Solution
-    problem: RematProblem
     simulation: Simulation
     untouched: Simulation
     solve_s: float
+
+    @property
+    def problem(self) -> RematProblem:
+        """What was solved, and is what runs."""
+        return self.lowering.problem
 
     @property
     def peak_bytes(self) -> int:
@@ -108,14 +111,9 @@ def plan_step(
     started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(untouched.peak_bytes, largest_step_bytes))
     solution = _solve(lowering, untouched, budget_bytes, options)
-    problem = lowering.settled(solution.schedule)
-    simulation = simulate(problem, solution.schedule)
-    if simulation.peak_bytes > budget_bytes:
-        raise _infeasible(lowering, problem, solution.schedule, simulation, budget_bytes)
+    simulation = simulate(lowering.problem, solution.schedule)
     if solution.status is Status.INFEASIBLE:
-        # Only with the generator states that this schedule turned out to have no use for.
-        bound = lowering.problem.baseline_cost
-        solution = replace(solution, status=Status.FEASIBLE, lower_bound=bound)
+        raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
     return Plan(
         joint=joint,
         lowering=lowering,
@@ -124,7 +122,6 @@ def plan_step(
         options=options,
         budget_bytes=budget_bytes,
         solution=solution,
-        problem=problem,
         simulation=simulation,
         untouched=untouched,
         solve_s=time.perf_counter() - started,
@@ -157,19 +154,16 @@ def _solve(
 
 
 def _infeasible(
-    lowering: Lowering,
-    problem: RematProblem,
-    schedule: Schedule,
-    simulation: Simulation,
-    budget_bytes: int,
+    lowering: Lowering, schedule: Schedule, simulation: Simulation, budget_bytes: int
 ) -> BudgetInfeasible:
-    holders = live_at(problem, schedule, simulation, simulation.peak_step)
+    problem = lowering.problem
+    holders = live_at(problem, simulation, simulation.peak_step)
     described = tuple(
         (_describe(lowering, value), problem.values[value].nbytes) for value in holders
     )
     step = schedule.ops[simulation.peak_step]
     lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
-    workspace = problem.ops[step].workspace_bytes
+    workspace = simulation.runs[simulation.peak_step].workspace_bytes
     if workspace:
         lines.append(f"  {workspace:>15,} B  workspace of {problem.ops[step].name}")
     if len(described) > 8:
@@ -186,13 +180,11 @@ def _infeasible(
     )
 
 
-def live_at(
-    problem: RematProblem, schedule: Schedule, simulation: Simulation, step: int
-) -> list[int]:
+def live_at(problem: RematProblem, simulation: Simulation, step: int) -> list[int]:
     """The values that hold memory while a step runs, largest first."""
     live: set[int] = set()
     for position in range(step + 1):
-        live.update(problem.ops[schedule.ops[position]].outputs)
+        live.update(simulation.makes[position])
         if position < step:
             live.difference_update(simulation.dies[position])
     held = [value for value in live if problem.values[value].nbytes]

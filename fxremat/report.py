@@ -168,7 +168,7 @@ def residuals(plan: Plan) -> list[tuple[int, int]]:
     boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
     live: set[int] = set()
     for step in range(boundary + 1):
-        live.update(problem.ops[plan.schedule.ops[step]].outputs)
+        live.update(plan.simulation.makes[step])
         live.difference_update(plan.simulation.dies[step])
     outputs = {*problem.outputs, *problem.ops[plan.lowering.tangents_op].outputs}
     return [(value, problem.values[value].nbytes) for value in sorted(live - outputs)]
@@ -240,8 +240,8 @@ def _row(
         recomputed=sum(1 for count in extra.values() if count),
         runs=sum(extra.values()),
         recomputed_bytes=sum(
-            count * sum(problem.values[value].nbytes for value in made[node])
-            for node, count in extra.items()
+            count * sum(problem.values[v].nbytes for v in problem.reruns[op].outputs)
+            for op, count in ((lowering.run_of[node], count) for node, count in extra.items())
         ),
         recomputed_flops=sum(n * plan.annotations[node].flops for node, n in extra.items()),
         recomputed_seconds=math.fsum(

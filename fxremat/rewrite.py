@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from fxremat.errors import UnsupportedGraphError
 from fxremat.lower import Lowering
 from fxremat.nodes import is_tuple, map_nodes, returned, tensors_of, traced_value
 from fxremat.recomputability import Form, Recomputability
-from fxremat_solvers import Schedule
+from fxremat_solvers import Op, Rerun, Schedule, simulate
 
 aten = torch.ops.aten
 
@@ -94,8 +95,9 @@ class _Writer:
     ) -> None:
         self.joint = joint
         self.lowering = lowering
-        self.problem = lowering.settled(schedule)
         self.steps = schedule.ops
+        self.runs = simulate(lowering.problem, schedule).runs
+        self.run = self.runs[0]  # the one that is being written
         self.forms = forms
         self.annotations = annotations
         self.graph = fx.Graph()
@@ -104,10 +106,7 @@ class _Writer:
         self.others: dict[fx.Node, fx.Node] = {}
         self.states: dict[fx.Node, fx.Node] = {}
         self.written: set[fx.Node] = set()
-        self.runs = [0] * len(lowering.node_of)
-        self.runs_in_all = [0] * len(lowering.node_of)
-        for op in self.steps:
-            self.runs_in_all[op] += 1
+        self.runs_in_all = Counter(self.steps)
         self.in_backward = False
         self.forward_names: set[str] = set()
         self.backward_names: set[str] = set()
@@ -121,15 +120,15 @@ class _Writer:
                 self._placeholder(node)
         results: dict[fx.Node, fx.Node] = {}
         boundary = self.steps.index(self.lowering.tangents_op)
-        for op in self.steps[:boundary]:
-            self._run(op)
+        for step in range(boundary):
+            self._write_step(step)
         for node in returned(module.graph)[: joint.num_fwd_outputs]:
             if isinstance(node, fx.Node):
                 results[node] = self._exact(node) if self._is_tensor(node) else self._argument(node)
         self._cross(boundary)
         self.in_backward = True
-        for op in self.steps[boundary + 1 :]:
-            self._run(op)
+        for step in range(boundary + 1, len(self.steps)):
+            self._write_step(step)
         for node in joint.gradients:
             if node not in results:
                 results[node] = self._exact(node)
@@ -155,13 +154,14 @@ class _Writer:
     def _is_tensor(self, node: fx.Node) -> bool:
         return node in self.joint.storage_of
 
-    def _run(self, op: int) -> None:
+    def _write_step(self, step: int) -> None:
         """Write one run of an operation."""
+        op, run = self.steps[step], self.runs[step]
         node = self.lowering.node_of[op]
         if node is None:
             return
-        self.runs[op] += 1
-        first = self.runs[op] == 1
+        self.run = run
+        first = run is self.lowering.problem.ops[op]
         form = self.forms[node].form
         args = map_nodes(node.args, self._argument)
         kwargs = map_nodes(node.kwargs, self._argument)
@@ -171,7 +171,7 @@ class _Writer:
             new = self._write_batch_norm(node, args)
         else:
             new = self._write(node, node.target, args, kwargs)
-        made = self._made(node, first=first)
+        made = self._made(node, run)
         if is_tuple(node):
             for storage in made:
                 self.current[storage] = {}
@@ -179,13 +179,10 @@ class _Writer:
         elif made:
             self.current[made[0]] = {node: new}
 
-    def _made(self, node: fx.Node, *, first: bool) -> tuple[Storage, ...]:
+    def _made(self, node: fx.Node, run: Op | Rerun) -> tuple[Storage, ...]:
         """The storages that a run of an operation makes anew."""
         made = self.joint.made_by.get(node, ())
-        if not first and self.forms[node].form is Form.BATCH_NORM:
-            # The new running statistics are made by the first run alone.
-            return tuple(storage for storage in made if storage.position < 3)
-        return made
+        return tuple(s for s in made if self.lowering.value_of[s] in run.outputs)
 
     def _write_outputs(self, node: fx.Node, new: fx.Node, storage: Storage) -> None:
         getitems = self.outputs_of.get((node, storage.position), ())
@@ -215,7 +212,7 @@ class _Writer:
             new.meta["val"] = value
         annotation = self.annotations.get(node)
         if annotation is not None and target is not operator.getitem:
-            new.meta[WORKSPACE] = self.problem.ops[self.lowering.run_of[node]].workspace_bytes
+            new.meta[WORKSPACE] = self.run.workspace_bytes
             new.meta[OUTPUTS] = annotation.output_bytes
         if self.in_backward and "partitioner_tag" in new.meta:
             new.meta["partitioner_tag"] = "is_backward"
@@ -307,13 +304,13 @@ class _Writer:
             if storage is not None and storage not in remade:
                 needed.setdefault(storage, []).append(_named(self.joint, node))
 
-        for op in self.steps[boundary + 1 :]:
-            node = self.lowering.node_of[op]
+        for step in range(boundary + 1, len(self.steps)):
+            node = self.lowering.node_of[self.steps[step]]
             if node is None:
                 continue
             for arg in node.all_input_nodes:
                 need(arg)
-            remade.update(self._made(node, first=self.runs[op] == 0))
+            remade.update(self._made(node, self.runs[step]))
         for node in self.joint.gradients:
             need(node)
         tangents = {self.joint.storage_of[node] for node in self.joint.tangents}

@@ -22,6 +22,8 @@ from fxremat_solvers.schedule import Schedule
 class Simulation:
     """The replay of one schedule.
 
+    `runs[t]` is what step t does: the op itself where it runs for the first time, else its rerun.
+    `makes[t]` are the values that it allocates: its outputs without lazy ones that nobody reads.
     `running_bytes[t]` is the memory in use while step t runs (inputs, outputs and workspace);
     `resident_bytes[t]` what is still live after it. `peak_bytes` is the largest running figure,
     reached first at step `peak_step`. `dies[t]` are the values freed after step t.
@@ -33,6 +35,8 @@ class Simulation:
     running_bytes: tuple[int, ...]
     resident_bytes: tuple[int, ...]
     dies: tuple[tuple[int, ...], ...]
+    runs: tuple[Op | Rerun, ...]
+    makes: tuple[tuple[int, ...], ...]
 
 
 def check(problem: RematProblem, schedule: Schedule | Sequence[int]) -> None:
@@ -92,14 +96,14 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
     for value in problem.inputs:
         uncounted[value] = 1
     dies: list[tuple[int, ...]] = [()] * len(runs)
-    unread: list[int] = [0] * len(runs)  # bytes of lazy values that are not allocated
+    makes: list[tuple[int, ...]] = [run.outputs for run in runs]
     for step in range(len(runs) - 1, -1, -1):
         run = runs[step]
         dead: list[int] = []
         for value in run.outputs:
             if not needed[value]:
                 if lazy[value]:
-                    unread[step] += nbytes[value]
+                    makes[step] = tuple(made for made in makes[step] if made != value)
                 else:
                     dead.append(value)
             needed[value] = 0
@@ -112,7 +116,7 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
     running: list[int] = []
     resident: list[int] = []
     for step, run in enumerate(runs):
-        live += sum(nbytes[value] for value in run.outputs) - unread[step]
+        live += sum(nbytes[value] for value in makes[step])
         running.append(live + run.workspace_bytes)
         live -= sum(nbytes[value] for value in dies[step])
         resident.append(live)
@@ -124,6 +128,8 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
         running_bytes=tuple(running),
         resident_bytes=tuple(resident),
         dies=tuple(dies),
+        runs=tuple(runs),
+        makes=tuple(makes),
     )
 
 

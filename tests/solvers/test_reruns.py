@@ -26,7 +26,14 @@ from fxremat_solvers import (
     simulate,
     solve,
 )
-from fxremat_solvers.bounds import lower_bound, peak_lower_bound, proof
+from fxremat_solvers.bounds import (
+    evaluate,
+    lower_bound,
+    main_chain,
+    peak_lower_bound,
+    proof,
+    relax,
+)
 from fxremat_solvers.candidates import candidate
 from fxremat_solvers.exact import exact
 from fxremat_solvers.greedy import greedy_candidates
@@ -34,6 +41,7 @@ from fxremat_solvers.kernel import Effort, kernel
 from fxremat_solvers.mincut import mincut
 from fxremat_solvers.profile import profiler
 from fxremat_solvers.prune import without_dead_runs
+from fxremat_solvers.stages import by_stages
 
 
 def budget_between(problem: RematProblem, share: float) -> int:
@@ -165,6 +173,30 @@ def test_bounds_are_below_the_optimum(seed: int, n_ops: int, share: float):
     found = proof(problem, budget)
     assert problem.baseline_cost - 1e-9 <= found.bound <= best + 1e-9
     for ops in found.schedules:
+        simulate(problem, ops)
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(st.integers(0, 10**6), st.integers(4, 8), st.floats(0, 1), st.data())
+def test_any_positions_bound_the_optimum(seed: int, n_ops: int, share: float, data: st.DataObject):
+    """By cuts at any prices, and by the program over stages, whose schedules execute."""
+    problem = random_reruns(seed, n_ops)
+    budget = budget_between(problem, share)
+    best = exact(problem, budget).cost - problem.baseline_cost
+    if budget <= 0 or problem.cost_scale <= 0:
+        return
+    chain = main_chain(problem, budget)
+    places = st.lists(st.integers(0, len(chain) - 1), min_size=1, max_size=4, unique=True)
+    positions = sorted(data.draw(places))
+    relaxation = relax(problem, [chain[place] for place in positions])
+    scale = problem.cost_scale / budget
+    dear = st.floats(0, 3).map(lambda price: price * scale)
+    prices = np.array(data.draw(st.tuples(*[dear] * len(positions))))
+    value, _ = evaluate(relaxation, prices, budget, problem.cost_scale / 1e9)
+    assert value <= best + 1e-6
+    staged = by_stages(problem, budget, chain, positions, 300_000)
+    assert staged.extra <= best + 1e-9
+    for ops in staged.schedules:
         simulate(problem, ops)
 
 
