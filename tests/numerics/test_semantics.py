@@ -399,3 +399,43 @@ def test_parameters_that_share_memory() -> None:
         a is not None and b is not None and torch.equal(a, b)
         for a, b in zip(expected, found, strict=True)
     )
+
+
+class Siamese(nn.Module):
+    """One BatchNorm, called twice in a step: the second call reads the first one's statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(torch.relu(self.norm(self.conv(x))), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.features(x) - self.features(x + 1)).square().mean()
+
+
+class Instances(nn.Module):
+    """InstanceNorm that tracks running statistics, which it reads through `repeat`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.norms = nn.ModuleList(
+            nn.InstanceNorm2d(8, affine=True, track_running_stats=True) for _ in range(3)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.repeat(1, 8, 1, 1)[:, :8]
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = torch.relu(norm(conv(x)))
+        return x.square().mean()
+
+
+@pytest.mark.parametrize("model", [Siamese, Instances])
+def test_norms_with_statistics_that_are_read_again(model: type[nn.Module]) -> None:
+    optimized = check_against_untouched(model(), batches(4, 3, 20, 20))
+    x = batches(4, 3, 20, 20)[0][0]
+    optimized.zero_grad(set_to_none=True)
+    peak = fxremat.measure_peak(lambda: optimized(x).backward()).peak_bytes
+    assert peak <= plan_of(optimized).budget_bytes
