@@ -18,7 +18,8 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.capture import JointGraph, allocated_bytes
+from fxremat.capture import JointGraph
+from fxremat.memory_model import allocated_bytes
 from fxremat.nodes import traced_value
 
 _BLOCK = 60 * 60  # elements

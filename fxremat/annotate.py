@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from fxremat.capture import JointGraph, allocated_bytes
+from fxremat.capture import JointGraph
 from fxremat.device_ceilings import Ceilings, measured_ceilings
 from fxremat.errors import OptionError
 from fxremat.flops import is_product, node_bytes_moved, node_flops
+from fxremat.memory_model import allocated_bytes
 from fxremat.nodes import outputs_of, tensors_of, traced_value
 from fxremat.profile_ops import OpProfiles, measurable, profile_ops, signature
 

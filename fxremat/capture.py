@@ -16,6 +16,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import DeviceError, SymbolicSizeError, UnsupportedGraphError
+from fxremat.memory_model import MemoryModel, allocated_bytes
 from fxremat.nodes import is_mutable, is_op, op_name, outputs_of, tensors_of, traced_value
 
 aten = torch.ops.aten
@@ -63,7 +64,12 @@ class JointGraph:
     @property
     def scalar_tangents(self) -> tuple[fx.Node, ...]:
         """The gradients of scalar losses: the engine's caller holds them while backward runs."""
-        return tuple(n for n in self.tangents if traced_value(n).numel() == 1)
+        return tuple(n for n in self.tangents if self.memory.is_held(traced_value(n)))
+
+    @property
+    def memory(self) -> MemoryModel:
+        """What counts in this step."""
+        return MemoryModel(self.device)
 
     def storages_read(self, node: fx.Node) -> tuple[Storage, ...]:
         """The storages an operation reads, through whatever views, each once."""
@@ -254,13 +260,6 @@ def _attribute(node: fx.Node) -> Any:
     for part in str(node.target).split("."):
         value = getattr(value, part, None)
     return value
-
-
-def allocated_bytes(nbytes: int, device: torch.device) -> int:
-    """What the allocator takes for a tensor: CUDA's caching allocator counts 512-byte blocks."""
-    if device.type == "cuda":
-        return -(-nbytes // 512) * 512
-    return nbytes
 
 
 def _device_of(storages: Sequence[Storage]) -> torch.device:

@@ -154,9 +154,10 @@ class _Lowerer:
             return None
         if form is Form.REPLAY_RNG:
             device = generator_device(self.joint, node)
-            state = self._value(f"{node.name}_rng_state", self._state_bytes(device), lazy=True)
+            nbytes = self.joint.memory.generator_state(device)
+            state = self._value(f"{node.name}_rng_state", nbytes, lazy=True)
             # The current state is set aside while the first run's is in place.
-            workspace_bytes += self._state_bytes(device)
+            workspace_bytes += nbytes
             return Rerun((*reads, state), tuple(makes), cost, workspace_bytes)
         if form is Form.BATCH_NORM:
             made = self.joint.made_by[node]
@@ -225,15 +226,9 @@ class _Lowerer:
         return self._value(f"{node.name}_token", 0)
 
     def _counted_bytes(self, storage: Storage) -> int:
-        if storage.resident or storage.device.type != self.joint.device.type:
+        if storage.resident or not self.joint.memory.counts(storage.device):
             return 0
         annotation = self.annotations.get(storage.maker)
         if annotation is None:  # a tangent
             return storage.nbytes
         return annotation.output_bytes[storage.position] or 0
-
-    def _state_bytes(self, device: torch.device | None) -> int:
-        """CPU generator states are CPU tensors; a CUDA generator's state is one too."""
-        if self.joint.device.type != "cpu" or device is None or device.type != "cpu":
-            return 0
-        return torch.get_rng_state().numel()

@@ -21,7 +21,7 @@ from fxremat.errors import VerificationError
 from fxremat.kernel_layouts import with_kernel_layouts
 from fxremat.lower import Lowering, lower
 from fxremat.pipeline import Between, run_passes
-from fxremat.plan import Options, Plan, plan_step, size_of
+from fxremat.plan import Options, Plan, plan_step
 from fxremat.profile_ops import OpProfiles
 from fxremat.recomputability import Form, Recomputability, recomputability
 from fxremat.rewrite import Rewritten, rewrite
@@ -295,7 +295,7 @@ class Verify:
     def run(self, state: Written) -> Written:
         plan = state.planned.plan
         copies = accumulated_bytes(plan.joint)
-        check_peak(state.graphs, plan.peak_bytes, size_of(plan.joint), copies)
+        check_peak(state.graphs, plan.peak_bytes, plan.joint.memory, copies)
         return state
 
 

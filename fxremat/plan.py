@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import fx
 
@@ -212,15 +211,3 @@ def source_line(node: fx.Node) -> str:
             path, line = lines[index].split('"')[1], lines[index].split("line ")[1].split(",")[0]
             return f"{path.rsplit('/', 1)[-1]}:{line}{', ' + code if code else ''}"
     return ""
-
-
-def size_of(joint: JointGraph) -> Callable[[Any], int]:
-    """Bytes that a new tensor counts for, on the step's device."""
-    from fxremat.capture import allocated_bytes
-
-    def size(tensor: Any) -> int:
-        if tensor.device.type != joint.device.type:
-            return 0
-        return allocated_bytes(tensor.untyped_storage().nbytes(), tensor.device)
-
-    return size

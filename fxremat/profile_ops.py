@@ -23,8 +23,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from fxremat import torch_hooks
-from fxremat.capture import allocated_bytes, is_effect
+from fxremat.capture import is_effect
 from fxremat.measure import ProfilerBusyError, allocation_events
+from fxremat.memory_model import allocated_bytes
 from fxremat.nodes import (
     argument_of,
     input_tensors,
@@ -305,7 +306,8 @@ def _is_mark(events: list[int]) -> bool:
     if len(events) < 4:
         return False
     first, first_freed, second, second_freed = events
-    sizes = tuple(-(-n // 512) * 512 for n in _MARK) if first not in _MARK else _MARK
+    on_cuda = torch.device("cuda")
+    sizes = _MARK if first in _MARK else tuple(allocated_bytes(n, on_cuda) for n in _MARK)
     return (first, second) == sizes and (first_freed, second_freed) == (-first, -second)
 
 

@@ -23,6 +23,7 @@ from fxremat.annotate import Annotation
 from fxremat.capture import JointGraph, Storage, alias_source, is_identity
 from fxremat.errors import UnsupportedGraphError
 from fxremat.lower import Lowering
+from fxremat.memory_model import generator_state_bytes
 from fxremat.nodes import is_tuple, map_nodes, returned, tensors_of, traced_value
 from fxremat.recomputability import Form, Recomputability
 from fxremat_solvers import Op, Rerun, Schedule, simulate
@@ -387,12 +388,8 @@ def _getitems(joint: JointGraph) -> dict[tuple[fx.Node, int], tuple[fx.Node, ...
 
 def _state_like(node: fx.Node) -> torch.Tensor:
     """A fake tensor like the generator state that the op's first run keeps."""
-    first = tensors_of(node)[0]
+    device = tensors_of(node)[0].device
     mode = torch_hooks.fake_mode_of(node)
-    if first.device.type == "cuda" and torch.cuda.is_available():
-        nbytes = torch.cuda.get_rng_state(first.device).numel()
-    else:
-        nbytes = torch.get_rng_state().numel()
     assert mode is not None
     with mode:
-        return torch.empty(nbytes, dtype=torch.uint8)
+        return torch.empty(generator_state_bytes(device), dtype=torch.uint8)

@@ -1,14 +1,15 @@
-"""Check rewritten graphs on their own: what they will allocate, without looking at the plan.
+"""Check rewritten graphs on their own: what they will allocate, from their nodes alone.
 
 The forward and backward graphs are replayed as the executor runs them: a node's new storages are
 allocated when it runs and freed after the last node that reads them or a view of them. The peak
-must be the one that the plan promises, to the byte.
+must be no more than the plan promises. Sizes and workspaces are those that the writer noted on the
+nodes; lifetimes, aliases and what is kept for backward are worked out anew.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, cast
@@ -18,10 +19,9 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import VerificationError
+from fxremat.memory_model import MemoryModel
 from fxremat.nodes import outputs_of, returned, traced_value
 from fxremat.rewrite import OUTPUTS, WORKSPACE, Rewritten
-
-SizeOf = Callable[[torch.Tensor], int]
 
 
 @dataclass(eq=False)
@@ -36,28 +36,28 @@ _Blocks = Any
 
 
 def check_peak(
-    rewritten: Rewritten, planned_bytes: int, size_of: SizeOf, accumulated_bytes: int = 0
+    rewritten: Rewritten, planned_bytes: int, memory: MemoryModel, accumulated_bytes: int = 0
 ) -> None:
-    """Raise `VerificationError` unless the graphs' own peak is the planned one.
+    """Raise `VerificationError` where the graphs' own peak is above the planned one.
 
-    `size_of` gives the bytes that a new tensor counts for (0 for one on another device),
-    `accumulated_bytes` what the autograd engine takes on top once backward has ended.
+    `accumulated_bytes` is what the autograd engine takes on top once backward has ended. Graphs
+    that need less than the plan says keep its promise.
     """
-    in_use = timeline(rewritten, size_of)
+    in_use = timeline(rewritten, memory)
     peak = max([*in_use, in_use[-1] + accumulated_bytes])
-    if peak != planned_bytes:
+    if peak > planned_bytes:
         raise VerificationError(
             f"the rewritten graphs need {peak} bytes where the plan says {planned_bytes}: this is "
             "a defect of fxremat, please report it with the model"
         )
 
 
-def timeline(rewritten: Rewritten, size_of: SizeOf) -> list[int]:
+def timeline(rewritten: Rewritten, memory: MemoryModel) -> list[int]:
     """Bytes in use while each node of the forward and then the backward graph runs."""
     for module in (rewritten.forward, rewritten.backward):
         module.graph.lint()
     inputs = {n.name: _Block(0) for n in rewritten.forward.graph.find_nodes(op="placeholder")}
-    forward = _replay(rewritten.forward.graph, inputs, {}, size_of)
+    forward = _replay(rewritten.forward.graph, inputs, {}, memory)
     results = returned(rewritten.forward.graph)
     held_by_user = {
         block: None
@@ -69,13 +69,12 @@ def timeline(rewritten: Rewritten, size_of: SizeOf) -> list[int]:
     given: dict[str, _Blocks] = {}
     for node in rewritten.backward.graph.find_nodes(op="placeholder"):
         if torch_hooks.is_tangent(node):
-            given[node.name] = _Block(size_of(node.meta["val"]))
-            if node.meta["val"].numel() == 1:
-                # The engine's caller holds the gradient of a scalar loss while backward runs.
+            given[node.name] = _Block(memory.new_tensor(node.meta["val"]))
+            if memory.is_held(node.meta["val"]):
                 held_by_user[given[node.name]] = None
         else:
             given[node.name] = by_name[node.name]
-    backward = _replay(rewritten.backward.graph, given, held_by_user, size_of)
+    backward = _replay(rewritten.backward.graph, given, held_by_user, memory)
     return [*forward.bytes_in_use, *backward.bytes_in_use]
 
 
@@ -89,7 +88,7 @@ def _replay(
     graph: fx.Graph,
     inputs: Mapping[str, _Blocks],
     held: Mapping[_Block, None],
-    size_of: SizeOf,
+    memory: MemoryModel,
 ) -> _Replayed:
     """Run a graph on blocks instead of tensors; `held` blocks stay whatever the graph does."""
     nodes = list(graph.nodes)
@@ -104,7 +103,7 @@ def _replay(
         elif node.op == "get_attr":
             blocks[node] = _Block(0)
         elif node.op == "call_function":
-            blocks[node] = _result_blocks(node, blocks, size_of)
+            blocks[node] = _result_blocks(node, blocks, memory)
         for block in _each(blocks.get(node)):
             live += block.nbytes if not holders.get(block) else 0
             holders[block] = holders.get(block, 0) + 1
@@ -130,7 +129,9 @@ def _let_go_after(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     return after
 
 
-def _result_blocks(node: fx.Node, blocks: Mapping[fx.Node, _Blocks], size_of: SizeOf) -> _Blocks:
+def _result_blocks(
+    node: fx.Node, blocks: Mapping[fx.Node, _Blocks], memory: MemoryModel
+) -> _Blocks:
     """The block of each tensor of a node's result; views share their source's."""
     if node.target is operator.getitem:
         source, position = cast("tuple[fx.Node, int]", node.args)
@@ -152,7 +153,7 @@ def _result_blocks(node: fx.Node, blocks: Mapping[fx.Node, _Blocks], size_of: Si
         key = torch_hooks.storage_key(value)
         if key not in by_key:
             size: int | None = outputs_of(nbytes)[0]
-            counted = size_of(value)
+            counted = memory.new_tensor(value)
             by_key[key] = _Block(size if size is not None and counted else counted)
         return by_key[key]
 

@@ -1,0 +1,66 @@
+"""What counts as step memory: every rule that is about a device or its allocator, in one place.
+
+Capture, lower, verify, profile and accumulate ask; none of them knows a rule itself. What a kernel
+returns and takes is measured (`profile_ops`, `kernel_layouts`); what is resident is the graph's
+own (`Storage.resident`).
+
+On CUDA the caching allocator rounds each request up to blocks of 512 bytes, which is counted. Out
+of its large pool (requests over 1 MiB) it hands a cached block out whole where at most 1 MiB of it
+would be left over, and `memory_allocated` counts that rest: it depends on what was freed before,
+so no plan can know it. What a plan promises there is the requested bytes in blocks;
+`max_memory_allocated` may show up to 1 MiB more for each large tensor that is alive
+(c10/cuda/CUDACachingAllocator.cpp, `should_split`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+CUDA_BLOCK = 512
+
+
+def allocated_bytes(nbytes: int, device: torch.device) -> int:
+    """What the device's allocator takes for a request, in bytes."""
+    if device.type == "cuda":
+        return -(-nbytes // CUDA_BLOCK) * CUDA_BLOCK
+    return nbytes
+
+
+def generator_state_bytes(device: torch.device) -> int:
+    """The size of a generator's state; the states of all devices are tensors on the CPU."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_rng_state(device).numel()
+    return torch.get_rng_state().numel()
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """What a step on one device counts, run op by op."""
+
+    device: torch.device
+
+    def counts(self, device: torch.device) -> bool:
+        """Whether memory there is part of the step's: CPU tensors beside a GPU are not."""
+        return device.type == self.device.type
+
+    def new_tensor(self, tensor: torch.Tensor) -> int:
+        """Bytes that a (fake) tensor in memory of its own counts for."""
+        if not self.counts(tensor.device):
+            return 0
+        return allocated_bytes(tensor.untyped_storage().nbytes(), tensor.device)
+
+    def generator_state(self, device: torch.device | None) -> int:
+        """Bytes that a kept state of a device's generator counts for."""
+        if device is None or self.device.type != "cpu" or device.type != "cpu":
+            return 0
+        return generator_state_bytes(device)
+
+    def is_held(self, tangent: torch.Tensor) -> bool:
+        """Whether a gradient that backward is given lives to its end.
+
+        The engine's caller holds that of a scalar loss; larger ones are handed over, and freed
+        after their last use.
+        """
+        return tangent.numel() == 1
