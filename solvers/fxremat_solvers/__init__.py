@@ -15,6 +15,7 @@ from fxremat_solvers.errors import (
     UnknownSolverError,
 )
 from fxremat_solvers.floor import floor
+from fxremat_solvers.graphs import structure_hash, to_networkx
 from fxremat_solvers.pareto import pareto
 from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
 from fxremat_solvers.schedule import Schedule, Solution, Status
@@ -45,4 +46,6 @@ __all__ = [
     "plain_op",
     "simulate",
     "solve",
+    "structure_hash",
+    "to_networkx",
 ]
