@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import random
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-# A test that fails does so in every run: the same examples each time.
-settings.register_profile("same", derandomize=True, database=None)
-settings.load_profile("same")
+# A test that fails does so in every run: the same examples each time. The tests on a GPU use no
+# hypothesis, and images for them lack it.
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    settings.register_profile("same", derandomize=True, database=None)
+    settings.load_profile("same")
 
 
 def pytest_collection_finish() -> None:

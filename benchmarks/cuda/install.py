@@ -14,7 +14,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-IMPORTED = ("pulp", "highspy", "rich", "pytest", "scipy", "numba", "transformers", "diffusers")
+IMPORTED = (
+    "pulp",
+    "highspy",
+    "msgspec",
+    "rich",
+    "pytest",
+    "scipy",
+    "numba",
+    "transformers",
+    "diffusers",
+)
 """Imported to see whether they work: an image's may not fit its numpy. Others need to be there."""
 
 TOGETHER = {

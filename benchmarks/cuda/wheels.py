@@ -20,7 +20,15 @@ from benchmarks.cuda.install import package_of
 
 # highspy and pulp as in pyproject.toml. Matplotlib is left out: nothing here draws.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "core": ("pulp>=3.0,<4", "highspy>=1.11,<1.16", "rich>=13", "pytest>=8", "pytest-timeout>=2.3"),
+    "core": (
+        "pulp>=3.0,<4",
+        "highspy>=1.11,<1.16",
+        "msgspec>=0.19",
+        "networkx>=3.5",
+        "rich>=13",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+    ),
     "transformers": ("transformers>=4.50",),
     "diffusers": ("diffusers>=0.30",),
     "search": ("numba>=0.61",),
