@@ -344,8 +344,9 @@ class _Relaxer:
                     self.arc(row[j], again[x][j], 0.0, j - 1, size)
             wanted[x] = row
         for u, op in enumerate(ops):
-            rerun_inputs = tuple(dict.fromkeys(problem.reruns[u].inputs))
-            both = tuple(x for x in dict.fromkeys(op.inputs) if x in rerun_inputs)
+            rerun_inputs = both = tuple(dict.fromkeys(problem.reruns[u].inputs))
+            if u in problem.differing:
+                both = tuple(x for x in rerun_inputs if x in op.inputs)
             for y in op.outputs:
                 for j in range(1, k + 1):
                     node = again[y][j]
@@ -598,7 +599,8 @@ class _Together:
         """What a run reads, makes, has to allocate of that, and its workspace."""
         makes = frozenset(run.outputs)
         reads = frozenset(v for v in run.inputs if self.nbytes[v])
-        return reads, makes, makes - self.lazy, run.workspace_bytes
+        allocated = makes if makes.isdisjoint(self.lazy) else makes - self.lazy
+        return reads, makes, allocated, run.workspace_bytes
 
     def least_peak(self, target: frozenset[int], known: int) -> int:
         """The least peak by which `target` can be live at once, or a bound on it."""
@@ -623,11 +625,9 @@ class _Together:
             for maker in dict.fromkeys(producer[v] for v in sorted(values)):
                 left -= len(values)
                 for reads, makes, allocated, workspace in self.ways[maker]:
-                    if values.isdisjoint(makes):
-                        continue
                     before = (values - makes) | reads
-                    running = sum(nbytes[v] for v in values | reads | allocated)
-                    running = max(key, running + workspace)
+                    live = before | makes if allocated is makes else values | reads | allocated
+                    running = max(key, sum(nbytes[v] for v in live) + workspace)
                     if running < lowest.get(before, running + 1):
                         lowest[before] = running
                         came[before] = values

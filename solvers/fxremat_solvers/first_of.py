@@ -95,6 +95,8 @@ def _with_tokens(op: Op, reads: tuple[int, ...], makes: tuple[int, ...]) -> Op:
     def with_tokens(run: Rerun) -> Rerun:
         return replace(run, inputs=(*run.inputs, *reads), outputs=(*run.outputs, *makes))
 
+    if not reads and not makes:
+        return op
     first = with_tokens(op.first_run)
     reruns = tuple(map(with_tokens, op.reruns))
     return replace(op, inputs=first.inputs, outputs=first.outputs, reruns=reruns)

@@ -12,9 +12,11 @@ from fxremat_solvers.problem import RematProblem
 
 def makers_of(problem: RematProblem) -> list[set[int]]:
     """For each op the ops that make what its first run reads, and its reruns."""
-    runs = zip(problem.ops, problem.reruns, strict=True)
-    makers = [{problem.producer[v] for v in (*op.inputs, *again.inputs)} for op, again in runs]
-    return [before - {-1, k} for k, before in enumerate(makers)]
+    producer = problem.producer
+    makers = [{producer[v] for v in op.inputs} - {-1} for op in problem.ops]
+    for k in problem.differing:
+        makers[k] |= {producer[v] for v in problem.reruns[k].inputs} - {-1, k}
+    return makers
 
 
 def topological_order(before: Sequence[Collection[int]], key: Sequence[Any]) -> list[int]:

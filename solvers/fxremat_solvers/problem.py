@@ -145,7 +145,7 @@ class RematProblem:
     def differing(self) -> frozenset[int]:
         """The ops whose reruns differ from their first run."""
         pairs = enumerate(zip(self.ops, self.reruns, strict=True))
-        return frozenset(k for k, (op, again) in pairs if again != op.first_run)
+        return frozenset(k for k, (op, again) in pairs if _differs(op, again))
 
     @cached_property
     def rerun_consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -227,6 +227,15 @@ def _readers(n_values: int, reads: Sequence[Sequence[int]]) -> tuple[tuple[int, 
     return tuple(map(tuple, readers))
 
 
+def _differs(op: Op, again: Rerun) -> bool:
+    return (
+        again.inputs != op.inputs
+        or again.outputs != op.outputs
+        or again.cost != op.cost
+        or again.workspace_bytes != op.workspace_bytes
+    )
+
+
 def _costs_again(op: Op) -> tuple[float, ...]:
     return (op.reruns[0].cost,) if op.reruns else ()
 
@@ -255,7 +264,7 @@ def _validate(problem: RematProblem) -> None:
                 )
             defined[value] = 1
         for j, again in enumerate(op.reruns):
-            if again != op.first_run:
+            if _differs(op, again):
                 _check_rerun(problem, op, again, defined, f"{at}.reruns[{j}]")
     for k, value in enumerate(problem.outputs):
         if not defined[value]:
@@ -309,8 +318,8 @@ def _check_rerun(problem: RematProblem, op: Op, again: Rerun, defined: bytearray
 
 def _check_totals(problem: RematProblem) -> None:
     total = sum(value.nbytes for value in problem.values)
-    runs = [run for op in problem.ops for run in (op, *op.reruns)]
-    total += max((run.workspace_bytes for run in runs), default=0)
+    reruns = [again for op in problem.ops for again in op.reruns]
+    total += max((run.workspace_bytes for run in (*problem.ops, *reruns)), default=0)
     if total >= _BYTES_BELOW:
         raise ProblemFormatError(
             "$.values[...].nbytes and the largest $.ops[...].workspace_bytes add up to 2**53 or "
@@ -319,7 +328,7 @@ def _check_totals(problem: RematProblem) -> None:
     least, most = _COSTS
     for name, costs in (
         ("$.ops[...].cost", [op.cost for op in problem.ops]),
-        ("$.ops[...].reruns[...].cost", [run.cost for op in problem.ops for run in op.reruns]),
+        ("$.ops[...].reruns[...].cost", [again.cost for again in reruns]),
     ):
         cost = sum(costs)
         if cost and not least <= cost <= most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from random_problems import problems
 from rerun_problems import random_reruns
 
-from fxremat_solvers import Op, ProblemFormatError, RematProblem, Rerun, Schedule
+from fxremat_solvers import Op, ProblemFormatError, RematProblem, Rerun, Schedule, simulate
 from fxremat_solvers.generate import chain
 
 
@@ -26,6 +27,14 @@ def test_problem_round_trip(problem: RematProblem):
 def test_round_trip_of_reruns_and_lazy_values(seed: int, n_ops: int):
     problem = random_reruns(seed, n_ops)
     assert RematProblem.from_json(problem.to_json()) == problem
+
+
+def test_the_documented_example_takes_a_state_only_where_it_reruns():
+    text = (Path(__file__).parents[2] / "docs" / "solvers.md").read_text()
+    example = text.split("```json")[1].split("```")[0]
+    problem = RematProblem.from_json(example)
+    assert simulate(problem, (0, 1)).peak_bytes == 4096 + 4
+    assert simulate(problem, (0, 0, 1)).peak_bytes == 4096 + 2 * 5056
 
 
 def test_version_1_is_read_as_ops_that_run_again_as_they_ran_first():
