@@ -27,7 +27,6 @@ from fxremat_solvers.simulate import baseline
 
 _HALVINGS = 7
 _GREEDY_OPS = 20_000
-_SMALL = 1_500
 _EDITS_PER_OP = 700  # of each run
 _MOST_EDITS = 350_000
 
@@ -86,7 +85,7 @@ def _by_peak(found: Candidate) -> tuple[int, float]:
 def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
     """Bisect the greedy walk's budget between what one op needs and the best peak so far."""
     reached, low = start, single_op_bytes(problem)
-    for _ in range(_HALVINGS if len(problem.ops) <= _SMALL else _HALVINGS // 2 + 1):
+    for _ in range(_HALVINGS):
         if low >= reached.peak_bytes or time.monotonic() > deadline:
             break
         middle = (low + reached.peak_bytes) // 2
