@@ -6,12 +6,13 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from fxremat import torch_hooks
 from fxremat.backend import Backend, Planned, make_options
@@ -24,6 +25,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Every new input shape is one more plan; past this many, all are forgotten and made anew.
 _SHAPES_LIMIT = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _Weakly:
+    """A backend as Dynamo gets it, which keeps every backend that it was ever given alive.
+
+    The `Compiled` that calls holds it while it is called.
+    """
+
+    backend: weakref.ref[Backend]
+
+    def __call__(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        backend = self.backend()
+        assert backend is not None
+        return backend(module, inputs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,9 @@ def optimize(
         _check_wrapper(module)
         _check_device(module)
     function: Callable[..., Any] = model if module is None else module.forward
-    call = torch_hooks.compile_whole(function, backend, _SHAPES_LIMIT, backend.forget_graphs)
+    call = torch_hooks.compile_whole(
+        function, _Weakly(weakref.ref(backend)), _SHAPES_LIMIT, backend.forget_graphs
+    )
     compiled = Compiled(function, backend, call, module)
     if example_inputs is not None:
         compiled.plan_for(example_inputs)

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.annotate import check_cost_model
 from fxremat.budget import Budget
-from fxremat.bypass import PlannedSteps
+from fxremat.bypass import PlannedSteps, note_planned
 from fxremat.capture import graphs_inside
 from fxremat.errors import (
     DoubleBackwardError,
@@ -146,8 +147,9 @@ class Backend:
     def forget_graphs(self) -> None:
         """Let go of all plans, as what was compiled for them is."""
         warnings.warn(
-            f"{len(self.graphs)} graphs are planned for this model, one for each input shape: all "
-            "are forgotten and planned anew as they come back. Pad inputs to fewer shapes",
+            f"{len(self.graphs)} graphs are planned for this model, one for each input shape and "
+            "each value of what is no tensor: all are forgotten, and planned anew as they come "
+            "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
             stacklevel=4,
         )
         self.graphs.clear()
@@ -208,17 +210,21 @@ class _Evaluation:
         return self.run(*args)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Executable:
     """A compiled training graph, guarded against gradients of gradients."""
 
     run: Callable[..., Any]
     backend: Backend
+    ran: bool = False
 
     def __call__(self, *args: Any) -> Any:
         if self.backend.only_plan:
             raise Planned
         self.backend.steps.count += 1
+        if not self.ran:
+            self.ran = True
+            note_planned(args)
         results = self.run(*args)
         for result in results:
             if isinstance(result, torch.Tensor) and result.grad_fn is not None:
@@ -264,8 +270,8 @@ def make_options(options: Mapping[str, Any]) -> Options:
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
         raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
     effort: Any = options.get("effort", 1.0)
-    if isinstance(effort, bool) or not isinstance(effort, (int, float)) or not effort > 0:
-        raise OptionError(f"effort is {effort!r}: it must be a number above 0")
+    if isinstance(effort, bool) or not isinstance(effort, (int, float)) or not 0 < effort < inf:
+        raise OptionError(f"effort is {effort!r}: it must be a finite number above 0")
     seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")

@@ -40,8 +40,18 @@ class _Watch:
     hooks: list[torch_hooks.Removable] = field(default_factory=list[torch_hooks.Removable])
 
 
+# The parameters that some planned graph was given, whatever it was compiled from.
+_planned_parameters = torch_hooks.WeakIdKeyDictionary()
+
 # One watch a module, however often it is optimized: training any of its plans is right.
 _watches: weakref.WeakKeyDictionary[nn.Module, _Watch] = weakref.WeakKeyDictionary()
+
+
+def note_planned(arguments: tuple[object, ...]) -> None:
+    """Remember which parameters a planned graph runs with."""
+    for argument in arguments:
+        if isinstance(argument, nn.Parameter):
+            _planned_parameters[argument] = True
 
 
 def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
@@ -51,18 +61,20 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
     (as under `fully_shard`) are not watched.
     """
     watch = _watches.setdefault(module, _Watch())
-    watch.planned.append(planned)
     if watch.hooks:
+        watch.planned.append(planned)
         return
+    watch.planned[:] = [planned]
     name = type(module).__name__
 
-    def gradient_arrived(_parameter: torch.Tensor) -> None:
+    def gradient_arrived(parameter: torch.Tensor) -> None:
         if not watch.hooks:
             return
         for hook in watch.hooks:
             hook.remove()
         watch.hooks.clear()
-        if not any(steps.count or steps.warned for steps in watch.planned):
+        heard = any(steps.count or steps.warned for steps in watch.planned)
+        if not heard and parameter not in _planned_parameters:
             planned.warn(
                 f"a backward reached the parameters of {name} without a planned step: that step "
                 "had no plan, and its memory no budget. Something runs the parts of the module "

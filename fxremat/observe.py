@@ -30,13 +30,17 @@ def check(_name: str, state: State, _seconds: float) -> State:
     return state
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dump:
     """Writes what each pass adds, as files numbered in order, to a folder."""
 
     folder: Path
+    last: State | None = None
 
     def __call__(self, name: str, state: State, _seconds: float) -> State:
+        if state is self.last:
+            return state
+        self.last = state
         count = len(list(self.folder.iterdir()))
         for index, (file, text) in enumerate(state.files().items()):
             (self.folder / f"{count + index:02d}-{name}-{file}").write_text(text)

@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 import types
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
@@ -26,6 +27,7 @@ import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
+from torch._C._dynamo.eval_frame import reset_code
 from torch._dynamo import eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
@@ -38,10 +40,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
     "FakeTensor",
     "PassesThroughDynamo",
+    "WeakIdKeyDictionary",
     "boxed_executor",
     "compile_whole",
     "compiled_frame_id",
@@ -245,35 +249,57 @@ def compile_whole(
     """`torch.compile` of the whole of `function`: one graph a shape, or an error.
 
     After `recompile_limit` graphs `on_limit` is called, and all are compiled anew when they come
-    back: Dynamo itself would fail.
+    back: Dynamo itself would fail. What torch can't trace with sizes and numbers as symbols (from
+    the second call on) is traced with them fixed, one graph for each.
     """
-    compiled = _compile_own_code(function, backend)
+    compiled, code = _compile_own_code(function, backend)
+    settings: dict[str, Any] = {
+        "recompile_limit": recompile_limit,
+        "accumulated_recompile_limit": recompile_limit,
+        # A module's own count of its steps is a number like any other.
+        "allow_unspec_int_on_nn_module": True,
+    }
+    ran = False
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal ran
+        try:
+            results = compiled(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not ran or "specialize_float" in settings or isinstance(error, PassesThroughDynamo):
+                raise
+            settings.update(automatic_dynamic_shapes=False, specialize_float=True)
+            with torch._dynamo.config.patch(settings):
+                results = compiled(*args, **kwargs)
+        ran = True
+        return results
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal compiled
+        nonlocal compiled, code
         # Log calls in a model are no reason to fail; they are left out of the compiled step.
-        with torch._dynamo.config.patch(
-            {
-                "recompile_limit": recompile_limit,
-                "accumulated_recompile_limit": recompile_limit,
-                _IGNORED_LOGGING: _logging_methods(),
-            }
-        ):
+        with torch._dynamo.config.patch({**settings, _IGNORED_LOGGING: _logging_methods()}):
             try:
-                return compiled(*args, **kwargs)
+                return call(*args, **kwargs)
             except torch._dynamo.exc.FailOnRecompileLimitHit:
                 on_limit()
-                compiled = _compile_own_code(function, backend)
-                return compiled(*args, **kwargs)
+                reset_code(code)
+                compiled, code = _compile_own_code(function, backend)
+                return call(*args, **kwargs)
 
+    # What Dynamo compiled refers to the code object that it hangs on, where no garbage collector
+    # sees it: without this it would live for ever.
+    weakref.finalize(run, lambda: reset_code(code))
     return run
 
 
 def _compile_own_code(
     function: Callable[..., Any], backend: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`function` compiled in a code object of its own, because Dynamo counts recompilations per
-    code object: two optimized copies of one model class must not use up each other's."""
+) -> tuple[Callable[..., Any], types.CodeType]:
+    """`function` compiled in a code object of its own, and that object.
+
+    Dynamo counts recompilations per code object: two optimized copies of one model class must not
+    use up each other's.
+    """
 
     def fxremat_step(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
@@ -287,7 +313,7 @@ def _compile_own_code(
         fxremat_step.__closure__,
     )
     compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
-    return compile_function(own, backend=backend, fullgraph=True)
+    return compile_function(own, backend=backend, fullgraph=True), own.__code__
 
 
 def ignore_log_calls() -> None:

@@ -107,7 +107,9 @@ def _replay(
         for block in _each(blocks.get(node)):
             live += block.nbytes if not holders.get(block) else 0
             holders[block] = holders.get(block, 0) + 1
-        in_use.append(live + node.meta.get(WORKSPACE, 0))
+        # A residual's placeholder has the meta of what made it, but runs nothing.
+        workspace = node.meta.get(WORKSPACE, 0) if node.op == "call_function" else 0
+        in_use.append(live + workspace)
         for dead in let_go.get(node, ()):
             for block in _each(blocks.get(dead)):
                 holders[block] -= 1

@@ -71,6 +71,13 @@ def test_any_plan_of_the_module_will_do() -> None:
     assert heard(lambda: plans[0](X).backward()) == 0
 
 
+def test_a_plan_of_a_function_around_the_module_will_do_too() -> None:
+    model = Net()
+    fxremat.optimize(model, budget=1.0)
+    loss = fxremat.optimize(lambda x: model(x) * 2, budget=1.0)
+    assert heard(lambda: loss(X).backward()) == 0
+
+
 def test_planning_ahead_is_no_step() -> None:
     optimized = fxremat.optimize(Net(), budget=1.0, example_inputs=X)
     assert heard(lambda: optimized.inner(X).sum().backward()) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -185,3 +187,14 @@ def test_the_forward_of_the_class_can_be_inspected() -> None:
     signature = inspect.signature(Model.forward)
     assert inspect.signature(type(optimized()).forward) == signature
     assert not hasattr(type(optimized()).forward, "__wrapped__")
+
+
+def test_what_was_planned_goes_with_the_module() -> None:
+    def plan() -> weakref.ref[Any]:
+        drop_in = optimized()
+        drop_in(X).sum().backward()
+        return weakref.ref(compiled_of(drop_in).backend.graphs[0].plan)
+
+    plans = [plan() for _ in range(2)]
+    gc.collect()
+    assert [found() for found in plans] == [None, None]

@@ -61,6 +61,47 @@ def test_a_number_that_changes_is_planned_twice(
     assert all(a.workspace_measured for plan in plans for a in plan.annotations.values())
 
 
+def test_a_count_that_a_module_keeps_is_planned_twice() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.step = nn.Linear(8, 8), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.step += 1
+            return self.layer(x).mean() * self.step
+
+    optimized = fxremat.optimize(Counting(), budget=1.0)
+    for _ in range(5):
+        optimized(torch.randn(4, 8)).backward()
+    assert optimized.step == 5
+    assert len(graphs_of(optimized)) == 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y, n: y.mean() * divmod(y.shape[0], n)[0],
+        lambda y, n: y.mean() * len(str((n, tuple(y.shape)))),
+        lambda y, n: (y.abs() + 1).pow(n).mean(),
+    ],
+    ids=["divmod", "str", "pow"],
+)
+def test_what_can_not_be_traced_with_symbols_has_a_plan_for_each(
+    function: Callable[[torch.Tensor, int], torch.Tensor],
+) -> None:
+    net = layers()
+
+    def loss(x: torch.Tensor, number: int) -> torch.Tensor:
+        return function(net(x), number)
+
+    optimized = fxremat.optimize(loss, budget=1.0)
+    for rows, number in ((64, 2), (48, 3), (32, 4), (64, 2)):
+        x = torch.randn(rows, 32)
+        assert_equal(step(net, optimized, x, number), step(net, loss, x, number))
+    assert len(graphs_of(optimized)) == 3
+
+
 def test_a_number_that_is_a_size_has_a_plan_of_its_own() -> None:
     net = layers()
 

@@ -439,3 +439,21 @@ def test_norms_with_statistics_that_are_read_again(model: type[nn.Module]) -> No
     optimized.zero_grad(set_to_none=True)
     peak = fxremat.measure_peak(lambda: optimized(x).backward()).peak_bytes
     assert peak <= plan_of(optimized).budget_bytes
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_losses_that_are_kept_for_backward(weight: float) -> None:
+    """Their kernels take a workspace as large as their input, in forward and nowhere else."""
+    net = nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 32))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        y = net(x)
+        return F.mse_loss(y, y.detach() * weight).square() * F.smooth_l1_loss(y, x)
+
+    x = torch.randn(64, 32)
+    loss(x).backward()
+    expected = [p.grad for p in net.parameters()]
+    net.zero_grad()
+    fxremat.optimize(loss, budget=1.0)(x).backward()
+    for a, b in zip(expected, net.parameters(), strict=True):
+        assert torch.equal(a, b.grad)
