@@ -94,7 +94,7 @@ def _kept_where_equal(before: Any, after: Any, arguments: tuple[torch.Tensor, ..
     def choose(old: Any, new: Any) -> Any:
         if not isinstance(new, torch.Tensor) or not isinstance(old, torch.Tensor):
             return old if new is None or type(new) is type(old) else new
-        same = torch_hooks.storage_key(new) not in keys and _layout(old) == _layout(new)
+        same = torch_hooks.storage_key(new) not in keys and Layout.of(old) == Layout.of(new)
         return old if new is old or same else new
 
     return _mapped(choose, before, after)
@@ -111,7 +111,7 @@ def _laid_out(
         # Another shape or type comes from the invented data, or is no layout of this tensor.
         if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
             return tensor
-        if _significant(real) == _significant(_layout(tensor)):
+        if _significant(real) == _significant(Layout.of(tensor)):
             return tensor
         with mode:
             size = -(-real.storage_bytes // tensor.itemsize)
@@ -128,16 +128,6 @@ def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Any
     if isinstance(first, (tuple, list)):
         return tuple(made) if isinstance(first, tuple) else made
     return made[0]
-
-
-def _layout(tensor: torch.Tensor) -> Layout:
-    return Layout(
-        tuple(tensor.shape),
-        tensor.dtype,
-        tuple(tensor.stride()),
-        int(tensor.storage_offset()),
-        tensor.untyped_storage().nbytes(),
-    )
 
 
 def _significant(layout: Layout) -> tuple[Any, ...]:

@@ -73,6 +73,17 @@ class Layout:
     offset: int
     storage_bytes: int
 
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Layout:
+        """The layout that a (real or fake) tensor has."""
+        return Layout(
+            tuple(tensor.shape),
+            tensor.dtype,
+            tuple(tensor.stride()),
+            int(tensor.storage_offset()),
+            tensor.untyped_storage().nbytes(),
+        )
+
 
 @dataclass(frozen=True)
 class OpProfile:
@@ -330,15 +341,7 @@ def _storage_bytes(results: Any, device: torch.device) -> tuple[int | None, ...]
 
 def _layouts(results: Any, makes_new: Sequence[bool]) -> tuple[Layout | None, ...]:
     return tuple(
-        Layout(
-            tuple(t.shape),
-            t.dtype,
-            tuple(t.stride()),
-            int(t.storage_offset()),
-            t.untyped_storage().nbytes(),
-        )
-        if isinstance(t, torch.Tensor) and new
-        else None
+        Layout.of(t) if isinstance(t, torch.Tensor) and new else None
         for t, new in zip(outputs_of(results), makes_new, strict=True)
     )
 
