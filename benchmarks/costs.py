@@ -20,10 +20,10 @@ from rich.table import Table
 import fxremat
 from benchmarks import zoo
 from benchmarks.records import environment
-from fxremat.annotate import annotate
-from fxremat.api import compiled_of
+from fxremat.annotate.annotate import node_costs
+from fxremat.frontend.compiled import compiled_of
+from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import op_name
-from fxremat.profile_ops import OpProfiles
 
 MODELS = ("measured", "roofline", "flops")
 
@@ -33,11 +33,11 @@ def seconds_by_kind(model: str, size: str) -> dict[str, dict[str, float]]:
     workload = zoo.get(model).make(size, seed=0)
     module = workload.step_module()
     optimized = fxremat.optimize(module, budget=1.0, example_inputs=workload.batch(0))
-    joint = compiled_of(optimized).backend.graphs[0].plan.joint
+    joint = compiled_of(optimized).backend.history.graphs[0].plan.graph
     found: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(MODELS, 0.0))
     for cost in MODELS:
-        for node, annotation in annotate(joint, cost, OpProfiles()).items():
-            found[op_name(node.target)][cost] += annotation.seconds
+        for node, taken in node_costs(joint, cost, OpProfiles()).items():
+            found[op_name(node.target)][cost] += taken.seconds
     return dict(sorted(found.items(), key=lambda item: -item[1]["measured"]))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.measure import Step
 from benchmarks.zoo import Batch
-from fxremat import measure
+from fxremat.measure import peak as measured
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Peaks:
 def peaks(fn: Callable[[], object], device: str = "cpu") -> Peaks:
     """Both peaks of one run of `fn`, which must have been warmed up."""
     if torch.device(device).type != "cuda":
-        peak = measure.measure_peak(fn, device=device).peak_bytes
+        peak = measured.measure_peak(fn, device=device).peak_bytes
         return Peaks(peak, peak)
     before = requested(device, "current")
-    allocated = measure.measure_peak(fn, device=device).peak_bytes
+    allocated = measured.measure_peak(fn, device=device).peak_bytes
     after = requested(device, "peak")
     return Peaks(allocated, None if before is None or after is None else after - before)
 

@@ -33,7 +33,7 @@ from benchmarks.own_process import ProcessFailed, print_row, rows_of
 from benchmarks.records import environment
 from benchmarks.zoo import Workload
 from fxremat import torch_hooks
-from fxremat.api import compiled_of
+from fxremat.frontend.compiled import compiled_of
 
 MODELS = (
     "gpt2-eager",
@@ -85,7 +85,7 @@ def fresh(setting: Setting) -> tuple[Workload, torch.nn.Module]:
 
 def aot(module: torch.nn.Module) -> Callable[..., Any]:
     """AOTAutograd's own graph, nothing recomputed."""
-    backend = torch_hooks.make_aot_backend(default_partition)
+    backend = torch_hooks.make_aot_backend(default_partition, torch_hooks.boxed_executor)
     return torch_hooks.compile_whole(module.forward, backend, 8)
 
 
@@ -189,7 +189,7 @@ def run_budget(
         return {**row, "status": "below the floor", "floor_bytes": error.floor_bytes}
     first_call_s = time.perf_counter() - started
     step.clear()
-    graph = compiled_of(optimized).backend.graphs[0]
+    graph = compiled_of(optimized).backend.history.graphs[0]
     if floor_bytes is None:
         floor_bytes = fxremat.floor(optimized)
     reference, (_, again) = known.eager, fresh(setting)

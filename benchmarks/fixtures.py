@@ -19,10 +19,12 @@ from pathlib import Path
 
 from benchmarks import zoo
 from benchmarks.joint_graphs import FOLDER
-from fxremat.annotate import roofline_seconds
-from fxremat.api import compiled_of, optimize
-from fxremat.device_ceilings import Ceilings
-from fxremat.lower import lower
+from fxremat.annotate.annotate import roofline_seconds
+from fxremat.frontend.compiled import compiled_of
+from fxremat.frontend.optimize import optimize
+from fxremat.graph import Operation
+from fxremat.lower.lowering import Lowering
+from fxremat.measure.device_ceilings import Ceilings
 from fxremat_solvers import Op, RematProblem
 
 # Two cores of a small server, in round numbers.
@@ -49,13 +51,16 @@ def problem_of(model: str) -> RematProblem:
     workload = zoo.get(model).make("bench")
     module = workload.step_module()
     optimized = optimize(module, budget=1.0, cost="flops", example_inputs=workload.batch(0))
-    plan = compiled_of(optimized).backend.graphs[-1].plan
-    priced = {
-        node: replace(annotation, seconds=float(f"{roofline_seconds(node, NOMINAL):.4g}"))
-        for node, annotation in plan.annotations.items()
-    }
-    problem = lower(plan.joint, priced, plan.forms).problem
+    plan = compiled_of(optimized).backend.history.graphs[-1].plan
+    priced = plan.graph.with_operations([_priced(each) for each in plan.graph.operations])
+    problem = Lowering.apply(priced).problem
     return replace(problem, ops=tuple(map(_rounded, problem.ops)))
+
+
+def _priced(operation: Operation) -> Operation:
+    """The operation with the seconds that it takes on the nominal device."""
+    seconds = float(f"{roofline_seconds(operation.node, NOMINAL):.4g}")
+    return replace(operation, cost=replace(operation.cost, seconds=seconds))
 
 
 def _rounded(op: Op) -> Op:

@@ -1,9 +1,9 @@
 """How every figure is measured: peak memory, time ratios, and the equality of gradients.
 
-Peak memory is `fxremat.measure`'s: the allocator's own events on the CPU, its counters on CUDA; it
-looks at no graph, and `check_measurement` holds it against known allocations. It counts above the
-level at entry: parameters, buffers, inputs and optimizer state are the caller's. Never measure
-under a dispatch mode: a compiled graph is silently bypassed there.
+Peak memory is `fxremat.measure_peak`'s: the allocator's own events on the CPU, its counters on
+CUDA; it looks at no graph, and `check_measurement` holds it against known allocations. It counts
+above the level at entry: parameters, buffers, inputs and optimizer state are the caller's. Never
+measure under a dispatch mode: a compiled graph is silently bypassed there.
 
 Time is always a ratio to a reference that runs in the same process in alternating rounds, since
 the speed of a shared machine drifts by more than the differences that matter. Of a step on one CPU
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import Batch
-from fxremat import measure
+from fxremat.measure import peak as measured
 
 Tensors = Sequence[Tensor | None]
 
@@ -49,7 +49,7 @@ class Step:
 
 def measure_peak(fn: Callable[[], object], device: str = "cpu") -> int:
     """The most bytes live at once while `fn` runs, above what is live at entry."""
-    return measure.measure_peak(fn, device=device).peak_bytes
+    return measured.measure_peak(fn, device=device).peak_bytes
 
 
 def step_peak(step: Step, batch: Batch, device: str = "cpu") -> int:
@@ -63,7 +63,7 @@ def step_peak(step: Step, batch: Batch, device: str = "cpu") -> int:
 def step_timeline(step: Step, batch: Batch) -> tuple[int, ...]:
     """Live bytes above entry after every allocation and free of one step, on the CPU."""
     step.clear()
-    levels = measure.measure_peak(lambda: step.run(batch)).timeline_bytes
+    levels = measured.measure_peak(lambda: step.run(batch)).timeline_bytes
     step.clear()
     return levels
 
@@ -72,7 +72,7 @@ def saved_bytes(step: Step, batch: Batch, device: str = "cpu") -> int:
     """What a forward leaves allocated for its backward, the loss included."""
     held: list[Tensor] = []
     step.clear()
-    left = measure.measure_peak(lambda: held.append(step.call(*batch)), device=device).end_bytes
+    left = measured.measure_peak(lambda: held.append(step.call(*batch)), device=device).end_bytes
     held.clear()
     return left
 

@@ -5,8 +5,6 @@
 or ``torch.compile(model, backend="fxremat", options={"budget": "6GiB"})``.
 """
 
-from fxremat.api import optimize
-from fxremat.budget import Budget
 from fxremat.errors import (
     BudgetError,
     BudgetInfeasible,
@@ -20,8 +18,10 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
-from fxremat.measure import PeakMeasurement, measure_peak
-from fxremat.report import Report, explain, floor
+from fxremat.frontend.optimize import optimize
+from fxremat.measure.peak import PeakMeasurement, measure_peak
+from fxremat.plan.budget import Budget
+from fxremat.report.explain import Report, explain, floor
 
 __version__ = "0.1.0"
 

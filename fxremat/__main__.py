@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fxremat.annotate import COST_MODELS
+from fxremat.annotate.annotate import COST_MODELS
 from fxremat.errors import FxrematError
-from fxremat.export import export_from_factory
+from fxremat.report.export import export_from_factory
 
 
 def main() -> int:

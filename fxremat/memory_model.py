@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fxremat.nodes import outputs_of
+
 CUDA_BLOCK = 512
 
 
@@ -26,6 +28,16 @@ def allocated_bytes(nbytes: int, device: torch.device) -> int:
     if device.type == "cuda":
         return -(-nbytes // CUDA_BLOCK) * CUDA_BLOCK
     return nbytes
+
+
+def storage_bytes(value: object) -> tuple[int | None, ...]:
+    """What the storage of each output of a node takes, by position; None for what is no tensor."""
+    return tuple(
+        allocated_bytes(tensor.untyped_storage().nbytes(), tensor.device)
+        if isinstance(tensor, torch.Tensor)
+        else None
+        for tensor in outputs_of(value)
+    )
 
 
 def generator_state_bytes(device: torch.device) -> int:

@@ -3,7 +3,6 @@
 # torch's own annotations of fx nodes are loose; this module is where they become ours.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -12,36 +11,53 @@ from typing import Any, TypeGuard, cast
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+
+from fxremat import torch_hooks
 
 aten = torch.ops.aten
 
 
-def is_op(target: object) -> TypeGuard[OpOverload]:
+def is_op(target: object) -> TypeGuard[torch_hooks.OpOverload]:
     """Whether a node's target is an op of torch's dispatcher."""
-    return isinstance(target, OpOverload)
+    return isinstance(target, torch_hooks.OpOverload)
 
 
 def op_name(target: object) -> str:
     """``"native_dropout"`` for ``aten.native_dropout.default``; empty for what is no op."""
-    return target._schema.name.split("::")[-1] if is_op(target) else ""
+    return torch_hooks.schema_of(target).name.split("::")[-1] if is_op(target) else ""
 
 
 def is_mutable(target: object) -> bool:
     """Whether an op writes to one of its arguments."""
-    return is_op(target) and target._schema.is_mutable
+    return is_op(target) and torch_hooks.schema_of(target).is_mutable
+
+
+def is_identity(node: fx.Node) -> bool:
+    """Whether a node is another name of its first argument (no new shape, stride or dtype)."""
+    return node.target in (aten.detach.default, aten.alias.default)
+
+
+def is_collective(node: fx.Node) -> bool:
+    """Whether a node communicates with other ranks."""
+    namespace = getattr(node.target, "namespace", "")
+    return namespace in ("_c10d_functional", "c10d_functional", "c10d")
+
+
+def is_effect(node: fx.Node) -> bool:
+    """Whether a node does something besides making its outputs (mutation, assert, collective)."""
+    if node.op != "call_function":
+        return False
+    return is_collective(node) or is_mutable(node.target) or torch_hooks.is_impure(node)
 
 
 def schema_arguments(target: object) -> list[torch.Argument]:
     """The arguments that an op takes, in order; none for what is no op."""
-    return list(target._schema.arguments) if is_op(target) else []
+    return list(torch_hooks.schema_of(target).arguments) if is_op(target) else []
 
 
 def argument_of(node: fx.Node, name: str) -> Any:
     """The value that an op's node gives to the argument of that name; None without it."""
-    if not is_op(node.target):
-        return None
-    for index, argument in enumerate(node.target._schema.arguments):
+    for index, argument in enumerate(schema_arguments(node.target)):
         if argument.name == name:
             if index < len(node.args):
                 return node.args[index]
@@ -74,6 +90,18 @@ def tensors_of(node: fx.Node) -> tuple[torch.Tensor, ...]:
 def input_tensors(node: fx.Node) -> tuple[torch.Tensor, ...]:
     """The tensors that a node reads, as traced."""
     return tuple(tensor for arg in node.all_input_nodes for tensor in tensors_of(arg))
+
+
+def argument_by_storage(node: fx.Node) -> dict[int, fx.Node]:
+    """Which argument brings each storage that a node is given: a result with one of them is a view.
+
+    By `torch_hooks.storage_key`, which is valid while the traced values are alive.
+    """
+    return {
+        torch_hooks.storage_key(tensor): arg
+        for arg in node.all_input_nodes
+        for tensor in tensors_of(arg)
+    }
 
 
 def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:

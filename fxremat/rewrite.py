@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +17,26 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.annotate import Annotation
-from fxremat.capture import JointGraph, Storage, alias_source, is_identity
+from fxremat.aliases import last_common, named, viewed
 from fxremat.errors import UnsupportedGraphError
-from fxremat.lower import Lowering
+from fxremat.graph import Form, JointGraph, Storage
+from fxremat.lower.lowering import Program, Run
 from fxremat.memory_model import generator_state_bytes
-from fxremat.nodes import is_tuple, map_nodes, returned, tensors_of, traced_value
-from fxremat.recomputability import Form, Recomputability
-from fxremat_solvers import Op, Rerun, Schedule, simulate
+from fxremat.nodes import (
+    is_identity,
+    is_tuple,
+    map_nodes,
+    outputs_of,
+    returned,
+    tensors_of,
+    traced_value,
+)
 
 aten = torch.ops.aten
 
-# Keys in a rewritten node's meta: the workspace of the op that it runs, and the sizes of its
-# outputs' storages, nested as the outputs are; in bytes.
+# Keys in a rewritten node's meta: which run of the program it is a part of, what that run takes
+# beyond what it makes, and the sizes of the node's new storages, nested as its outputs are.
+UNIT = "fxremat_unit"
 WORKSPACE = "fxremat_workspace_bytes"
 OUTPUTS = "fxremat_output_bytes"
 
@@ -45,23 +50,15 @@ class Rewritten:
     num_fwd_outputs: int
 
 
-def rewrite(
-    joint: JointGraph,
-    lowering: Lowering,
-    schedule: Schedule,
-    forms: Mapping[fx.Node, Recomputability],
-    annotations: Mapping[fx.Node, Annotation],
-    *,
-    static_lifetime_input_indices: Sequence[int] | None = None,
-) -> Rewritten:
-    """The graphs of a schedule that the oracle accepts. The joint graph is not changed."""
-    writer = _Writer(joint, lowering, schedule, forms, annotations)
+def rewrite(joint: JointGraph, program: Program) -> Rewritten:
+    """The graphs of a program that runs all of the joint graph, which is not changed."""
+    writer = _Writer(joint, program)
     scheduled, saved = writer.write()
     forward, backward = torch_hooks.extract_forward_and_backward(
         scheduled,
         saved,
         num_fwd_outputs=joint.num_fwd_outputs,
-        static_lifetime_input_indices=static_lifetime_input_indices,
+        static_lifetime_input_indices=joint.static_lifetime_input_indices,
     )
     # The split copies whatever can be computed on either side; keep what belongs there.
     _drop_unused(forward, writer.forward_names)
@@ -83,31 +80,19 @@ class _Writer:
     """Writes the scheduled joint graph.
 
     `current` holds, for each storage, the nodes of its latest computation: the tensor itself and
-    the views of it written so far, by the node of the untouched graph that they stand for.
+    the views of it written so far, by the node of the joint graph that they stand for.
     """
 
-    def __init__(
-        self,
-        joint: JointGraph,
-        lowering: Lowering,
-        schedule: Schedule,
-        forms: Mapping[fx.Node, Recomputability],
-        annotations: Mapping[fx.Node, Annotation],
-    ) -> None:
+    def __init__(self, joint: JointGraph, program: Program) -> None:
         self.joint = joint
-        self.lowering = lowering
-        self.steps = schedule.ops
-        self.runs = simulate(lowering.problem, schedule).runs
-        self.run = self.runs[0]  # the one that is being written
-        self.forms = forms
-        self.annotations = annotations
+        self.program = program
         self.graph = fx.Graph()
         self.current: dict[Storage, dict[fx.Node, fx.Node]] = {}
         # What is no tensor: Python numbers that change from step to step, and the like.
         self.others: dict[fx.Node, fx.Node] = {}
         self.states: dict[fx.Node, fx.Node] = {}
         self.written: set[fx.Node] = set()
-        self.runs_in_all = Counter(self.steps)
+        self.runs_written = 0
         self.in_backward = False
         self.forward_names: set[str] = set()
         self.backward_names: set[str] = set()
@@ -120,16 +105,15 @@ class _Writer:
             if node.op == "placeholder":
                 self._placeholder(node)
         results: dict[fx.Node, fx.Node] = {}
-        boundary = self.steps.index(self.lowering.tangents_op)
-        for step in range(boundary):
-            self._write_step(step)
+        for run in self.program.forward:
+            self._write_run(run)
         for node in returned(module.graph)[: joint.num_fwd_outputs]:
             if isinstance(node, fx.Node):
                 results[node] = self._exact(node) if self._is_tensor(node) else self._argument(node)
-        self._cross(boundary)
+        self._cross()
         self.in_backward = True
-        for step in range(boundary + 1, len(self.steps)):
-            self._write_step(step)
+        for run in self.program.backward:
+            self._write_run(run)
         for node in joint.gradients:
             if node not in results:
                 results[node] = self._exact(node)
@@ -155,35 +139,34 @@ class _Writer:
     def _is_tensor(self, node: fx.Node) -> bool:
         return node in self.joint.storage_of
 
-    def _write_step(self, step: int) -> None:
+    def _write_run(self, run: Run) -> None:
         """Write one run of an operation."""
-        op, run = self.steps[step], self.runs[step]
-        node = self.lowering.node_of[op]
-        if node is None:
-            return
-        self.run = run
-        first = run is self.lowering.problem.ops[op]
-        form = self.forms[node].form
-        args = map_nodes(node.args, self._argument)
-        kwargs = map_nodes(node.kwargs, self._argument)
-        if form is Form.REPLAY_RNG and self.runs_in_all[op] > 1:
-            new = self._write_random(node, args, kwargs, first=first)
-        elif form is Form.BATCH_NORM and not first:
-            new = self._write_batch_norm(node, args)
-        else:
-            new = self._write(node, node.target, args, kwargs)
-        made = self._made(node, run)
-        if is_tuple(node):
-            for storage in made:
-                self.current[storage] = {}
-                self._write_outputs(node, new, storage)
-        elif made:
-            self.current[made[0]] = {node: new}
+        form = run.operation.mode.form
+        for node in run.operation.nodes:
+            args = map_nodes(node.args, self._argument)
+            kwargs = map_nodes(node.kwargs, self._argument)
+            if form is Form.REPLAY_RNG and run.repeated:
+                new = self._write_random(node, args, kwargs, run)
+            elif form is Form.BATCH_NORM and not run.first:
+                new = self._write_batch_norm(node, args, run)
+            else:
+                new = self._write(node, node.target, args, kwargs, run=run)
+            made = self._made(node, run)
+            if is_tuple(node):
+                for storage in made:
+                    self.current[storage] = {}
+                    self._write_outputs(node, new, storage)
+            elif made:
+                self.current[made[0]] = {node: new}
+        self.runs_written += 1
 
-    def _made(self, node: fx.Node, run: Op | Rerun) -> tuple[Storage, ...]:
-        """The storages that a run of an operation makes anew."""
-        made = self.joint.made_by.get(node, ())
-        return tuple(s for s in made if self.lowering.value_of[s] in run.outputs)
+    def _made(self, node: fx.Node, run: Run) -> list[Storage]:
+        """The storages of a node that a run makes anew: all runs do those inside a unit."""
+        return [
+            storage
+            for storage in self.joint.made_by.get(node, ())
+            if storage in run.makes or storage not in run.operation.makes
+        ]
 
     def _write_outputs(self, node: fx.Node, new: fx.Node, storage: Storage) -> None:
         getitems = self.outputs_of.get((node, storage.position), ())
@@ -200,8 +183,9 @@ class _Writer:
         *,
         suffix: str = "",
         value: Any = None,
+        run: Run | None = None,
     ) -> fx.Node:
-        """Add a node that stands for `node` of the untouched graph."""
+        """Add a node that stands for `node` of the joint graph: a part of a run, or a view."""
         name = f"{node.name}{suffix}"
         if node in self.written and not suffix:
             name = f"{node.name}_recomputed"
@@ -211,23 +195,35 @@ class _Writer:
         new.meta = copy.copy(node.meta)
         if value is not None:
             new.meta["val"] = value
-        annotation = self.annotations.get(node)
-        if annotation is not None and target is not operator.getitem:
-            new.meta[WORKSPACE] = self.run.workspace_bytes
-            new.meta[OUTPUTS] = annotation.output_bytes
+        if run is not None:
+            new.meta[UNIT] = self.runs_written
+            new.meta[WORKSPACE] = run.workspace_bytes
+            new.meta[OUTPUTS] = self._output_bytes(node, run)
         if self.in_backward and "partitioner_tag" in new.meta:
             new.meta["partitioner_tag"] = "is_backward"
         (self.backward_names if self.in_backward else self.forward_names).add(new.name)
         return new
 
-    def _write_random(self, node: fx.Node, args: Any, kwargs: Any, *, first: bool) -> fx.Node:
+    def _output_bytes(self, node: fx.Node, run: Run) -> tuple[int | None, ...]:
+        """The sizes of a node's new storages by position; 0 for what lives only in its unit."""
+        sizes: list[int | None] = [None] * len(outputs_of(traced_value(node)))
+        for storage in self.joint.made_by.get(node, ()):
+            sizes[storage.position] = 0
+        operation = run.operation
+        for storage, nbytes in zip(operation.makes, operation.cost.made_bytes, strict=True):
+            if storage.maker is node:
+                sizes[storage.position] = nbytes
+        return tuple(sizes)
+
+    def _write_random(self, node: fx.Node, args: Any, kwargs: Any, run: Run) -> fx.Node:
         """A random op that is recomputed: its first run keeps the generator's state."""
-        if not first:
+        if not run.first:
             return self._write(
                 node,
                 torch_hooks.run_with_rng_state,
                 (self.states[node], node.target, *args),
                 kwargs,
+                run=run,
             )
         value = traced_value(node)
         state = _state_like(node)
@@ -238,14 +234,15 @@ class _Writer:
             kwargs,
             suffix="_with_rng_state",
             value=(state, value),
+            run=run,
         )
-        both.meta[OUTPUTS] = (state.numel(), self.annotations[node].output_bytes)
+        both.meta[OUTPUTS] = (state.numel(), both.meta[OUTPUTS])
         self.states[node] = self._write(
             node, operator.getitem, (both, 0), {}, suffix="_rng_state", value=state
         )
         return self._write(node, operator.getitem, (both, 1), {})
 
-    def _write_batch_norm(self, node: fx.Node, args: tuple[Any, ...]) -> fx.Node:
+    def _write_batch_norm(self, node: fx.Node, args: tuple[Any, ...], run: Run) -> fx.Node:
         """BatchNorm without running statistics: the same result, and nothing to update."""
         source, weight, bias, _mean, _var, training, momentum, eps = args
         return self._write(
@@ -254,11 +251,12 @@ class _Writer:
             (source, weight, bias, training, momentum, eps),
             {},
             value=tuple(node.meta["val"][:3]),
+            run=run,
         )
 
     def _argument(self, node: fx.Node) -> fx.Node:
         if self._is_tensor(node):
-            return self._tensor(_named(self.joint, node))
+            return self._tensor(named(self.joint, node))
         if node.op == "get_attr":
             return self._get_attr(node)
         if node in self.others:
@@ -271,7 +269,7 @@ class _Writer:
         raise UnsupportedGraphError(f"{node.name} is read by an operation but is no tensor")
 
     def _tensor(self, node: fx.Node) -> fx.Node:
-        """The node that holds a tensor of the untouched graph now, its view written if need be."""
+        """The node that holds a tensor of the joint graph now, its view written if need be."""
         views = self.current.setdefault(self.joint.storage_of[node], {})
         if node not in views:
             if node.op == "get_attr":
@@ -285,7 +283,7 @@ class _Writer:
     def _exact(self, node: fx.Node) -> fx.Node:
         """Like `_tensor`, but never another name of it: outputs keep their identity."""
         if node.op == "call_function" and is_identity(node):
-            source = self._exact(alias_source(self.joint, node))
+            source = self._exact(viewed(self.joint, node))
             return self._write(node, node.target, (source,), {})
         return self._tensor(node)
 
@@ -295,7 +293,7 @@ class _Writer:
         (self.backward_names if self.in_backward else self.forward_names).add(new.name)
         return new
 
-    def _cross(self, boundary: int) -> None:
+    def _cross(self) -> None:
         """Choose what stands for each storage that backward reads: one tensor a storage."""
         needed: dict[Storage, list[fx.Node]] = {}
         remade: set[Storage] = set()
@@ -303,15 +301,13 @@ class _Writer:
         def need(node: fx.Node) -> None:
             storage = self.joint.storage_of.get(node)
             if storage is not None and storage not in remade:
-                needed.setdefault(storage, []).append(_named(self.joint, node))
+                needed.setdefault(storage, []).append(named(self.joint, node))
 
-        for step in range(boundary + 1, len(self.steps)):
-            node = self.lowering.node_of[self.steps[step]]
-            if node is None:
-                continue
-            for arg in node.all_input_nodes:
-                need(arg)
-            remade.update(self._made(node, self.runs[step]))
+        for run in self.program.backward:
+            for node in run.operation.nodes:
+                for arg in node.all_input_nodes:
+                    need(arg)
+                remade.update(self._made(node, run))
         for node in self.joint.gradients:
             need(node)
         tangents = {self.joint.storage_of[node] for node in self.joint.tangents}
@@ -321,7 +317,7 @@ class _Writer:
             if storage not in needed:
                 del self.current[storage]
                 continue
-            shared = _last_common(self.joint, needed[storage])
+            shared = last_common(self.joint, needed[storage])
             self.current[storage] = {shared: self._tensor(shared)}
         for storage, nodes in needed.items():
             if storage not in self.current and nodes[0].op != "get_attr":
@@ -341,37 +337,6 @@ class _Writer:
         gradients = returned(self.graph)[self.joint.num_fwd_outputs :]
         read.update(g for g in gradients if isinstance(g, fx.Node) and g in forward)
         return [node for node in self.graph.nodes if node in read and node.op != "get_attr"]
-
-
-def _named(joint: JointGraph, node: fx.Node) -> fx.Node:
-    """The node that `node` is another name of (through `detach` and `alias`)."""
-    while node.op == "call_function" and is_identity(node):
-        node = alias_source(joint, node)
-    return node
-
-
-def _last_common(joint: JointGraph, nodes: Iterable[fx.Node]) -> fx.Node:
-    """The tensor nearest to all of `nodes` that they are all views of."""
-    paths = [_path(joint, node) for node in dict.fromkeys(nodes)]
-    shared = paths[0][0]
-    for step in zip(*paths, strict=False):
-        if any(node is not step[0] for node in step):
-            break
-        if not is_tuple(step[0]):
-            shared = step[0]
-    return shared
-
-
-def _path(joint: JointGraph, node: fx.Node) -> list[fx.Node]:
-    """From the tensor that a storage was made as to the given view of it, without other names."""
-    storage = joint.storage_of[node]
-    path = [node]
-    while node is not storage.maker and not (
-        node.target is operator.getitem and node.args[0] is storage.maker
-    ):
-        node = _named(joint, alias_source(joint, node))
-        path.append(node)
-    return path[::-1]
 
 
 def _getitems(joint: JointGraph) -> dict[tuple[fx.Node, int], tuple[fx.Node, ...]]:

@@ -28,12 +28,13 @@ import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
 from torch._C._dynamo.eval_frame import reset_code
-from torch._dynamo import eval_frame
+from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
+from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
-from torch._guards import CompileContext
-from torch._ops import HigherOrderOperator
+from torch._guards import CompileContext, TracingContext, tracing
+from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
@@ -44,6 +45,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
     "FakeTensor",
+    "OpOverload",
     "PassesThroughDynamo",
     "WeakIdKeyDictionary",
     "boxed_executor",
@@ -60,6 +62,7 @@ __all__ = [
     "run_and_save_rng_state",
     "run_with_rng_state",
     "specialize_sizes",
+    "trace_whole",
     "unwrap_graph_break",
 ]
 
@@ -109,12 +112,24 @@ class PassesThroughDynamo(torch._dynamo.exc.ShortenTraceback):
         return self if torch._dynamo.config.verbose else self.with_traceback(None)
 
 
-def make_aot_backend(partitioner: Partitioner) -> Callable[..., Callable[..., Any]]:
-    """A Dynamo backend that traces the joint graph, splits it with `partitioner`, and executes
-    both halves op by op with boxed arguments, so that residuals are freed as they are used up.
+def make_aot_backend(
+    partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Callable[[list[Any]], Any]]
+) -> Callable[..., Callable[..., Any]]:
+    """A Dynamo backend that traces the joint graph, splits it with `partitioner`, and compiles
+    both halves. What `compile_graph` returns gets its arguments in a list that is its to empty.
     """
+
+    def compiler(module: fx.GraphModule, _inputs: Sequence[Any]) -> Callable[[list[Any]], Any]:
+        run = compile_graph(module)
+
+        def boxed(arguments: list[Any]) -> Any:
+            return run(arguments)
+
+        boxed._boxed_call = True  # type: ignore[attr-defined]
+        return boxed
+
     return aot_autograd(
-        fw_compiler=boxed_nop,
+        fw_compiler=compiler,
         partition_fn=partitioner,
         # Buffer updates stay inside the graph (as copy_), as they do under aot_eager.
         keep_inference_input_mutations=True,
@@ -292,10 +307,38 @@ def compile_whole(
     return run
 
 
+def trace_whole(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    take: Callable[[fx.GraphModule, Sequence[Any]], None],
+) -> None:
+    """Trace `function` on arguments into one graph, or raise; `take` gets it and its fake inputs.
+
+    As `compile_whole` would trace it at its first call, but nothing is run, and nothing kept.
+    """
+    settings = {"allow_unspec_int_on_nn_module": True, _IGNORED_LOGGING: _logging_methods()}
+    with torch._dynamo.config.patch(settings), get_metrics_context():
+        traced = convert_frame.fullgraph_capture(_in_own_code(function), args, kwargs).backend_input
+        if traced is None:
+            return  # It computes nothing.
+        context = TracingContext(traced.fake_mode)
+        context.tensor_to_context = traced.tensor_to_context
+        with tracing(context):
+            take(traced.graph_module, traced.example_inputs)
+
+
 def _compile_own_code(
     function: Callable[..., Any], backend: Callable[..., Any]
 ) -> tuple[Callable[..., Any], types.CodeType]:
-    """`function` compiled in a code object of its own, and that object.
+    """`function` compiled in a code object of its own, and that object."""
+    own = _in_own_code(function)
+    compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
+    return compile_function(own, backend=backend, fullgraph=True), own.__code__
+
+
+def _in_own_code(function: Callable[..., Any]) -> types.FunctionType:
+    """`function`, called by one with a code object of its own.
 
     Dynamo counts recompilations per code object: two optimized copies of one model class must not
     use up each other's.
@@ -305,15 +348,13 @@ def _compile_own_code(
         return function(*args, **kwargs)
 
     code = fxremat_step.__code__
-    own = types.FunctionType(
+    return types.FunctionType(
         code.replace(co_name=f"fxremat_step_{id(function):x}"),
         fxremat_step.__globals__,
         "fxremat_step",
         fxremat_step.__defaults__,
         fxremat_step.__closure__,
     )
-    compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
-    return compile_function(own, backend=backend, fullgraph=True), own.__code__
 
 
 def ignore_log_calls() -> None:
@@ -441,6 +482,21 @@ def running_inside() -> str | None:
             return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def schema_of(op: OpOverload) -> torch.FunctionSchema:
+    """The name, arguments and mutability of an op."""
+    return op._schema
+
+
+def tree_leaves(tree: object) -> list[Any]:
+    """All that is no tuple, list or dict in nested ones."""
+    return pytree.tree_leaves(tree)
+
+
+def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Nested tuples, lists and dicts with every leaf replaced."""
+    return pytree.tree_map(function, tree)
 
 
 def is_higher_order(target: object) -> bool:

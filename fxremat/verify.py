@@ -1,175 +1,37 @@
-"""Check rewritten graphs on their own: what they will allocate, from their nodes alone.
+"""Hold the rewritten graphs against the plan, before anything runs.
 
-The forward and backward graphs are replayed as the executor runs them: a node's new storages are
-allocated when it runs and freed after the last node that reads them or a view of them. The peak
-must be no more than the plan promises. Sizes and workspaces are those that the writer noted on the
-nodes; lifetimes, aliases and what is kept for backward are worked out anew.
+What is checked: both graphs are well formed, and by the executor's own prediction, which sees the
+graphs and not the plan, they need at no moment more memory than the plan promises; copies that the
+autograd engine makes after backward included. Graphs that need less keep its promise. What isn't:
+sizes and workspaces are those that were measured, and the values that the graphs compute are not
+compared, as that takes a run of the step.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import repeat
-from typing import Any, cast
-
-import torch
-from torch import fx
-
-from fxremat import torch_hooks
 from fxremat.errors import VerificationError
+from fxremat.execute.executor import Executor
 from fxremat.memory_model import MemoryModel
-from fxremat.nodes import outputs_of, returned, traced_value
-from fxremat.rewrite import OUTPUTS, WORKSPACE, Rewritten
-
-
-@dataclass(eq=False)
-class _Block:
-    """One storage at run time; two are never equal."""
-
-    nbytes: int
-
-
-# The blocks of a node's result, nested as the result is.
-_Blocks = Any
+from fxremat.rewrite import Rewritten
 
 
 def check_peak(
-    rewritten: Rewritten, planned_bytes: int, memory: MemoryModel, accumulated_bytes: int = 0
+    rewritten: Rewritten,
+    planned_bytes: int,
+    executor: Executor,
+    memory: MemoryModel,
+    accumulated_bytes: int = 0,
 ) -> None:
     """Raise `VerificationError` where the graphs' own peak is above the planned one.
 
-    `accumulated_bytes` is what the autograd engine takes on top once backward has ended. Graphs
-    that need less than the plan says keep its promise.
+    `accumulated_bytes` is what the autograd engine takes on top once backward has ended.
     """
-    in_use = timeline(rewritten, memory)
+    for module in (rewritten.forward, rewritten.backward):
+        module.graph.lint()
+    in_use = executor.predict(rewritten, memory)
     peak = max([*in_use, in_use[-1] + accumulated_bytes])
     if peak > planned_bytes:
         raise VerificationError(
             f"the rewritten graphs need {peak} bytes where the plan says {planned_bytes}: this is "
             "a defect of fxremat, please report it with the model"
         )
-
-
-def timeline(rewritten: Rewritten, memory: MemoryModel) -> list[int]:
-    """Bytes in use while each node of the forward and then the backward graph runs."""
-    for module in (rewritten.forward, rewritten.backward):
-        module.graph.lint()
-    inputs = {n.name: _Block(0) for n in rewritten.forward.graph.find_nodes(op="placeholder")}
-    forward = _replay(rewritten.forward.graph, inputs, {}, memory)
-    results = returned(rewritten.forward.graph)
-    held_by_user = {
-        block: None
-        for node in results[: rewritten.num_fwd_outputs]
-        if isinstance(node, fx.Node)
-        for block in _each(forward.blocks.get(node))
-    }
-    by_name = {n.name: forward.blocks.get(n) for n in results if isinstance(n, fx.Node)}
-    given: dict[str, _Blocks] = {}
-    for node in rewritten.backward.graph.find_nodes(op="placeholder"):
-        if torch_hooks.is_tangent(node):
-            given[node.name] = _Block(memory.new_tensor(node.meta["val"]))
-            if memory.is_held(node.meta["val"]):
-                held_by_user[given[node.name]] = None
-        else:
-            given[node.name] = by_name[node.name]
-    backward = _replay(rewritten.backward.graph, given, held_by_user, memory)
-    return [*forward.bytes_in_use, *backward.bytes_in_use]
-
-
-@dataclass(frozen=True)
-class _Replayed:
-    blocks: Mapping[fx.Node, _Blocks]
-    bytes_in_use: tuple[int, ...]
-
-
-def _replay(
-    graph: fx.Graph,
-    inputs: Mapping[str, _Blocks],
-    held: Mapping[_Block, None],
-    memory: MemoryModel,
-) -> _Replayed:
-    """Run a graph on blocks instead of tensors; `held` blocks stay whatever the graph does."""
-    nodes = list(graph.nodes)
-    let_go = _let_go_after(nodes)
-    blocks: dict[fx.Node, _Blocks] = {}
-    holders: dict[_Block, int] = dict.fromkeys(held, 1)
-    live = sum(block.nbytes for block in held)
-    in_use: list[int] = []
-    for node in nodes:
-        if node.op == "placeholder":
-            blocks[node] = inputs[node.name]
-        elif node.op == "get_attr":
-            blocks[node] = _Block(0)
-        elif node.op == "call_function":
-            blocks[node] = _result_blocks(node, blocks, memory)
-        for block in _each(blocks.get(node)):
-            live += block.nbytes if not holders.get(block) else 0
-            holders[block] = holders.get(block, 0) + 1
-        # A residual's placeholder has the meta of what made it, but runs nothing.
-        workspace = node.meta.get(WORKSPACE, 0) if node.op == "call_function" else 0
-        in_use.append(live + workspace)
-        for dead in let_go.get(node, ()):
-            for block in _each(blocks.get(dead)):
-                holders[block] -= 1
-                live -= block.nbytes if not holders[block] else 0
-    return _Replayed(blocks, tuple(in_use))
-
-
-def _let_go_after(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """Which nodes' results the generated code drops after each node; what is returned stays."""
-    last: dict[fx.Node, fx.Node] = {}
-    for node in nodes:
-        last[node] = node
-        for arg in node.all_input_nodes:
-            last[arg] = node
-    after: dict[fx.Node, list[fx.Node]] = {}
-    for node, user in last.items():
-        if user.op != "output":
-            after.setdefault(user, []).append(node)
-    return after
-
-
-def _result_blocks(
-    node: fx.Node, blocks: Mapping[fx.Node, _Blocks], memory: MemoryModel
-) -> _Blocks:
-    """The block of each tensor of a node's result; views share their source's."""
-    if node.target is operator.getitem:
-        source, position = cast("tuple[fx.Node, int]", node.args)
-        found = blocks[source]
-        return cast("list[_Blocks]", found)[position] if isinstance(found, list) else found
-    by_key = {
-        torch_hooks.storage_key(arg.meta["val"]): blocks[arg]
-        for arg in node.all_input_nodes
-        if isinstance(arg.meta.get("val"), torch.Tensor)
-    }
-
-    def block(value: Any, nbytes: Any) -> _Blocks:
-        if isinstance(value, (tuple, list)):
-            sizes: Iterable[Any] = outputs_of(nbytes) if nbytes is not None else repeat(None)
-            items = outputs_of(cast("object", value))
-            return [block(v, n) for v, n in zip(items, sizes, strict=False)]
-        if not isinstance(value, torch.Tensor):
-            return None
-        key = torch_hooks.storage_key(value)
-        if key not in by_key:
-            size: int | None = outputs_of(nbytes)[0]
-            counted = memory.new_tensor(value)
-            by_key[key] = _Block(size if size is not None and counted else counted)
-        return by_key[key]
-
-    return block(traced_value(node), node.meta.get(OUTPUTS))
-
-
-def _each(blocks: _Blocks) -> Iterator[_Block]:
-    """The distinct blocks of a result."""
-    stack: list[_Blocks] = [blocks]
-    seen: set[int] = set()
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack.extend(cast("list[_Blocks]", item))
-        elif isinstance(item, _Block) and id(item) not in seen:
-            seen.add(id(item))
-            yield item

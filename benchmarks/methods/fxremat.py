@@ -67,10 +67,10 @@ def floor_of(step: torch.nn.Module, batch: Batch, solver: str = "auto") -> int:
 
 def facts(optimized: Any, compile_s: float) -> Mapping[str, Any]:
     """The plan's own figures, beside which the measured ones are put."""
-    from fxremat.api import compiled_of
+    from fxremat.frontend.compiled import compiled_of
     from fxremat_solvers import simulate
 
-    graph = compiled_of(optimized).backend.graphs[0]
+    graph = compiled_of(optimized).backend.history.graphs[0]
     plan = graph.plan
     predicted = simulate(plan.problem, plan.solution.schedule).running_bytes
     return {

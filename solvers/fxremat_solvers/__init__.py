@@ -19,7 +19,14 @@ from fxremat_solvers.graphs import structure_hash, to_networkx
 from fxremat_solvers.pareto import pareto
 from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
 from fxremat_solvers.schedule import Schedule, Solution, Status
-from fxremat_solvers.simulate import Simulation, baseline, check, simulate
+from fxremat_solvers.simulate import (
+    Simulation,
+    baseline,
+    check,
+    live_after,
+    live_at,
+    simulate,
+)
 from fxremat_solvers.solve import SOLVERS, solve
 
 __all__ = [
@@ -42,6 +49,8 @@ __all__ = [
     "baseline",
     "check",
     "floor",
+    "live_after",
+    "live_at",
     "pareto",
     "plain_op",
     "simulate",

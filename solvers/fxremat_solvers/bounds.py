@@ -55,6 +55,7 @@ from fxremat_solvers.closure import (
     network,
 )
 from fxremat_solvers.first_of import least_of_cases
+from fxremat_solvers.positions import first_after, last_before
 from fxremat_solvers.problem import RematProblem, Rerun
 from fxremat_solvers.simulate import baseline, simulate
 from fxremat_solvers.stages import Staged, by_stages
@@ -264,23 +265,11 @@ class _Relaxer:
         problem, chain, k = self.problem, self.chain, len(self.chain)
         ops, producer = problem.ops, problem.producer
         end = len(ops)
-        place = {op: j + 1 for j, op in enumerate(chain)}
         # after[w]: the last position w always runs after; by[w]: the first it always runs by.
-        after = [0] * (end + 1)
-        by = [k + 1] * (end + 1)
-        for w, op in enumerate(ops):
-            for value in op.inputs:
-                p = producer[value]
-                if p >= 0:
-                    after[w] = max(after[w], place.get(p, after[p]))
-        after[end] = k
-        for w in range(end - 1, -1, -1):
-            if w in place:
-                by[w] = place[w]
-            else:
-                for value in ops[w].outputs:
-                    for reader in problem.consumers[value]:
-                        by[w] = min(by[w], by[reader])
+        after = [*last_before(problem, chain), k]
+        by = [*first_after(problem, chain), k + 1]
+        for j, v in enumerate(chain, 1):
+            by[v] = j
         outputs = set(problem.outputs)
         fixed = np.zeros(k)
         own: list[set[int]] = []

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from fxremat_solvers.problem import RematProblem
+from fxremat_solvers.profile import live_bytes
 from fxremat_solvers.rows import rows_of
 
 BLOCK = 64  # steps whose largest `running` is kept
@@ -287,21 +288,13 @@ def load(arrays: Arrays, schedule: Sequence[int], budget: float, best_room: int)
     pool: Any = np.zeros(pool_room, np.int64)
     pool[lists["at"][keys] + rank] = items
 
-    # Memory: a life starts where a value is computed and ends at the last event before the next.
-    n_events = len(arc)
-    at, keys, items = at[:n_events], keys[:n_events], items[:n_events]
-    nbytes = values["nbytes"][keys]
-    starts = items % 2 == 1
-    of_other = np.append(keys[1:] != keys[:-1], True)[:n_events]
-    ends = np.where(
-        of_other, values["is_output"][keys] == 0, np.append(starts[1:], True)[:n_events]
+    by_value = slice(len(arc))  # the lists of values come first
+    made = items[by_value] % 2 == 1
+    final, lazy = values["is_output"] == 1, values["lazy"] == 1
+    live, resident = live_bytes(
+        keys[by_value], made, at[by_value], n, values["nbytes"], final, lazy
     )
-    nbytes = np.where(starts & ends & (values["lazy"][keys] == 1), 0.0, nbytes)
-    born = np.bincount(at, np.where(starts, nbytes, 0.0), minlength=n)
-    dead = np.bincount(at, np.where(ends, nbytes, 0.0), minlength=n)
-    live = np.cumsum(born, dtype=np.float64)  # bincount of nothing counts in integers
-    resident = live - np.cumsum(dead)
-    running = resident + dead + ops["workspace"][order]
+    running = live + ops["workspace"][order]
 
     room = 2 * n + 256
     block_max: Any = np.zeros(room // BLOCK + 2)

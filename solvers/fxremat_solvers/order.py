@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,26 +21,17 @@ def makers_of(problem: RematProblem) -> list[set[int]]:
 def topological_order(before: Sequence[Collection[int]], key: Sequence[Any]) -> list[int]:
     """Every op after those before it; of the ops that can come next that of the least key.
 
-    Keys are distinct. Raises ValueError where ops wait for each other in a circle.
+    Raises ValueError where ops wait for each other in a circle.
     """
-    later: list[list[int]] = [[] for _ in before]
-    for k, earlier in enumerate(before):
-        for other in earlier:
-            later[other].append(k)
-    waits = [len(earlier) for earlier in before]
-    ready = [(key[k], k) for k, n in enumerate(waits) if not n]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        _, k = heapq.heappop(ready)
-        order.append(k)
-        for reader in later[k]:
-            waits[reader] -= 1
-            if not waits[reader]:
-                heapq.heappush(ready, (key[reader], reader))
-    if len(order) < len(before):
-        raise ValueError("the order contradicts itself: ops wait for each other in a circle")
-    return order
+    import networkx as nx  # Here: few problems need it, and it takes long to import.
+
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(before)))
+    graph.add_edges_from((other, k) for k, earlier in enumerate(before) for other in earlier)
+    try:
+        return list(nx.lexicographical_topological_sort(graph, key=key.__getitem__))
+    except nx.NetworkXUnfeasible as error:
+        raise ValueError("the order contradicts itself: ops wait for each other") from error
 
 
 def reordered(problem: RematProblem, order: Sequence[int]) -> RematProblem:

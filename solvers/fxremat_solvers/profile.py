@@ -15,6 +15,8 @@ from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.rows import Rows, rows_of
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class Profiler:
     rows: Rows
     start: Integers
     value: Integers
-    writes: NDArray[np.bool_]
+    writes: Flags
     nbytes: Integers
-    lazy: NDArray[np.bool_] | None
+    lazy: Flags
     workspace: Integers
-    final: NDArray[np.bool_]
+    final: Flags
 
     def running_bytes(self, steps: Integers) -> Integers:
         """Memory while each step runs, as `Simulation.running_bytes`."""
@@ -44,23 +46,36 @@ class Profiler:
         when = np.repeat(np.arange(m), counts)
         order = np.argsort(value * m + when, kind="stable")
         value, writes, when = value[order], writes[order], when[order]
-        if not len(value):
-            return self.workspace[steps]
-        # A lifetime is a write and the reads up to the next write of the same value.
-        first = np.flatnonzero(writes)
-        last = np.append(first[1:], len(value)) - 1
-        born, dies, size = when[first], when[last], self.nbytes[value[first]]
-        newest = np.append(value[first][1:] != value[first][:-1], True)
-        kept = newest & self.final[value[first]]
-        if self.lazy is not None:
-            size = np.where((born == dies) & ~kept & self.lazy[value[first]], 0, size)
-        change = np.bincount(born, weights=size, minlength=m + 1)
-        change -= np.bincount(np.where(kept, m, dies + 1), weights=size, minlength=m + 1)[: m + 1]
-        return np.rint(np.cumsum(change[:m])).astype(np.int64) + self.workspace[steps]
+        live, _ = live_bytes(value, writes, when, m, self.nbytes, self.final, self.lazy)
+        return np.rint(live).astype(np.int64) + self.workspace[steps]
 
     def peak_bytes(self, steps: Integers) -> int:
         """The largest running figure."""
         return int(self.running_bytes(steps).max(initial=0))
+
+
+def live_bytes(
+    value: Integers,
+    writes: Flags,
+    when: Integers,
+    n_steps: int,
+    nbytes: Floats | Integers,
+    final: Flags,
+    lazy: Flags,
+) -> tuple[Floats, Floats]:
+    """What is live while each step runs, workspace aside, and what after it.
+
+    From all accesses, sorted by value and then by step: to which value, whether they write, and
+    when. Then what is known of each value; one that is read but never made must have no bytes.
+    """
+    newest = np.append(value[1:] != value[:-1], True)[: len(value)]
+    # A life starts where a value is made and ends at its last access before it is made again.
+    ends = np.where(newest, ~final[value], np.append(writes[1:], True)[: len(value)])
+    size = np.where(writes & ends & lazy[value], 0, nbytes[value])
+    born = np.bincount(when[writes], size[writes], n_steps)
+    dead = np.bincount(when[ends], size[ends], n_steps)
+    resident = np.cumsum(born - dead, dtype=np.float64)  # bincount of nothing counts in integers
+    return resident + dead, resident
 
 
 def profiler(problem: RematProblem) -> Profiler:
@@ -77,14 +92,13 @@ def profiler(problem: RematProblem) -> Profiler:
         start.append(len(value))
     final = np.zeros(len(problem.values), dtype=np.bool_)
     final[list(problem.outputs)] = True
-    lazy = np.array([v.lazy for v in problem.values], dtype=np.bool_)
     return Profiler(
         rows=rows,
         start=np.array(start, dtype=np.int64),
         value=np.array(value, dtype=np.int64),
         writes=np.array(writes, dtype=np.bool_),
         nbytes=np.array([v.nbytes for v in problem.values], dtype=np.int64),
-        lazy=lazy if lazy.any() else None,
+        lazy=np.array([v.lazy for v in problem.values], dtype=np.bool_),
         workspace=np.array([run.workspace_bytes for run in rows.runs], dtype=np.int64),
         final=final,
     )

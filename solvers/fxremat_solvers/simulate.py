@@ -136,3 +136,19 @@ def simulate(problem: RematProblem, schedule: Schedule | Sequence[int]) -> Simul
 def baseline(problem: RematProblem) -> Schedule:
     """Every op once, in the problem's order: nothing recomputed."""
     return Schedule(tuple(range(len(problem.ops))))
+
+
+def live_after(problem: RematProblem, simulation: Simulation, step: int) -> set[int]:
+    """The values that hold memory after a step has ended; those of no bytes hold none."""
+    live: set[int] = set()
+    for makes, dies in zip(simulation.makes[: step + 1], simulation.dies, strict=False):
+        live.update(makes)
+        live.difference_update(dies)
+    return {value for value in live if problem.values[value].nbytes}
+
+
+def live_at(problem: RematProblem, simulation: Simulation, step: int) -> list[int]:
+    """The values that hold memory while a step runs, largest first."""
+    ends = (v for v in simulation.dies[step] if problem.values[v].nbytes)
+    live = live_after(problem, simulation, step).union(ends)
+    return sorted(live, key=lambda value: (-problem.values[value].nbytes, value))

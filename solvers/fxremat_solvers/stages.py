@@ -39,6 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxremat_solvers.highs import Program, minimise
+from fxremat_solvers.positions import first_after, last_before
 from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.schedule import Schedule
 from fxremat_solvers.simulate import simulate
@@ -144,28 +145,17 @@ class _Stages:
         self.low: list[float] = []
         self.rows: list[list[tuple[int, float]]] = []
         self.at_least: list[float] = []
-        self.after, self.by = self._order()
+        # For each op the last position that it always runs after, or is, and the first it runs by.
+        self.after = last_before(problem, chain)
+        for j, v in enumerate(chain, 1):
+            self.after[v] = j
+        self.by = first_after(problem, chain)
         self.read_in = self._sure_reads()
         self._columns()
         self._values()
         self._ops()
         self._again()
         self._memory()
-
-    def _order(self) -> tuple[list[int], list[int]]:
-        """For each op the last position it always runs after, or is, and the first it runs by."""
-        problem, k = self.problem, len(self.chain)
-        place = {op: j + 1 for j, op in enumerate(self.chain)}
-        after = [0] * len(problem.ops)
-        by = [k + 1] * len(problem.ops)
-        for u, op in enumerate(problem.ops):
-            makers = [problem.producer[x] for x in op.inputs if problem.producer[x] >= 0]
-            after[u] = place.get(u, max((after[m] for m in makers), default=0))
-        for u in range(len(problem.ops) - 1, -1, -1):
-            for x in problem.ops[u].outputs:
-                for reader in problem.consumers[x]:
-                    by[u] = min(by[u], place.get(reader, by[reader]))
-        return after, by
 
     def _sure_reads(self) -> list[list[int]]:
         """For each value the stages in which it is read for certain."""

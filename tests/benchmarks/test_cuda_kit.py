@@ -23,7 +23,7 @@ from benchmarks.cuda.parts import (
 )
 from benchmarks.cuda.run import Options, run, run_part
 from benchmarks.own_process import child_environment
-from fxremat.measure import PeakMeasurement
+from fxremat.measure.peak import PeakMeasurement
 
 KIT = "tests.benchmarks.kit_jobs"
 
@@ -194,7 +194,7 @@ def test_peaks_by_both_counts_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     stats = {"requested_bytes.all.current": 1000, "requested_bytes.all.peak": 1700}
     monkeypatch.setattr("torch.cuda.memory_stats", lambda _device: stats)
     measured = PeakMeasurement(peak_bytes=1024, end_bytes=0)
-    monkeypatch.setattr("fxremat.measure.measure_peak", lambda _fn, **_where: measured)
+    monkeypatch.setattr("fxremat.measure.peak.measure_peak", lambda _fn, **_where: measured)
     assert peaks(lambda: None, "cuda") == Peaks(1024, 700)
     stats.clear()
     assert peaks(lambda: None, "cuda") == Peaks(1024, None)

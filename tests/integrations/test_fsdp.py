@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 import fxremat
-from fxremat.api import compiled_of
+from fxremat.frontend.compiled import compiled_of
 
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fxremat
-from fxremat.api import compiled_of
+from fxremat.frontend.compiled import compiled_of
 
 lightning = pytest.importorskip("lightning")
 
@@ -49,7 +49,7 @@ def test_a_training_step_that_goes_past_the_plan_is_heard_once() -> None:
     heard = fit(optimized)
     assert len(heard) == 1
     assert "self.model = fxremat.optimize" in str(heard[0].message)
-    assert not compiled_of(optimized).backend.graphs
+    assert not compiled_of(optimized).backend.history.graphs
 
 
 def test_the_way_out_is_planned() -> None:

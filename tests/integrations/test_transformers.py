@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import fxremat
-from fxremat.api import compiled_of
+from fxremat.frontend.compiled import compiled_of
 
 pytest.importorskip("accelerate")
 transformers = pytest.importorskip("transformers")
@@ -66,7 +66,7 @@ def test_trainer_ends_with_the_same_parameters(tmp_path: Path) -> None:
         optimized.named_parameters(), baseline.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs), name
-    whole, last = compiled_of(optimized).backend.graphs
+    whole, last = compiled_of(optimized).backend.history.graphs
     assert whole.plan.budget_bytes == whole.plan.baseline_peak_bytes // 2
     assert len(whole.plan.schedule) > len(whole.plan.problem.ops), "nothing is recomputed"
     assert last.plan.budget_bytes == whole.plan.budget_bytes
@@ -106,4 +106,4 @@ def test_generate_compiles_nothing() -> None:
     found = optimized.generate(prompt, **arguments)
     assert torch.equal(found, model.generate(prompt, **arguments))
     assert not counters["frames"], "Dynamo compiled something"
-    assert not compiled_of(optimized).backend.graphs
+    assert not compiled_of(optimized).backend.history.graphs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fxremat
-from fxremat.api import compiled_of
+from fxremat.frontend.compiled import compiled_of
 
 trl = pytest.importorskip("trl")
 transformers = pytest.importorskip("transformers")

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import fxremat
-from fxremat.api import compiled_of
-from fxremat.plan import Plan
+from fxremat.frontend.compiled import compiled_of
+from fxremat.plan.plan import Plan
 
 Run = Callable[[Any, tuple[Any, ...]], torch.Tensor]
 
@@ -81,7 +81,7 @@ def assert_same(expected: Sequence[Trace], found: Sequence[Trace]) -> None:
 
 def plan_of(optimized: object, graph: int = -1) -> Plan:
     """The plan that an optimized model runs."""
-    return compiled_of(optimized).backend.graphs[graph].plan
+    return compiled_of(optimized).backend.history.graphs[graph].plan
 
 
 def recomputations(optimized: object) -> int:

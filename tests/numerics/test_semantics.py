@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxremat
-from fxremat.recomputability import Form
+from fxremat.graph import Form
 from tests.numerics.steps import (
     assert_same,
     check_against_untouched,
@@ -51,9 +51,9 @@ def test_dropout_replays_its_random_numbers() -> None:
     optimized = check_against_untouched(Deep(), batches(1024, 24), share=0.02, cost="flops")
     plan = plan_of(optimized)
     replayed = [
-        node
-        for node, op in plan.lowering.run_of.items()
-        if plan.forms[node].form is Form.REPLAY_RNG and plan.schedule.ops.count(op) > 1
+        run.operation
+        for run in plan.program.backward
+        if run.operation.mode.form is Form.REPLAY_RNG and not run.first
     ]
     assert replayed, "the test should draw a mask again"
 
@@ -100,11 +100,8 @@ def test_batch_norm_statistics_are_updated_once() -> None:
             return x.square().mean()
 
     optimized = check_against_untouched(Normed(), batches(4, 6, 12, 12), cost="flops")
-    recomputed = {
-        node.name
-        for node, op in plan_of(optimized).lowering.run_of.items()
-        if plan_of(optimized).schedule.ops.count(op) > 1
-    }
+    runs = plan_of(optimized).program.backward
+    recomputed = {run.operation.name for run in runs if not run.first}
     assert any("batch_norm" in name for name in recomputed), recomputed
 
 
@@ -313,9 +310,9 @@ def test_every_shape_gets_its_own_plan() -> None:
     optimized = fxremat.optimize(module, budget=0.8, solver="greedy")
     inputs = [(torch.randn(n, 24),) for n in (64, 80, 96, 112, 64, 128, 144, 160, 176, 192, 208)]
     assert_same(run_steps(twin, twin, inputs), run_steps(module, optimized, inputs))
-    from fxremat.api import compiled_of
+    from fxremat.frontend.compiled import compiled_of
 
-    assert len(compiled_of(optimized).backend.graphs) == 10
+    assert len(compiled_of(optimized).backend.history.graphs) == 10
 
 
 def test_symbolic_sizes_are_specialised_under_torch_compile() -> None:

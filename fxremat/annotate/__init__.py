@@ -1,0 +1,1 @@
+"""What each operation takes: seconds, FLOPs, bytes, workspace."""

@@ -1,0 +1,111 @@
+"""Annotate each operation of a joint graph: seconds, FLOPs, bytes moved, workspace.
+
+Cost models:
+
+- ``"flops"``: FLOPs over the device's matrix rate. Knows nothing of memory traffic; for comparison
+  with the literature.
+- ``"roofline"``: the larger of FLOPs and bytes moved over the device's measured ceilings (Williams
+  et al., CACM 2009), plus the time of a launch.
+- ``"measured"``: each distinct op run on the device by itself.
+- ``"auto"``: measured, until `MEASURING_LIMIT_S` are used up; roofline for the rest.
+
+Workspaces are always measured, by running each distinct op once: they are part of the peak. What
+must not be run by itself (`profile_ops.measurable`), or fails when it is, has the roofline's time
+and the sizes of its trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import fx
+
+from fxremat.annotate.flops import is_product, node_bytes_moved, node_flops
+from fxremat.errors import OptionError
+from fxremat.graph import Cost, JointGraph, Operation
+from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
+from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
+from fxremat.memory_model import storage_bytes
+from fxremat.nodes import tensors_of, traced_value
+
+COST_MODELS = ("auto", "flops", "roofline", "measured")
+
+# How long "auto" may time ops, once in each compilation.
+MEASURING_LIMIT_S = 5.0
+
+
+UnitCost = Callable[[Operation, Sequence[Cost]], Cost]
+"""What one run of an operation takes, given what each of its nodes takes by itself."""
+
+
+def check_cost_model(cost: object) -> str:
+    """`cost` if it names a cost model; `OptionError` otherwise."""
+    if cost not in COST_MODELS:
+        raise OptionError(f"unknown cost model {cost!r}: choose one of {', '.join(COST_MODELS)}")
+    return str(cost)
+
+
+def annotate(joint: JointGraph, cost: str, profiles: OpProfiles, unit_cost: UnitCost) -> JointGraph:
+    """The graph with the cost of every operation. New op profiles are added to `profiles`."""
+    check_cost_model(cost)
+    costs = node_costs(joint, cost, profiles)
+
+    def annotated(operation: Operation) -> Operation:
+        return replace(
+            operation, cost=unit_cost(operation, [costs[node] for node in operation.nodes])
+        )
+
+    return joint.with_operations([annotated(operation) for operation in joint.operations])
+
+
+def node_costs(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.Node, Cost]:
+    """What each node of the graph's operations takes when it is run by itself."""
+    limit_s = {"measured": math.inf, "auto": MEASURING_LIMIT_S}.get(cost, 0.0)
+    profiled = profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=limit_s)
+    costs: dict[fx.Node, Cost] = {}
+    for node in joint.nodes:
+        profile = profiled.get(signature(node)) if measurable(node) else None
+        if cost in ("auto", "measured") and profile is not None and profile.seconds is not None:
+            seconds, source = profile.seconds, "measured"
+        else:
+            seconds, source = _modelled_seconds(node, cost, joint.device)
+        by_output = profile.output_bytes if profile else storage_bytes(traced_value(node))
+        costs[node] = Cost(
+            seconds=seconds,
+            flops=node_flops(node),
+            bytes_moved=node_bytes_moved(node),
+            made_bytes=tuple(
+                (by_output[storage.position] or 0) if joint.memory.counts(storage.device) else 0
+                for storage in joint.made_by.get(node, ())
+            ),
+            workspace_bytes=profile.workspace_bytes if profile is not None else 0,
+            seconds_from=source,
+            workspace_measured=profile is not None,
+        )
+    return costs
+
+
+def _modelled_seconds(node: fx.Node, cost: str, device: torch.device) -> tuple[float, str]:
+    ceilings = measured_ceilings(device.type, _dtype_of(node))
+    if cost == "flops":
+        return node_flops(node) / ceilings.flops_per_s, "flops"
+    return roofline_seconds(node, ceilings), "roofline"
+
+
+def roofline_seconds(node: fx.Node, ceilings: Ceilings) -> float:
+    """Time of one run by the roofline model."""
+    rate = ceilings.flops_per_s if is_product(node) else ceilings.vector_flops_per_s
+    arithmetic = node_flops(node) / rate
+    traffic = node_bytes_moved(node) / ceilings.bytes_per_s
+    return max(arithmetic, traffic) + ceilings.launch_s
+
+
+def _dtype_of(node: fx.Node) -> torch.dtype:
+    """The floating point type that an op computes in."""
+    for tensor in tensors_of(node):
+        if tensor.dtype.is_floating_point:
+            return tensor.dtype
+    return torch.float32

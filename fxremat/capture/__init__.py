@@ -1,0 +1,1 @@
+"""AOTAutograd's joint graph as operations over storages."""

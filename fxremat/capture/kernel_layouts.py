@@ -1,0 +1,139 @@
+"""Put the layouts that kernels really return in the place of those that were traced.
+
+A trace says which strides an op's result has; the kernel may return others, or leave its result
+in a larger block (`mse_loss_backward`, FFTs). What comes after then copies more or less than the
+trace says. So every op is measured, what it really returns replaces its traced value, the values
+that depend on it are traced again, and what has another signature then is measured, until nothing
+changes. Plans, their checks and the written graphs all read these values.
+"""
+
+# torch's own annotations of fx nodes are loose.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.graph import JointGraph
+from fxremat.measure.profile_ops import Layout, OpProfiles, measurable, profile_ops, signature
+from fxremat.nodes import argument_by_storage, is_mutable, map_nodes, outputs_of, traced_value
+
+
+def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
+    """Give the module that `joint` reads the values that its kernels return; whether any changed.
+
+    A changed module is to be read again. New profiles go to `profiles`. Where values can't be
+    traced again (a view that the real strides don't allow, which fails when it runs too) all stay
+    as traced.
+    """
+    traced = {node: traced_value(node) for node in joint.module.graph.nodes}
+    mode = next((m for m in map(torch_hooks.fake_mode_of, traced) if m is not None), None)
+    if mode is None:
+        return False
+    changed = False
+    try:
+        with torch_hooks.real_ops(joint.device):
+            while True:
+                profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=0.0)
+                if not _pass_on(joint, profiles, mode):
+                    break
+                changed = True
+    except torch_hooks.PassesThroughDynamo:
+        raise
+    except Exception:
+        for node, value in traced.items():
+            node.meta["val"] = value
+        return False
+    return changed
+
+
+def _pass_on(joint: JointGraph, profiles: OpProfiles, mode: torch_hooks.FakeTensorMode) -> bool:
+    """One walk over the graph: correct what is known, trace again what depends on it."""
+    makers = {node for node in joint.nodes if node in joint.made_by and measurable(node)}
+    changed: set[fx.Node] = set()
+    for node in joint.module.graph.nodes:
+        if node.op != "call_function" or is_mutable(node.target):
+            continue
+        before = traced_value(node)
+        value = before
+        if any(arg in changed for arg in node.all_input_nodes):
+            value = _kept_where_equal(before, _traced_again(node, mode), argument_by_storage(node))
+        if node in makers:
+            profile = profiles.by_signature.get(signature(node))
+            if profile is not None:
+                value = _laid_out(value, profile.layouts, mode)
+        if any(a is not b for a, b in zip(outputs_of(before), outputs_of(value), strict=True)):
+            node.meta["val"] = value
+            changed.add(node)
+    return bool(changed)
+
+
+def _traced_again(node: fx.Node, mode: torch_hooks.FakeTensorMode) -> Any:
+    """A node's value, worked out from the present values of its arguments."""
+
+    def fake(arg: fx.Node) -> Any:
+        value = traced_value(arg)
+        if value is not None or arg.op != "get_attr":
+            return value
+        return mode.from_tensor(operator.attrgetter(str(arg.target))(arg.graph.owning_module))
+
+    args, kwargs = map_nodes((node.args, node.kwargs), fake)
+    with mode:
+        return cast("Callable[..., Any]", node.target)(*args, **kwargs)
+
+
+def _kept_where_equal(before: Any, after: Any, given: Mapping[int, fx.Node]) -> Any:
+    """`after`, with the tensors of `before` that are new memory of the same layout.
+
+    `given` are the storages of the node's arguments.
+    """
+
+    def choose(old: Any, new: Any) -> Any:
+        if not isinstance(new, torch.Tensor) or not isinstance(old, torch.Tensor):
+            return old if new is None or type(new) is type(old) else new
+        same = torch_hooks.storage_key(new) not in given and Layout.of(old) == Layout.of(new)
+        return old if new is old or same else new
+
+    return _mapped(choose, before, after)
+
+
+def _laid_out(
+    value: Any, layouts: tuple[Layout | None, ...], mode: torch_hooks.FakeTensorMode
+) -> Any:
+    """A traced value with the layouts that the kernel returned."""
+
+    def lay_out(tensor: Any, real: Layout | None) -> Any:
+        if not isinstance(tensor, torch.Tensor) or real is None or not real.storage_bytes:
+            return tensor
+        # Another shape or type comes from the invented data, or is no layout of this tensor.
+        if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
+            return tensor
+        if _significant(real) == _significant(Layout.of(tensor)):
+            return tensor
+        with mode:
+            size = -(-real.storage_bytes // tensor.itemsize)
+            block = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+            return block.as_strided(real.shape, real.stride, real.offset)
+
+    return _mapped(lay_out, value, layouts)
+
+
+def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    """`function` of two values, or of each pair in two equally long tuples or lists."""
+    pairs = zip(outputs_of(first), outputs_of(second), strict=True)
+    made = [function(a, b) for a, b in pairs]
+    if isinstance(first, (tuple, list)):
+        return tuple(made) if isinstance(first, tuple) else made
+    return made[0]
+
+
+def _significant(layout: Layout) -> tuple[Any, ...]:
+    """What of a layout makes a difference: strides of dimensions of size 1 make none."""
+    strides = [n for size, n in zip(layout.shape, layout.stride, strict=True) if size != 1]
+    return strides, layout.offset, layout.storage_bytes

@@ -1,0 +1,1 @@
+"""What runs the rewritten graphs, and foretells what they allocate."""

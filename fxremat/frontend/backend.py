@@ -1,0 +1,166 @@
+"""The torch.compile backend: plans every training graph that Dynamo gives it.
+
+``torch.compile(model, backend="fxremat", options={"budget": "6GiB"})`` comes in by the entry point
+`fxremat`, `fxremat.optimize` by a `Backend` object; both do the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.errors import DoubleBackwardError, SymbolicSizeError
+from fxremat.execute.eager import Eager
+from fxremat.execute.executor import Executor
+from fxremat.frontend.bypass import PlannedSteps, note_planned
+from fxremat.frontend.graph_breaks import WholeStep
+from fxremat.frontend.history import CompiledGraph, History
+from fxremat.measure.profile_ops import OpProfiles
+from fxremat.pipeline.observe import observers
+from fxremat.pipeline.passes import Traced, collect, compile_plan, plan
+from fxremat.pipeline.runner import Between, State
+from fxremat.pipeline.states import Planned
+from fxremat.plan.options import Options
+
+
+@dataclass
+class Backend:
+    """A torch.compile backend with its options.
+
+    `step` says which graphs it takes, `history` what was planned, `steps` counts the planned steps
+    that began. `between` sees the states between the passes, before the log does.
+    """
+
+    options: Options
+    step: WholeStep
+    executor: Executor = field(default_factory=Eager)
+    history: History = field(default_factory=History)
+    profiles: OpProfiles = field(default_factory=OpProfiles)
+    steps: PlannedSteps = field(default_factory=PlannedSteps)
+    between: tuple[Between, ...] = ()
+
+    def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        if not torch_hooks.needs_gradients(example_inputs):
+            # Nothing is held for a backward, so there is nothing to plan: it runs as traced.
+            return torch_hooks.without_dynamo(module.forward)
+        self.step.warn_of_the_last_shape()
+        run, graph = self._compile(module, example_inputs, ahead=False)
+        return torch_hooks.without_dynamo(_Executable(run, graph, self.steps))
+
+    def plan_ahead(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
+        """Plan a graph, and check that what would be compiled keeps the plan. Nothing runs."""
+        if torch_hooks.needs_gradients(example_inputs):
+            self._compile(module, example_inputs, ahead=True)
+
+    def _compile(
+        self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
+    ) -> tuple[Callable[..., Any], CompiledGraph | None]:
+        torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
+        try:
+            return self._trace(module, example_inputs, ahead=ahead)
+        except SymbolicSizeError:
+            torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
+            return self._trace(module, example_inputs, ahead=ahead)
+
+    def _trace(
+        self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
+    ) -> tuple[Callable[..., Any], CompiledGraph | None]:
+        """What AOTAutograd makes of a graph, and its plan; None where nothing is differentiated."""
+        started = time.perf_counter()
+        planned: list[CompiledGraph] = []
+
+        def partition(
+            joint: fx.GraphModule,
+            _inputs: object,
+            *,
+            num_fwd_outputs: int,
+            static_lifetime_input_indices: Sequence[int] | None = None,
+            **_unused: object,
+        ) -> tuple[fx.GraphModule, fx.GraphModule]:
+            self.step.check(module)
+            capture_s = time.perf_counter() - started
+            traced = Traced(joint, num_fwd_outputs, tuple(static_lifetime_input_indices or ()))
+            graph, graphs = self._plan(traced, capture_s)
+            self.history.add(graph, ahead=ahead)
+            planned.append(graph)
+            return graphs
+
+        aot = torch_hooks.make_aot_backend(partition, self.executor.compile)
+        run = aot(module, example_inputs)
+        return run, planned[0] if planned else None
+
+    def _plan(
+        self, traced: Traced, capture_s: float
+    ) -> tuple[CompiledGraph, tuple[fx.GraphModule, fx.GraphModule]]:
+        started = time.perf_counter()
+        seconds: dict[str, float] = {}
+
+        def keep_time(name: str, state: State, taken: float) -> State:
+            seconds[name] = taken
+            return state
+
+        between = (*self.between, keep_time, *observers())
+        lowered = collect(traced, self.options.cost, self.profiles, between, self.executor)
+        shapes = _shapes(traced.module)
+        known = self.history.take_ahead(lowered.lowering.problem, shapes)
+        if known is None:
+            largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
+            self.history.largest_step_bytes = largest
+            planned = plan(lowered, self.options, largest, between)
+        else:
+            planned = Planned(replace(known, lowering=lowered.lowering))
+        written = compile_plan(planned, between, self.executor)
+        graph = CompiledGraph(
+            plan=planned.plan,
+            input_shapes=shapes,
+            sees_loss=bool(planned.plan.graph.scalar_tangents),
+            capture_s=capture_s,
+            planning_s=time.perf_counter() - started,
+            seconds=seconds,
+        )
+        return graph, (written.graphs.forward, written.graphs.backward)
+
+
+@dataclass
+class _Executable:
+    """A compiled training graph, guarded against gradients of gradients; it keeps its plan."""
+
+    run: Callable[..., Any]
+    graph: CompiledGraph | None
+    steps: PlannedSteps
+    ran: bool = False
+
+    def __call__(self, *args: Any) -> Any:
+        self.steps.count += 1
+        if not self.ran:
+            self.ran = True
+            note_planned(args)
+        results = self.run(*args)
+        for result in results:
+            if isinstance(result, torch.Tensor) and result.grad_fn is not None:
+                result.grad_fn.register_prehook(_refuse_double_backward)
+                break
+        return results
+
+
+def _refuse_double_backward(_gradients: object) -> None:
+    # The autograd engine runs a backward in grad mode only under create_graph=True.
+    if torch.is_grad_enabled():
+        raise DoubleBackwardError(
+            "create_graph=True was asked of an fxremat model: a rematerialized graph has first "
+            "gradients only. Use the original model where gradients of gradients are needed"
+        )
+
+
+def _shapes(joint: fx.GraphModule) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(node.meta["val"].shape)
+        for node in joint.graph.find_nodes(op="placeholder")
+        if torch_hooks.is_primal(node) and isinstance(node.meta.get("val"), torch.Tensor)
+    )

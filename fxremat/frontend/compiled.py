@@ -1,0 +1,141 @@
+"""A function compiled under a budget: what `optimize` puts in the place of a model's forward."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+
+from fxremat import torch_hooks
+from fxremat.capture.read import ON_META
+from fxremat.errors import DeviceError, GraphBreakError, OptionError
+from fxremat.frontend.backend import Backend
+
+# Every new input shape is one more plan; past this many, all are forgotten and made anew.
+_SHAPES_LIMIT = 256
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A function compiled under a budget: call it. `backend` knows its plans.
+
+    `module` is the module whose forward `function` is, if it is one. Where no gradients are
+    recorded the function itself runs, and nothing is compiled.
+    """
+
+    function: Callable[..., Any]
+    backend: Backend
+    call: Callable[..., Any]
+    module: nn.Module | None = None
+
+    @staticmethod
+    def of(
+        function: Callable[..., Any],
+        backend: Backend,
+        module: nn.Module | None = None,
+        shapes_limit: int = _SHAPES_LIMIT,
+    ) -> Compiled:
+        """`function` as one that is compiled by `backend` when it is called."""
+
+        def forget() -> None:
+            warnings.warn(
+                f"{shapes_limit} graphs are planned for this model, one for each input shape and "
+                "each value of what is no tensor: all are forgotten, and planned anew as they come "
+                "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
+                stacklevel=4,
+            )
+
+        call = torch_hooks.compile_whole(
+            function, _Weakly(weakref.ref(backend)), shapes_limit, forget
+        )
+        return Compiled(function, backend, call, module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._records_gradients(args, kwargs):
+            return self.function(*args, **kwargs)
+        begun = self.backend.steps.count
+        try:
+            results = self.call(*args, **kwargs)
+        except Exception as error:
+            self._raise_readable(error)
+            raise
+        if self.backend.steps.count == begun and torch_hooks.requires_grad(results):
+            self.backend.steps.warn(
+                "Dynamo ran the optimized model uncompiled, so the step has no plan, and its "
+                "memory no budget: TORCHDYNAMO_DISABLE=1, torch.compiler.set_stance and "
+                "torch.compiler.disable do this. Take them away for training steps"
+            )
+        return results
+
+    def plan_ahead(self, example_inputs: object) -> None:
+        """Plan for the given inputs. The function is traced, not run; nothing is compiled."""
+        args, kwargs = _call_arguments(example_inputs)
+        try:
+            with torch.enable_grad():
+                torch_hooks.trace_whole(self.function, args, kwargs, self.backend.plan_ahead)
+        except Exception as error:
+            self._raise_readable(error)
+            raise
+
+    def _records_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        if self.module is None:
+            return True  # What a function closes over can't be seen.
+        trained = any(parameter.requires_grad for parameter in self.module.parameters())
+        return trained or torch_hooks.requires_grad((args, kwargs))
+
+    def _raise_readable(self, error: Exception) -> None:
+        """Raise in our words what torch says of a model that can't be traced."""
+        if self.module is not None and any(p.is_meta for p in self.module.parameters()):
+            raise DeviceError(ON_META) from error
+        reason = torch_hooks.unwrap_graph_break(error)
+        if reason is not None:
+            raise GraphBreakError(
+                "the model does not trace into one graph, so one budget can't hold for its whole "
+                f"step. Remove what breaks the graph, or optimize only the part without it:\n"
+                f"{reason}"
+            ) from error
+
+
+def compiled_of(optimized: object) -> Compiled:
+    """What `optimize` compiled; `OptionError` for anything that it did not return."""
+    found = getattr(optimized, "__fxremat__", None)
+    if not isinstance(found, Compiled):
+        raise OptionError(
+            f"{type(optimized).__name__} is not what fxremat.optimize returned: give that object"
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Weakly:
+    """A backend as Dynamo gets it, which keeps every backend that it was ever given alive.
+
+    The `Compiled` that calls holds it while it is called.
+    """
+
+    backend: weakref.ref[Backend]
+
+    def __call__(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        backend = self.backend()
+        assert backend is not None
+        return backend(module, inputs)
+
+
+def _call_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(cast("Mapping[str, Any]", example_inputs))
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(cast("tuple[Any, ...]", example_inputs)), {}
+    raise OptionError(
+        f"example_inputs is a {type(example_inputs).__name__}: give a tensor, a tuple of "
+        "arguments or a dict of keyword arguments"
+    )

@@ -1,0 +1,71 @@
+"""The graphs that were planned for one function, for as long as what was compiled of them lives."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fxremat.plan.plan import Plan
+from fxremat_solvers import RematProblem
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledGraph:
+    """One training graph as it was planned, and compiled where it has been called since.
+
+    `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
+    and `seconds` what each pass of that took.
+    `sees_loss` is False where the graph returns no scalar to differentiate: what happens between
+    its forward and its backward is outside the plan.
+    """
+
+    plan: Plan
+    input_shapes: tuple[tuple[int, ...], ...]
+    sees_loss: bool
+    capture_s: float
+    planning_s: float
+    seconds: Mapping[str, float]
+
+
+@dataclass
+class History:
+    """What one backend planned.
+
+    A compiled graph is held by what runs it, and gone when Dynamo lets go of that; one that was
+    planned ahead is held here until it is compiled. `largest_step_bytes` is the largest step
+    memory, with nothing recomputed, of all steps seen: what a budget that is a fraction is a
+    fraction of.
+    """
+
+    largest_step_bytes: int = 0
+    _ahead: list[CompiledGraph] = field(default_factory=list[CompiledGraph])
+    _all: list[weakref.ref[CompiledGraph]] = field(
+        default_factory=list["weakref.ref[CompiledGraph]"]
+    )
+
+    @property
+    def graphs(self) -> list[CompiledGraph]:
+        """All that are alive, oldest first."""
+        return [graph for graph in (each() for each in self._all) if graph is not None]
+
+    def add(self, graph: CompiledGraph, *, ahead: bool) -> None:
+        """Note a graph: planned ahead, or compiled and held by what runs it."""
+        self._all = [each for each in self._all if each() is not None]
+        self._all.append(weakref.ref(graph))
+        if ahead:
+            self._ahead.append(graph)
+
+    def take_ahead(
+        self, problem: RematProblem, input_shapes: tuple[tuple[int, ...], ...]
+    ) -> Plan | None:
+        """The plan that was made ahead for a problem that is compiled now; None without.
+
+        A plan for inputs of these shapes is let go, and made anew, where the problem is another by
+        now: ops that there was no time to time have been timed since.
+        """
+        for graph in self._ahead:
+            if graph.input_shapes == input_shapes:
+                self._ahead.remove(graph)
+                return graph.plan if graph.plan.problem == problem else None
+        return None

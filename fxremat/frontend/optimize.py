@@ -1,0 +1,120 @@
+"""`optimize`: a model (or a function of the whole loss) as one that trains within a budget."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from fxremat.errors import DeviceError, OptionError
+from fxremat.frontend.backend import Backend
+from fxremat.frontend.bypass import watch_parameters
+from fxremat.frontend.compiled import Compiled
+from fxremat.frontend.drop_in import drop_in, original
+from fxremat.frontend.graph_breaks import WholeStep
+from fxremat.plan.budget import Budget
+from fxremat.plan.options import Options, make_options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def optimize(
+    model: F,
+    *,
+    budget: int | float | str | Budget,
+    example_inputs: object = None,
+    solver: str = "auto",
+    cost: str = "auto",
+    time_limit_s: float = 20.0,
+    seed: int = 0,
+    effort: float = 0.2,
+) -> F:
+    """A drop-in for `model` whose training steps stay within `budget`.
+
+    `model` is a module, or any function of tensors (for instance one that returns the whole
+    loss). A module gives a module of the same class with the same parameters, buffers, hooks and
+    `state_dict()` keys; the original stays as it is and shares its parameters.
+
+    `budget` caps the step memory: an int is bytes, a str a size such as ``"6GiB"``, a float in
+    (0, 1] a fraction of the step memory with nothing recomputed, of the largest step seen so far;
+    see `Budget`. It holds for one forward and its backward, for every input shape, which gets a
+    plan of its own. Compilation happens at the first call that records gradients; the plan is made
+    at once where `example_inputs` are given (a tensor, a tuple of arguments or a dict of keyword
+    arguments), by tracing alone: the model doesn't run.
+    Where none are recorded (`torch.no_grad`, nothing that requires them) the model runs as it is.
+
+    `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
+    "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
+    default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
+
+    Raises `BudgetError`, `OptionError`, `DeviceError` at once; `BudgetInfeasible`,
+    `GraphBreakError` and `UnsupportedGraphError` when it plans. Warns `UnplannedStepWarning`,
+    once, where a training step turns out to have run without its plan.
+    """
+    if not callable(model):
+        raise OptionError(
+            f"model is a {type(model).__name__}: give an nn.Module or a function of tensors"
+        )
+    options = make_options(
+        {
+            "budget": budget,
+            "solver": solver,
+            "cost": cost,
+            "time_limit_s": time_limit_s,
+            "seed": seed,
+            "effort": effort,
+        }
+    )
+    backend = Backend(options, WholeStep(fullgraph=True))
+    module = original(model) if isinstance(model, nn.Module) else None
+    if module is not None:
+        _check_wrapper(module)
+        _check_device(module)
+    function: Callable[..., Any] = model if module is None else module.forward
+    compiled = Compiled.of(function, backend, module)
+    if example_inputs is not None:
+        compiled.plan_ahead(example_inputs)
+    if module is None:
+        return cast("F", _optimized_function(model, compiled))
+    watch_parameters(module, backend.steps)
+    return cast("F", drop_in(module, compiled, _again))
+
+
+def _optimized_function(function: Callable[..., Any], compiled: Compiled) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def optimized(*args: Any, **kwargs: Any) -> Any:
+        return compiled(*args, **kwargs)
+
+    optimized.__fxremat__ = compiled  # type: ignore[attr-defined]
+    return optimized
+
+
+def _again(module: nn.Module, options: Options) -> nn.Module:
+    """A drop-in for a copy of a module, under the same options."""
+    return optimize(module, **vars(options))
+
+
+def _check_wrapper(model: nn.Module) -> None:
+    """Refuse what logs and communicates around the forward of the module that it holds."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    name = next((wrapper.__name__ for wrapper in wrappers if isinstance(model, wrapper)), None)
+    if name is not None:
+        raise OptionError(
+            f"the model is wrapped in {name}, whose own forward is no part of a graph: optimize "
+            f"first, then wrap ({name}(fxremat.optimize(model, ...)))"
+        )
+
+
+def _check_device(model: nn.Module) -> None:
+    tensors = (*model.parameters(), *model.buffers())
+    if any(t.device.type == "cuda" for t in tensors) and not torch.cuda.is_available():
+        raise DeviceError("the model is on a CUDA device, but none is available here")
+    devices = {t.device for t in tensors if t.device.type not in ("cpu", "meta")}
+    if len(devices) > 1:
+        raise DeviceError(
+            f"the model spans {sorted(map(str, devices))}: one budget is for one device; optimize "
+            "the part on each device by itself"
+        )

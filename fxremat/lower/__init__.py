@@ -1,0 +1,1 @@
+"""Joint graph to problem, and schedule back to graph."""

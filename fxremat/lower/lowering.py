@@ -1,0 +1,279 @@
+"""Joint graph -> `RematProblem`, and a schedule of that problem -> what runs in the graph.
+
+Every storage becomes a value and every operation an op, in the order they run with nothing
+recomputed. How an op runs again is its rerun: as it ran first, or
+
+- a random op from the generator's state, a lazy value that its first run keeps where there is a
+  rerun; the replay sets the current state aside meanwhile;
+- BatchNorm without the running statistics, which its first run alone reads and makes anew.
+
+Three kinds of entry have no operation of their own:
+
+- *tangents*: between forward and backward stands one op that makes the tangents. It reads every
+  forward output and forward's last random draws, so that no schedule can start backward before
+  forward is done; everything that a schedule puts before it is the forward graph, everything
+  after it the backward graph.
+- *accumulation*: what the autograd engine copies after backward, where it does (`accumulate`).
+- *tokens*: values of 0 bytes that keep effects, random draws and reads of updated buffers in order.
+  First runs alone read and make them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from fxremat.classify import generator_device, is_random, mutated_placeholders
+from fxremat.graph import Form, JointGraph, Operation, Storage
+from fxremat.lower.accumulate import accumulated_bytes
+from fxremat.nodes import is_effect
+from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Value, simulate
+
+aten = torch.ops.aten
+
+# From here on the arguments of BatchNorm, and its outputs, are what a rerun leaves alone.
+_RUNNING_STATISTICS = 3
+_NEW_STATISTICS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an operation.
+
+    `makes` are the storages that it makes anew and `workspace_bytes` what it takes beyond them.
+    `first` says that it is the operation's first run, `repeated` that there are others.
+    """
+
+    operation: Operation
+    makes: tuple[Storage, ...]
+    workspace_bytes: int
+    first: bool
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """A schedule in terms of the graph: what runs in forward and in backward, in order."""
+
+    forward: tuple[Run, ...]
+    backward: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A graph as a problem (`apply`), and the way back from its solution (`invert`).
+
+    The inverse data: `operation_of[i]` is what op i of the problem runs, None for the ops that
+    stand for no operation; `storage_of[i]` the storage that value i stands for, None for states
+    and tokens. `tangents_op` is the op between forward and backward.
+    """
+
+    graph: JointGraph
+    problem: RematProblem
+    operation_of: tuple[Operation | None, ...]
+    storage_of: tuple[Storage | None, ...]
+    tangents_op: int
+
+    @staticmethod
+    def apply(graph: JointGraph) -> Lowering:
+        """Lower a classified graph: costs in seconds, values in bytes on the step's device."""
+        return _Lowerer(graph).run()
+
+    def invert(self, schedule: Schedule) -> Program:
+        """What a schedule runs. Raises `ScheduleError` where it can't be executed."""
+        simulation = simulate(self.problem, schedule)
+        count = Counter(schedule)
+        runs: list[Run | None] = []
+        for op, run in zip(schedule, simulation.runs, strict=True):
+            operation = self.operation_of[op]
+            if operation is None:
+                runs.append(None)
+                continue
+            storages = (self.storage_of[value] for value in run.outputs)
+            makes = tuple(storage for storage in storages if storage is not None)
+            first = run is self.problem.ops[op]
+            runs.append(Run(operation, makes, run.workspace_bytes, first, count[op] > 1))
+        boundary = schedule.ops.index(self.tangents_op)
+        return Program(
+            forward=tuple(run for run in runs[:boundary] if run is not None),
+            backward=tuple(run for run in runs[boundary:] if run is not None),
+        )
+
+
+class _Lowerer:
+    """Collects ops and values in one walk over the operations."""
+
+    def __init__(self, graph: JointGraph) -> None:
+        self.graph = graph
+        self.values: list[Value] = []
+        self.ops: list[Op] = []
+        self.operation_of: list[Operation | None] = []
+        self.storage_of: list[Storage | None] = []
+        self.value_of: dict[Storage, int] = {}
+        for storage, nbytes in _counted_bytes(graph).items():
+            self.value_of[storage] = self._value(storage.maker.name, nbytes, storage=storage)
+
+    def run(self) -> Lowering:
+        graph = self.graph
+        mutated = mutated_placeholders(graph)
+        effect_token: int | None = None
+        random_token: dict[torch.device | None, int] = {}
+        read_tokens: dict[fx.Node, list[int]] = {placeholder: [] for placeholder in mutated}
+        tangents_op = -1
+        for position, operation in enumerate(graph.operations):
+            if position == graph.first_backward:
+                tangents_op = self._add_tangents(effect_token, random_token.values())
+            inputs = [self.value_of[s] for s in operation.reads]
+            outputs = [self.value_of[s] for s in operation.makes]
+            again = self._rerun(operation, inputs, outputs)
+            for node in operation.nodes:
+                if is_effect(node):
+                    effect_token = self._chain(node, inputs, outputs, effect_token)
+                    if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node):
+                        inputs += read_tokens.get(graph.storage_of[node.args[0]].maker, [])
+                else:
+                    for storage in graph.storages_read(node):
+                        if storage.maker in read_tokens:
+                            outputs.append(self._token(node))
+                            read_tokens[storage.maker].append(outputs[-1])
+            if again is not None and operation.mode.form is Form.REPLAY_RNG:
+                outputs.append(again.inputs[-1])
+            for node in operation.nodes:
+                if is_random(node):
+                    # The stream is drawn from in the order of the graph.
+                    device = generator_device(graph, node)
+                    token = self._chain(node, inputs, outputs, random_token.get(device))
+                    random_token[device] = token
+            self._add(
+                operation.name,
+                inputs,
+                outputs,
+                operation=operation,
+                cost=operation.cost.seconds,
+                workspace_bytes=operation.cost.workspace_bytes,
+                again=again,
+            )
+        if graph.first_backward == len(graph.operations):
+            tangents_op = self._add_tangents(effect_token, random_token.values())
+        done = self._add_accumulation()
+        return Lowering(
+            graph=graph,
+            problem=RematProblem(
+                ops=tuple(self.ops),
+                values=tuple(self.values),
+                inputs=tuple(v for s, v in self.value_of.items() if s.resident),
+                outputs=(*self._outputs(), *done),
+                first_backward_op=tangents_op,
+            ),
+            operation_of=tuple(self.operation_of),
+            storage_of=tuple(self.storage_of),
+            tangents_op=tangents_op,
+        )
+
+    def _rerun(self, operation: Operation, reads: list[int], makes: list[int]) -> Rerun | None:
+        """How an operation runs again, if it does. A random one reads its state last."""
+        cost, form = operation.cost, operation.mode.form
+        workspace_bytes = cost.workspace_bytes
+        if form is Form.NEVER:
+            return None
+        if form is Form.REPLAY_RNG:
+            device = generator_device(self.graph, operation.node)
+            nbytes = self.graph.memory.generator_state(device)
+            state = self._value(f"{operation.name}_rng_state", nbytes, lazy=True)
+            # The current state is set aside while the first run's is in place.
+            workspace_bytes += nbytes
+            return Rerun((*reads, state), tuple(makes), cost.seconds, workspace_bytes)
+        if form is Form.BATCH_NORM:
+            normalised = operation.node.args[:_RUNNING_STATISTICS]
+            arguments = [self.graph.storage_of[a] for a in normalised if isinstance(a, fx.Node)]
+            reads = list(dict.fromkeys(self.value_of[storage] for storage in arguments))
+            makes = [self.value_of[s] for s in operation.makes if s.position < _NEW_STATISTICS]
+        return Rerun(tuple(reads), tuple(makes), cost.seconds, workspace_bytes)
+
+    def _add_tangents(self, effect_token: int | None, random_tokens: Iterable[int]) -> int:
+        """The op between forward and backward."""
+        graph = self.graph
+        inputs = [self.value_of[graph.storage_of[n]] for n in graph.forward_outputs]
+        inputs += [effect_token] if effect_token is not None else []
+        inputs += random_tokens
+        outputs = [self.value_of[graph.storage_of[n]] for n in graph.tangents]
+        self._add("tangents", list(dict.fromkeys(inputs)), list(dict.fromkeys(outputs)))
+        return len(self.ops) - 1
+
+    def _add_accumulation(self) -> list[int]:
+        """The op after backward, where there is one; what it makes is an output of the step."""
+        nbytes = accumulated_bytes(self.graph)
+        if not nbytes:
+            return []
+        gradients = dict.fromkeys(self.graph.storage_of[n] for n in self.graph.gradients)
+        done = self._value("accumulated", 0)
+        inputs = [self.value_of[storage] for storage in gradients]
+        self._add("accumulate_gradients", inputs, [done], workspace_bytes=nbytes)
+        return [done]
+
+    def _outputs(self) -> tuple[int, ...]:
+        graph = self.graph
+        # Larger tangents are handed over and freed after their last use.
+        kept = (*graph.forward_outputs, *graph.gradients, *graph.scalar_tangents)
+        storages = dict.fromkeys(graph.storage_of[node] for node in kept)
+        return tuple(self.value_of[s] for s in storages if not s.resident)
+
+    def _chain(
+        self, node: fx.Node, inputs: list[int], outputs: list[int], previous: int | None
+    ) -> int:
+        if previous is not None:
+            inputs.append(previous)
+        outputs.append(self._token(node))
+        return outputs[-1]
+
+    def _add(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        operation: Operation | None = None,
+        cost: float = 0.0,
+        workspace_bytes: int = 0,
+        again: Rerun | None = None,
+    ) -> None:
+        reruns = () if again is None else (again,)
+        self.ops.append(Op(name, tuple(inputs), tuple(outputs), cost, workspace_bytes, reruns))
+        self.operation_of.append(operation)
+
+    def _value(
+        self, name: str, nbytes: int, *, lazy: bool = False, storage: Storage | None = None
+    ) -> int:
+        self.values.append(Value(name, nbytes, lazy))
+        self.storage_of.append(storage)
+        return len(self.values) - 1
+
+    def _token(self, node: fx.Node) -> int:
+        return self._value(f"{node.name}_token", 0)
+
+
+def _counted_bytes(graph: JointGraph) -> dict[Storage, int]:
+    """The storages of the problem, in order, and what each counts for.
+
+    What lives only between the nodes of one operation is a part of its workspace.
+    """
+    made = {
+        storage: nbytes
+        for operation in graph.operations
+        for storage, nbytes in zip(operation.makes, operation.cost.made_bytes, strict=True)
+    }
+
+    def counted(storage: Storage) -> int:
+        if storage.resident or not graph.memory.counts(storage.device):
+            return 0
+        return made.get(storage, storage.nbytes)  # Tangents are made by no operation.
+
+    return {
+        storage: counted(storage)
+        for storage in graph.storages
+        if storage.maker.op != "call_function" or storage in made
+    }

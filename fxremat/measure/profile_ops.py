@@ -1,0 +1,400 @@
+"""Run each distinct op of a graph once by itself: its workspace in bytes, its time in seconds.
+
+Ops run on tensors of their own, of the shapes, strides and types in the graph; no parameter,
+buffer or generator of the user's is touched. Ops with the same signature are run once, and the
+results are kept in the `OpProfiles` that the caller holds.
+
+Only torch's own ops and ours are run, and of them none that could harm the process (`measurable`).
+Whatever goes wrong with a measurement, the op is left out of the results and compilation goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.measure.peak import ProfilerBusyError, allocation_events
+from fxremat.memory_model import allocated_bytes, storage_bytes
+from fxremat.nodes import (
+    argument_by_storage,
+    argument_of,
+    is_effect,
+    is_op,
+    op_name,
+    outputs_of,
+    schema_arguments,
+    traced_value,
+)
+
+# Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
+_MARK = (1_000_003, 1_000_033)
+_TIMED_SECONDS = 0.005
+_TIMED_RUNS = (4, 10)
+
+# Whose ops are run. Another library's may check what it is given, log, or call out.
+_NAMESPACES = ("aten", "prims", "fxremat")
+# Ops that read sizes or addresses out of their data, unchecked: recurrent kernels, whose reserve
+# the trace gives no size, and kernels over packed, nested, sparse or quantized tensors.
+_NOT_RUN = re.compile(
+    r"rnn|lstm|gru|packed_sequence|nested|jagged|sparse|csr|coo|quantized|mkldnn_reorder"
+    r"|_local_scalar_dense|^item$|^from_file$|^set|^resize|^record_stream|pin_memory"
+)
+# Arguments that count from 1: LAPACK's pivots.
+_FROM_ONE = ("pivots", "LU_pivots")
+# Lengths and tables of attention over sequences of many lengths: invented ones mean nothing.
+_LENGTHS = (
+    "cum_seq_q",
+    "cum_seq_k",
+    "cu_seqlens_q",
+    "cu_seqlens_k",
+    "seqlen_k",
+    "seqused_k",
+    "block_table",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kernel really lays out one of its results; `storage_bytes` as it asks for them."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    stride: tuple[int, ...]
+    offset: int
+    storage_bytes: int
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Layout:
+        """The layout that a (real or fake) tensor has."""
+        return Layout(
+            tuple(tensor.shape),
+            tensor.dtype,
+            tuple(tensor.stride()),
+            int(tensor.storage_offset()),
+            tensor.untyped_storage().nbytes(),
+        )
+
+
+@dataclass(frozen=True)
+class OpProfile:
+    """What one run of an op took.
+
+    `output_bytes` are the sizes of its outputs' storages, by position (None for no tensor): some
+    kernels leave a result in a larger block than its shape says. `workspace_bytes` is what the op
+    allocates beyond them while it runs. `layouts` are those of the outputs in new memory, None for
+    others. `seconds` is None where it was not timed.
+    """
+
+    output_bytes: tuple[int | None, ...]
+    workspace_bytes: int
+    layouts: tuple[Layout | None, ...]
+    seconds: float | None = None
+
+
+@dataclass
+class OpProfiles:
+    """Profiles by op signature, filled as graphs are compiled.
+
+    `unmeasured` are the signatures of ops that failed when they were run by themselves.
+    """
+
+    by_signature: dict[str, OpProfile] = field(default_factory=dict[str, OpProfile])
+    unmeasured: set[str] = field(default_factory=set[str])
+
+
+def measurable(node: fx.Node) -> bool:
+    """Whether an op may be run by itself, on invented data, without harm to anything.
+
+    That takes one of torch's own ops, or ours, without effects, that draws from no generator of
+    the user's and takes no address or size out of its data unchecked.
+    """
+    target = node.target
+    if not is_op(target) or target.namespace not in _NAMESPACES or is_effect(node):
+        return False
+    if _NOT_RUN.search(op_name(target)):
+        return False
+    arguments: list[Any] = torch_hooks.tree_leaves((node.args, node.kwargs))
+    if any(isinstance(argument, torch.Generator) for argument in arguments):
+        return False
+    given = [argument_of(node, name) for name in ("generator", *_LENGTHS)]
+    return all(argument is None for argument in given)
+
+
+def signature(node: fx.Node) -> str:
+    """What an op's time and workspace depend on: the op, its constants, its tensors' layouts.
+
+    A layout has its storage's size and the offset in it: some kernels copy the whole storage.
+    """
+    layout = torch_hooks.tree_map(_layout, (node.args, node.kwargs))
+    return f"{node.target}{layout}"
+
+
+def profile_ops(
+    nodes: Iterable[fx.Node], device: torch.device, known: OpProfiles, *, timing_limit_s: float
+) -> dict[str, OpProfile]:
+    """Profiles of the given nodes by signature; what is not yet in `known` is run and added.
+
+    Ops are timed as long as that takes less than `timing_limit_s` in all (0 for no timing). Ops
+    that must not or can't be run by themselves (no kernel, out of memory, refusing such data) are
+    left out of the result. Raises `ProfilerBusyError`; any other failure leaves ops out.
+    """
+    wanted = {signature(node): node for node in nodes if measurable(node)}
+    seen = {*known.by_signature, *known.unmeasured}
+    new = {key: node for key, node in wanted.items() if key not in seen}
+    if new:
+        found = _memory_or_none(new, device)
+        known.by_signature.update(found)
+        known.unmeasured.update(key for key in new if key not in found)
+    untimed = {
+        key: node
+        for key, node in wanted.items()
+        if key in known.by_signature and known.by_signature[key].seconds is None
+    }
+    if untimed and timing_limit_s > 0:
+        for key, seconds in _times(untimed, device, timing_limit_s).items():
+            known.by_signature[key] = replace(known.by_signature[key], seconds=seconds)
+    return {key: known.by_signature[key] for key in wanted if key in known.by_signature}
+
+
+def _memory_or_none(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpProfile]:
+    """What each op allocates; nothing at all, with a warning, where measuring itself fails."""
+    try:
+        return _memory(nodes, device)
+    except ProfilerBusyError:
+        raise
+    except Exception as error:
+        warnings.warn(
+            f"the memory of {len(nodes)} operations could not be measured "
+            f"({type(error).__name__}: {error}): the plan takes them to need what their traced "
+            "results say and no more, so that the budget may not hold",
+            stacklevel=2,
+        )
+        return {}
+
+
+def _by_themselves(device: torch.device) -> ExitStack:
+    """A context in which ops run on real tensors and leave no trace in generators."""
+    stack = ExitStack()
+    stack.enter_context(torch_hooks.real_ops(device))
+    stack.enter_context(torch_hooks.forked_generators(device))
+    return stack
+
+
+def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpProfile]:
+    """What each op allocates: for its outputs, and beyond them while it runs."""
+    outputs: list[tuple[str, _Outputs | None]] = []
+
+    def run_all() -> None:
+        for key, node in nodes.items():
+            op = _Op.of(node)
+            if op is None:
+                continue
+            _mark(device)
+            made = op.outputs(_makes_new(node))
+            _mark(device)
+            outputs.append((key, made))
+
+    with _by_themselves(device):
+        parts = _between_marks(allocation_events(run_all, device))
+    profiles: dict[str, OpProfile] = {}
+    for (key, made), part in zip(outputs, parts, strict=True):
+        if made is not None:
+            workspace = max(0, _peak(part) - made.new_bytes)
+            profiles[key] = OpProfile(made.nbytes, workspace, made.layouts)
+    return profiles
+
+
+def _times(nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float) -> dict[str, float]:
+    """Seconds of each op, until the time for it is used up; ops that fail are left out."""
+    seconds: dict[str, float] = {}
+    stop = time.perf_counter() + limit_s
+    with _by_themselves(device):
+        for key, node in nodes.items():
+            op = _Op.of(node)
+            taken = None if op is None else op.seconds(device)
+            if taken is not None:
+                seconds[key] = taken
+            if time.perf_counter() > stop:
+                break
+    return seconds
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The storages of one run's results, by position, and the bytes of those that are new."""
+
+    nbytes: tuple[int | None, ...]
+    layouts: tuple[Layout | None, ...]
+    new_bytes: int
+
+
+@dataclass(frozen=True)
+class _Op:
+    """An op with real arguments."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @staticmethod
+    def of(node: fx.Node) -> _Op | None:
+        try:
+            args, kwargs = torch_hooks.tree_map(_real, (node.args, node.kwargs))
+            for schema, value in zip(schema_arguments(node.target), args, strict=False):
+                if schema.name in _FROM_ONE:
+                    value.fill_(1)
+        except Exception:  # no such tensor can be made: out of memory, a type without zeros
+            return None
+        return _Op(cast("Callable[..., Any]", node.target), args, kwargs)
+
+    def outputs(self, makes_new: Sequence[bool]) -> _Outputs | None:
+        """What one run returns; None where it can't be run on such arguments.
+
+        A kernel may raise anything: it was given data that it was never meant to see.
+        """
+        try:
+            results = self.target(*self.args, **self.kwargs)
+            nbytes = storage_bytes(results)
+            return _Outputs(
+                nbytes,
+                _layouts(results, makes_new),
+                sum(n or 0 for n, new in zip(nbytes, makes_new, strict=True) if new),
+            )
+        except Exception:
+            return None
+
+    def seconds(self, device: torch.device) -> float | None:
+        """Least time of a run, the device's queue drained before and after; None if it fails."""
+        times: list[float] = []
+        least, most = _TIMED_RUNS
+        try:
+            while len(times) < least or (sum(times) < _TIMED_SECONDS and len(times) < most):
+                _synchronize(device)
+                start = time.perf_counter()
+                self.target(*self.args, **self.kwargs)
+                _synchronize(device)
+                times.append(time.perf_counter() - start)
+        except Exception:
+            return None
+        return min(times)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _mark(device: torch.device) -> None:
+    for nbytes in _MARK:
+        torch.empty(nbytes, dtype=torch.uint8, device=device)
+
+
+def _between_marks(events: list[int]) -> list[list[int]]:
+    """The events of each op: those between its two marks."""
+    parts: list[list[int]] = [[]]
+    position = 0
+    while position < len(events):
+        if _is_mark(events[position : position + 4]):
+            parts.append([])
+            position += 4
+        else:
+            parts[-1].append(events[position])
+            position += 1
+    return parts[1::2]
+
+
+def _is_mark(events: list[int]) -> bool:
+    if len(events) < 4:
+        return False
+    first, first_freed, second, second_freed = events
+    on_cuda = torch.device("cuda")
+    sizes = _MARK if first in _MARK else tuple(allocated_bytes(n, on_cuda) for n in _MARK)
+    return (first, second) == sizes and (first_freed, second_freed) == (-first, -second)
+
+
+def _peak(events: list[int]) -> int:
+    level = peak = 0
+    for nbytes in events:
+        level += nbytes
+        peak = max(peak, level)
+    return peak
+
+
+def _layouts(results: Any, makes_new: Sequence[bool]) -> tuple[Layout | None, ...]:
+    return tuple(
+        Layout.of(t) if isinstance(t, torch.Tensor) and new else None
+        for t, new in zip(outputs_of(results), makes_new, strict=True)
+    )
+
+
+def _makes_new(node: fx.Node) -> tuple[bool, ...]:
+    """Which outputs of an op are new memory, the first of each storage (views make none)."""
+    seen = set(argument_by_storage(node))
+    new: list[bool] = []
+    for tensor in outputs_of(traced_value(node)):
+        key = torch_hooks.storage_key(tensor) if isinstance(tensor, torch.Tensor) else None
+        new.append(key is not None and key not in seen)
+        seen.add(-1 if key is None else key)
+    return tuple(new)
+
+
+def _layout(arg: Any) -> Any:
+    if not isinstance(arg, fx.Node):
+        return arg
+    value = traced_value(arg)
+    if not isinstance(value, torch.Tensor):
+        return str(value)
+    layout = f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}{value.device.type}"
+    extent, storage, offset = _elements(value)
+    if (storage, offset) != (extent, 0):
+        layout += f"@{offset}/{storage}"
+    return f"{layout}{'*' if value.is_conj() else ''}{'-' if value.is_neg() else ''}"
+
+
+def _elements(value: torch.Tensor) -> tuple[int, int, int]:
+    """Elements from a tensor's first to its last, in its storage, and before its first."""
+    extent = 1 + sum(
+        (size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True)
+    )
+    if value.numel() == 0:
+        extent = 0
+    offset = int(value.storage_offset())
+    storage = int(value.untyped_storage().nbytes()) // value.itemsize
+    return int(extent), max(int(offset + extent), storage), offset
+
+
+def _real(arg: Any) -> Any:
+    """A real tensor in place of a graph node: numbers in (0, 1), and 0 for indices.
+
+    It lies in a storage as large as the node's, of which only its own extent is filled.
+    """
+    if not isinstance(arg, fx.Node):
+        return arg
+    value = traced_value(arg)
+    if torch_hooks.is_symbolic(value):
+        return torch_hooks.number_now(value)
+    if not isinstance(value, torch.Tensor):
+        raise NotImplementedError
+    extent, storage, offset = _elements(value)
+    whole = torch.empty(storage, dtype=value.dtype, device=value.device)
+    flat = whole[offset : offset + extent]
+    if value.dtype.is_floating_point or value.dtype.is_complex:
+        tile = torch.linspace(0.01, 0.99, 509, device=value.device).to(value.dtype)
+        tiled = extent // 509 * 509
+        flat[:tiled].view(-1, 509).copy_(tile)
+        flat[tiled:].copy_(tile[: extent - tiled])
+    else:
+        flat.zero_()
+    made = whole.as_strided(value.shape, value.stride(), offset)
+    # Kernels copy what is only marked as conjugated or negated.
+    made = made.conj() if value.is_conj() else made
+    return torch_hooks.negated_view(made) if value.is_neg() else made

@@ -1,0 +1,1 @@
+"""The passes, their states, and what stands between them."""

@@ -1,0 +1,191 @@
+"""The passes from a traced joint graph to two graphs that keep a budget, in order.
+
+Three calls, so that a plan can be made for several graphs at once, before or after they run:
+`collect` (what is there to plan), `plan` (under which budget) and `compile_plan` (written out).
+
+    capture -> units -> annotate -> classify -> lower | solve | rewrite -> verify
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fxremat.annotate.annotate import annotate
+from fxremat.capture.cpu_dropout import split_dropout
+from fxremat.capture.kernel_layouts import set_kernel_layouts
+from fxremat.capture.read import read_joint_graph
+from fxremat.classify import classify
+from fxremat.execute.eager import Eager
+from fxremat.execute.executor import Executor
+from fxremat.graph import JointGraph
+from fxremat.lower.accumulate import accumulated_bytes
+from fxremat.lower.lowering import Lowering
+from fxremat.measure.profile_ops import OpProfiles
+from fxremat.pipeline.runner import Between, run_passes
+from fxremat.pipeline.states import (
+    Annotated,
+    Captured,
+    Classified,
+    Grouped,
+    Lowered,
+    Planned,
+    Traced,
+    Written,
+)
+from fxremat.plan.options import Options
+from fxremat.plan.plan import plan_step
+from fxremat.rewrite import rewrite
+from fxremat.verify import check_peak
+from fxremat_solvers import baseline, simulate
+
+EAGER = Eager()
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Dropout in two ops on the CPU, storages and aliases, the layouts that kernels return.
+
+    The first and the last of these change the traced graph in place: it is ours from here on.
+    """
+
+    profiles: OpProfiles
+    executor: Executor
+    name: str = "capture"
+
+    def run(self, state: Traced) -> Captured:
+        split_dropout(state.module)
+        graph = self._read(state)
+        if set_kernel_layouts(graph, self.profiles):
+            graph = self._read(state)
+        return Captured(graph)
+
+    def _read(self, state: Traced) -> JointGraph:
+        return read_joint_graph(
+            state.module,
+            state.num_fwd_outputs,
+            state.static_lifetime_input_indices,
+            self.executor.memory,
+        )
+
+
+@dataclass(frozen=True)
+class Units:
+    """The nodes that the executor runs as one become one operation."""
+
+    executor: Executor
+    name: str = "units"
+
+    def run(self, state: Captured) -> Grouped:
+        return Grouped(self.executor.units(state.graph))
+
+
+@dataclass(frozen=True)
+class Annotate:
+    """Seconds, FLOPs, bytes and workspace of each operation, by a cost model."""
+
+    cost: str
+    profiles: OpProfiles
+    executor: Executor
+    name: str = "annotate"
+
+    def run(self, state: Grouped) -> Annotated:
+        return Annotated(annotate(state.graph, self.cost, self.profiles, self.executor.cost))
+
+
+@dataclass(frozen=True)
+class Classify:
+    """May an operation be recomputed, and in which form."""
+
+    name: str = "classify"
+
+    def run(self, state: Annotated) -> Classified:
+        return Classified(classify(state.graph))
+
+
+@dataclass(frozen=True)
+class Lower:
+    """Operations over storages become ops over values."""
+
+    name: str = "lower"
+
+    def run(self, state: Classified) -> Lowered:
+        lowering = Lowering.apply(state.graph)
+        return Lowered(lowering, simulate(lowering.problem, baseline(lowering.problem)))
+
+
+@dataclass(frozen=True)
+class Solve:
+    """The cheapest schedule that is found within the budget."""
+
+    options: Options
+    largest_step_bytes: int = 0
+    name: str = "solve"
+
+    def run(self, state: Lowered) -> Planned:
+        return Planned(
+            plan_step(state.lowering, state.baseline, self.options, self.largest_step_bytes)
+        )
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """The schedule as two graphs."""
+
+    name: str = "rewrite"
+
+    def run(self, state: Planned) -> Written:
+        return Written(state.plan, rewrite(state.plan.graph, state.plan.program))
+
+
+@dataclass(frozen=True)
+class Verify:
+    """What the graphs allocate, worked out without the plan, is no more than the plan promises."""
+
+    executor: Executor
+    name: str = "verify"
+
+    def run(self, state: Written) -> Written:
+        graph = state.plan.graph
+        copies = accumulated_bytes(graph)
+        check_peak(state.graphs, state.plan.peak_bytes, self.executor, graph.memory, copies)
+        return state
+
+
+def collect(
+    traced: Traced,
+    cost: str,
+    profiles: OpProfiles,
+    between: Sequence[Between] = (),
+    executor: Executor = EAGER,
+) -> Lowered:
+    """What there is to plan in one graph. New measurements of ops go to `profiles`."""
+    passes = (
+        Capture(profiles, executor),
+        Units(executor),
+        Annotate(cost, profiles, executor),
+        Classify(),
+        Lower(),
+    )
+    return run_passes(passes, traced, between)
+
+
+def plan(
+    lowered: Lowered,
+    options: Options,
+    largest_step_bytes: int = 0,
+    between: Sequence[Between] = (),
+) -> Planned:
+    """The plan of one graph. Raises `BudgetInfeasible` where none is found within the budget.
+
+    A budget that is a fraction is one of `largest_step_bytes`, the step memory with nothing
+    recomputed of the steps before, or of this one's where that is more.
+    """
+    return run_passes((Solve(options, largest_step_bytes),), lowered, between)
+
+
+def compile_plan(
+    planned: Planned, between: Sequence[Between] = (), executor: Executor = EAGER
+) -> Written:
+    """The plan's graphs. Raises `VerificationError` where they would need more than it says."""
+    return run_passes((Rewrite(), Verify(executor)), planned, between)

@@ -1,0 +1,1 @@
+"""Budgets, options, and the schedule that is chosen under them."""

@@ -1,0 +1,54 @@
+"""The options of a plan, checked in one place for both doors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from fxremat.annotate.annotate import check_cost_model
+from fxremat.errors import OptionError
+from fxremat.plan.budget import Budget
+from fxremat_solvers import SOLVERS
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to plan: the budget, the solver, its time limit, seed and effort, the cost model."""
+
+    budget: Budget
+    solver: str = "auto"
+    cost: str = "auto"
+    time_limit_s: float = 20.0
+    seed: int = 0
+    effort: float = 0.2
+
+
+def make_options(options: Mapping[str, Any]) -> Options:
+    """Checked options. Raises `OptionError` for unknown, missing or bad ones, `BudgetError`."""
+    known = set(inspect.signature(Options).parameters)
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise OptionError(
+            f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}: "
+            f"fxremat takes {', '.join(sorted(known))}"
+        )
+    if "budget" not in options:
+        raise OptionError("the option 'budget' is missing: give bytes, a size or a fraction")
+    limit: Any = options.get("time_limit_s", 1.0)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
+    effort: Any = options.get("effort", 1.0)
+    if isinstance(effort, bool) or not isinstance(effort, (int, float)) or not 0 < effort < inf:
+        raise OptionError(f"effort is {effort!r}: it must be a finite number above 0")
+    seed: Any = options.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise OptionError(f"seed is {seed!r}: it must be an integer")
+    given: dict[str, Any] = {**options, "budget": Budget.of(options["budget"])}
+    checked = Options(**given)
+    if checked.solver not in SOLVERS:
+        raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")
+    check_cost_model(checked.cost)
+    return checked

@@ -1,0 +1,183 @@
+"""Plan one lowered joint graph under a budget, and say what was decided."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import fx
+
+from fxremat.errors import BudgetInfeasible, OptionError
+from fxremat.graph import JointGraph
+from fxremat.lower.lowering import Lowering, Program
+from fxremat.plan.options import Options
+from fxremat_solvers import (
+    RematProblem,
+    Schedule,
+    Simulation,
+    Solution,
+    SolverError,
+    Status,
+    baseline,
+    floor,
+    live_at,
+    simulate,
+    solve,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for one joint graph.
+
+    `simulation` and `baseline` replay the schedule and the order with nothing recomputed. Peaks
+    are in bytes, costs in seconds; `solve_s` is what the solver took.
+    """
+
+    lowering: Lowering
+    baseline: Simulation
+    options: Options
+    budget_bytes: int
+    solution: Solution
+    simulation: Simulation
+    solve_s: float
+
+    @property
+    def graph(self) -> JointGraph:
+        """What was planned."""
+        return self.lowering.graph
+
+    @property
+    def problem(self) -> RematProblem:
+        """What was solved, and is what runs."""
+        return self.lowering.problem
+
+    @property
+    def schedule(self) -> Schedule:
+        """The ops of the problem in the order they run."""
+        return self.solution.schedule
+
+    @property
+    def program(self) -> Program:
+        """The schedule in terms of the graph."""
+        return self.lowering.invert(self.schedule)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The step memory under this plan."""
+        return self.simulation.peak_bytes
+
+    @property
+    def baseline_peak_bytes(self) -> int:
+        """The step memory with nothing recomputed."""
+        return self.baseline.peak_bytes
+
+    @property
+    def extra_seconds(self) -> float:
+        """Predicted time of all recomputation, a step."""
+        return self.solution.cost - self.problem.baseline_cost
+
+    @cached_property
+    def lowest(self) -> Solution:
+        """The schedule that needs the least memory: searched for at the first use, then kept."""
+        return floor(self.problem)
+
+
+def plan_step(
+    lowering: Lowering, baseline: Simulation, options: Options, largest_step_bytes: int = 0
+) -> Plan:
+    """Plan a lowered joint graph under a budget; `baseline` is its replay as it stands.
+
+    A budget that is a fraction is one of the largest step: `largest_step_bytes`, the step memory
+    with nothing recomputed of those before, or this one's where that is more.
+
+    Raises `BudgetInfeasible`, with the floor, where no schedule within the budget is found.
+    """
+    started = time.perf_counter()
+    budget_bytes = options.budget.to_bytes(max(baseline.peak_bytes, largest_step_bytes))
+    solution = _solve(lowering.problem, baseline, budget_bytes, options)
+    simulation = simulate(lowering.problem, solution.schedule)
+    if solution.status is Status.INFEASIBLE:
+        raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
+    return Plan(
+        lowering=lowering,
+        baseline=baseline,
+        options=options,
+        budget_bytes=budget_bytes,
+        solution=solution,
+        simulation=simulation,
+        solve_s=time.perf_counter() - started,
+    )
+
+
+def _solve(
+    problem: RematProblem, replay: Simulation, budget_bytes: int, options: Options
+) -> Solution:
+    if replay.peak_bytes <= budget_bytes:
+        return Solution(
+            schedule=baseline(problem),
+            cost=problem.baseline_cost,
+            peak_bytes=replay.peak_bytes,
+            lower_bound=problem.baseline_cost,
+            status=Status.OPTIMAL,
+            solver="nothing to recompute",
+        )
+    try:
+        return solve(
+            problem,
+            budget_bytes,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            seed=options.seed,
+            effort=options.effort,
+        )
+    except SolverError as error:
+        raise OptionError(f"solver {options.solver!r} can't plan this model: {error}") from error
+
+
+def _infeasible(
+    lowering: Lowering, schedule: Schedule, simulation: Simulation, budget_bytes: int
+) -> BudgetInfeasible:
+    problem = lowering.problem
+    holders = live_at(problem, simulation, simulation.peak_step)
+    described = tuple(
+        (_describe(lowering, value), problem.values[value].nbytes) for value in holders
+    )
+    step = schedule.ops[simulation.peak_step]
+    lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
+    workspace = simulation.runs[simulation.peak_step].workspace_bytes
+    if workspace:
+        lines.append(f"  {workspace:>15,} B  workspace of {problem.ops[step].name}")
+    if len(described) > 8:
+        lines.append(f"  ... and {len(described) - 8} smaller")
+    floor_bytes = simulation.peak_bytes
+    return BudgetInfeasible(
+        f"the budget of {budget_bytes:,} bytes can't be met: the smallest that was reached is "
+        f"{floor_bytes:,} bytes, while {problem.ops[step].name} runs. It holds there:\n"
+        + "\n".join(lines)
+        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return.",
+        budget_bytes=budget_bytes,
+        floor_bytes=floor_bytes,
+        holders=described,
+    )
+
+
+def _describe(lowering: Lowering, value: int) -> str:
+    name, storage = lowering.problem.values[value].name, lowering.storage_of[value]
+    where = source_line(storage.maker) if storage is not None else ""
+    return f"{name}{f' ({where})' if where else ''}"
+
+
+def source_line(node: fx.Node) -> str:
+    """The user's line of code that a node comes from: ``file:line, code``; empty if unknown."""
+    trace = node.meta.get("stack_trace")
+    if not isinstance(trace, str):
+        return ""
+    lines = [line.strip() for line in trace.strip().splitlines() if line.strip()]
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith("File "):
+            code = lines[index + 1] if index + 1 < len(lines) else ""
+            path, line = lines[index].split('"')[1], lines[index].split("line ")[1].split(",")[0]
+            return f"{path.rsplit('/', 1)[-1]}:{line}{', ' + code if code else ''}"
+    return ""

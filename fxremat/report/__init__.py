@@ -1,0 +1,1 @@
+"""What a plan does: `explain`, the picture, the problem as a file."""

@@ -1,0 +1,150 @@
+"""Where kernels return other layouts than their traces, plans are made from the kernels'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxremat
+from fxremat.capture.kernel_layouts import set_kernel_layouts
+from fxremat.capture.read import read_joint_graph
+from fxremat.graph import JointGraph
+from fxremat.measure.profile_ops import OpProfiles
+from fxremat.nodes import outputs_of, traced_value
+from tests.fxremat.test_torch_hooks import traced
+from tests.numerics.steps import assert_same, plan_of, run_steps
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+
+
+def joint_of(function: Callable[..., Any], *inputs: torch.Tensor) -> JointGraph:
+    module, count, _ = traced(function, *inputs)
+    return read_joint_graph(module, count)
+
+
+def with_kernel_layouts(joint: JointGraph) -> JointGraph:
+    if not set_kernel_layouts(joint, OpProfiles()):
+        return joint
+    return read_joint_graph(joint.module, joint.num_fwd_outputs)
+
+
+def values(joint: JointGraph) -> list[Any]:
+    return [v for n in joint.module.graph.nodes for v in outputs_of(traced_value(n))]
+
+
+def channels_last(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape).to(memory_format=torch.channels_last)
+
+
+def test_strides_of_the_kernel_reach_what_comes_after() -> None:
+    x = channels_last(2, 4, 6, 6).requires_grad_()
+    joint = joint_of(lambda x, y: F.mse_loss(x.sin(), y), x, torch.randn(2, 4, 6, 6))
+    corrected = with_kernel_layouts(joint)
+    found = {str(n.target): traced_value(n) for n in corrected.nodes}
+    # Traced like the prediction, really like the target.
+    assert found["aten.mse_loss_backward.default"].is_contiguous()
+    # The loss is a scalar in a block as large as its input.
+    assert found["aten.mse_loss.default"].untyped_storage().nbytes() == x.nbytes
+
+
+def test_what_is_right_as_traced_stays_the_same_object() -> None:
+    x = torch.randn(8, 8, requires_grad=True)
+    joint = joint_of(lambda x: (x.sin().t() @ x).sum(), x)
+    before = values(joint)
+    assert with_kernel_layouts(joint) is joint
+    assert all(a is b for a, b in zip(before, values(joint), strict=True))
+
+
+def test_what_cant_be_traced_again_stays_as_traced() -> None:
+    # The backward has a view that the kernel's real strides don't allow: torch fails there too.
+    linear = nn.Linear(8, 8)
+    x, y = torch.randn(6, 4, 8), torch.randn(4, 6, 8)
+    joint = joint_of(lambda x, y: F.mse_loss(linear(x).transpose(0, 1), y), x, y)
+    before = values(joint)
+    assert with_kernel_layouts(joint) is joint
+    assert all(a is b for a, b in zip(before, values(joint), strict=True))
+
+
+def test_aliases_stay_aliases() -> None:
+    x = channels_last(2, 4, 6, 6).requires_grad_()
+    y = torch.randn(2, 4, 6, 6)
+    joint = joint_of(lambda x, y: F.mse_loss(x.sin().relu(), y).exp(), x, y)
+    corrected = with_kernel_layouts(joint)
+    assert corrected is not joint
+    assert len(corrected.storages) == len(joint.storages)
+    assert [s.maker for s in corrected.storages] == [s.maker for s in joint.storages]
+    named = {n.name: s.index for n, s in joint.storage_of.items()}
+    assert {n.name: s.index for n, s in corrected.storage_of.items()} == named
+
+
+class Convolutions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 4, 3, padding=1), nn.SiLU()
+        )
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(self.layers(x), y)
+
+
+class Spectrum(nn.Module):
+    """One-sided transforms: in backward, copies into slices of other strides than traced."""
+
+    def __init__(self, transform: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+        self.transform = transform
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.transform(torch.tanh(self.linear(x)))
+        return (torch.view_as_real(h.resolve_conj()) if h.is_complex() else h).square().mean()
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.95])
+@pytest.mark.parametrize(
+    ("module", "shapes"),
+    [
+        (Convolutions().to(memory_format=torch.channels_last), [(4, 4, 16, 16)] * 2),
+        *(
+            (Spectrum(transform), [(6, 10, 32)])
+            for transform in (
+                torch.fft.rfft,
+                torch.fft.rfft2,
+                torch.fft.rfftn,
+                torch.fft.irfft,
+                torch.fft.irfft2,
+                torch.fft.hfft,
+                torch.fft.ihfft,
+            )
+        ),
+    ],
+    ids=["channels_last", "rfft", "rfft2", "rfftn", "irfft", "irfft2", "hfft", "ihfft"],
+)
+def test_peaks_hold(module: nn.Module, shapes: list[tuple[int, ...]], fraction: float) -> None:
+    inputs = [torch.randn(shape) for shape in shapes]
+    if len(inputs) == 2:
+        inputs[0] = inputs[0].to(memory_format=torch.channels_last)
+    optimized = fxremat.optimize(module, budget=fraction)
+    batches = [tuple(inputs)] * 3
+    try:
+        found = run_steps(module, optimized, batches)
+    except fxremat.BudgetInfeasible:
+        pytest.skip("nothing to gain here on this processor")
+    assert_same(run_steps(module, module, batches), found)
+
+    def step() -> None:
+        optimized(*inputs).backward()
+
+    module.zero_grad(set_to_none=True)
+    measured = fxremat.measure_peak(step).peak_bytes
+    assert measured <= plan_of(optimized).peak_bytes <= plan_of(optimized).budget_bytes

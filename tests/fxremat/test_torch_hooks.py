@@ -1,0 +1,202 @@
+"""The private torch API that the project stands on: fails loudly when torch moves it."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch._functorch.partitioners import default_partition
+
+from fxremat import FxrematError, torch_hooks
+
+
+def traced(function: Any, *inputs: Any) -> tuple[fx.GraphModule, int, dict[str, Any]]:
+    """The joint graph of a function, the number of its forward outputs, the other arguments."""
+    seen: list[Any] = []
+
+    def partition(joint: fx.GraphModule, joint_inputs: Any, **options: Any) -> Any:
+        count = options.pop("num_fwd_outputs")
+        seen.append((joint, count, options))
+        return default_partition(joint, joint_inputs, num_fwd_outputs=count, **options)
+
+    backend = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+    torch.compile(function, backend=backend, fullgraph=True)(*inputs)
+    return seen[0]
+
+
+X = torch.randn(4, 6, requires_grad=True)
+
+
+def test_the_partitioner_is_called_as_we_take_it() -> None:
+    joint, count, options = traced(lambda x: (F.dropout(x.sin(), 0.5), x.cos()), X)
+    assert count == 2
+    assert set(options) <= {"static_lifetime_input_indices", "static_lifetime_input_nodes"}
+    placeholders = [n for n in joint.graph.nodes if n.op == "placeholder"]
+    assert [torch_hooks.is_primal(n) for n in placeholders] == [True, False, False]
+    assert [torch_hooks.is_tangent(n) for n in placeholders] == [False, True, True]
+    forward, backward, _, _ = torch_hooks.joint_outputs(joint, count)
+    assert len(forward) == 2
+    assert len(backward) == 1
+
+
+def test_values_are_fake_tensors_that_share_storages() -> None:
+    joint, _, _ = traced(lambda x: x.sin().t().cos(), X)
+    sin = next(n for n in joint.graph.nodes if n.target is torch.ops.aten.sin.default)
+    view = next(n for n in joint.graph.nodes if n.args == (sin,))
+    assert isinstance(sin.meta["val"], torch_hooks.FakeTensor)
+    assert torch_hooks.storage_key(sin.meta["val"]) == torch_hooks.storage_key(view.meta["val"])
+    assert torch_hooks.fake_mode_of(sin) is not None
+    assert sin.meta["partitioner_tag"] == "is_forward"
+    assert "stack_trace" in sin.meta
+
+
+def test_buffer_updates_stay_in_the_graph() -> None:
+    norm = nn.BatchNorm1d(6)
+    joint, _, _ = traced(norm, X)
+    targets = [n.target for n in joint.graph.nodes]
+    assert targets.count(torch.ops.aten.copy_.default) == 3
+    assert torch.ops.aten._native_batch_norm_legit_functional.default in targets
+    copied = next(n for n in joint.graph.nodes if n.target is torch.ops.aten.copy_.default)
+    assert copied.meta["partitioner_tag"] == "must_be_in_forward"
+
+
+def test_batch_norm_without_statistics_gives_the_same_bits() -> None:
+    x, weight, bias = torch.randn(5, 6, 7, 7), torch.randn(6), torch.randn(6)
+    mean, var = torch.zeros(6), torch.ones(6)
+    full = torch.ops.aten._native_batch_norm_legit_functional(
+        x, weight, bias, mean, var, True, 0.1, 1e-5
+    )
+    bare = torch.ops.aten._native_batch_norm_legit.no_stats(x, weight, bias, True, 0.1, 1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(full[:3], bare, strict=True))
+
+
+def test_splitting_a_joint_graph_keeps_its_order_and_residuals() -> None:
+    joint, count, options = traced(lambda x: (x.sin() * x.cos()).exp().sum(), X)
+    saved = [n for n in joint.graph.nodes if str(n.target) in ("aten.exp.default",)]
+    saved += [n for n in joint.graph.nodes if torch_hooks.is_primal(n)]
+    forward, backward = torch_hooks.extract_forward_and_backward(
+        joint,
+        saved,
+        num_fwd_outputs=count,
+        static_lifetime_input_indices=options.get("static_lifetime_input_indices"),
+    )
+    names = [n.name for n in backward.graph.nodes if n.op == "placeholder"]
+    assert names == ["exp", "primals_1", "tangents_1"]
+    outputs = next(iter(forward.graph.find_nodes(op="output"))).args[0]
+    assert [n.name for n in outputs[count:]] == ["exp", "primals_1"]
+
+
+def test_boxed_execution_frees_what_is_used_up() -> None:
+    graph = fx.Graph()
+    a = graph.placeholder("a")
+    graph.output((graph.call_function(operator.neg, (a,)),))
+    run = torch_hooks.boxed_executor(fx.GraphModule(nn.Module(), graph))
+    inputs = [torch.ones(2)]
+    run(inputs)
+    assert inputs == []
+
+
+def test_random_ops_replay_their_state() -> None:
+    x = torch.ones(100)
+    torch.manual_seed(0)
+    state, first = torch_hooks.run_and_save_rng_state(
+        torch.ops.aten.native_dropout.default, x, 0.5, True
+    )
+    after = torch.get_rng_state()
+    again = torch_hooks.run_with_rng_state(
+        state, torch.ops.aten.native_dropout.default, x, 0.5, True
+    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(after, torch.get_rng_state())
+
+
+def test_errors_pass_through_dynamo_unwrapped() -> None:
+    class Ours(FxrematError):
+        pass
+
+    def backend(_module: object, _inputs: object) -> Any:
+        raise Ours("as it is")
+
+    with pytest.raises(Ours, match="as it is"):
+        torch.compile(lambda x: x.sin(), backend=backend)(X)
+
+
+def test_graph_breaks_are_told_to_the_backend() -> None:
+    reasons: list[str | None] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        reasons.append(torch_hooks.graph_break_of(module))
+        assert torch_hooks.compiled_frame_id() is not None
+        return module.forward
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        y = x.sin()
+        torch._dynamo.graph_break()
+        return y.cos()
+
+    torch.compile(broken, backend=backend)(X)
+    assert reasons[0] is not None
+    assert "test_torch_hooks.py" in reasons[0]
+    assert reasons[1] is None
+    assert torch_hooks.compiled_frame_id() is None
+
+
+def test_impurity_does_not_count_random_numbers() -> None:
+    graph = fx.Graph()
+    a = graph.placeholder("a")
+    drop = graph.call_function(torch.ops.aten.native_dropout.default, (a, 0.5, True))
+    copy = graph.call_function(torch.ops.aten.copy_.default, (a, a))
+    assert not torch_hooks.is_impure(drop)
+    assert torch_hooks.is_impure(copy)
+
+
+def test_flop_formulas() -> None:
+    formula = torch_hooks.flop_formula(torch.ops.aten.mm.default)
+    assert formula is not None
+    a, b = torch.empty(2, 3), torch.empty(3, 5)
+    assert formula(a, b, out_val=a @ b) == 2 * 2 * 3 * 5
+    assert torch_hooks.flop_formula(torch.ops.aten.relu.default) is None
+
+
+def test_profiler_state_is_known() -> None:
+    assert not torch_hooks.profiler_is_active()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        assert torch_hooks.profiler_is_active()
+
+
+def test_torch_compile_takes_what_we_give_it() -> None:
+    parameters = inspect.signature(torch.compile).parameters
+    assert {"backend", "fullgraph", "dynamic", "options"} <= set(parameters)
+
+
+def test_higher_order_ops_are_told_from_ops() -> None:
+    assert torch_hooks.is_higher_order(torch.ops.higher_order.cond)
+    assert torch_hooks.is_higher_order(torch.ops.higher_order.flex_attention)
+    assert not torch_hooks.is_higher_order(torch.ops.aten.sin.default)
+    assert not torch_hooks.is_higher_order(operator.getitem)
+
+
+def test_regions_compiled_by_themselves_are_seen_in_the_graph() -> None:
+    found: list[bool] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        found.append(torch_hooks.has_compiled_regions(module))
+        return module.forward
+
+    region = torch.compiler.nested_compile_region(lambda x: x.sin())
+    for function in (region, torch.sin):
+        torch._dynamo.reset()
+        # Dynamo writes a region that is called once into the graph itself.
+        torch.compile(lambda x, f=function: f(x) + f(x + 1), backend=backend)(X)
+    assert found == [True, False]
+
+
+def test_negated_views() -> None:
+    view = torch_hooks.negated_view(X.detach())
+    assert view.is_neg()
+    assert torch.equal(view, -X)
