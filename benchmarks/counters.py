@@ -7,7 +7,7 @@ tell an error of the plan from the cache's doing. On the CPU they are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +31,9 @@ def peaks(fn: Callable[[], object], device: str = "cpu") -> Peaks:
     if torch.device(device).type != "cuda":
         peak = measured.measure_peak(fn, device=device).peak_bytes
         return Peaks(peak, peak)
-    before = requested(device, "current")
+    before = torch.cuda.memory_stats(device)
     allocated = measured.measure_peak(fn, device=device).peak_bytes
-    after = requested(device, "peak")
-    return Peaks(allocated, None if before is None or after is None else after - before)
+    return Peaks(allocated, requested_above(before, torch.cuda.memory_stats(device)))
 
 
 def step_peaks(step: Step, batch: Batch, device: str = "cpu") -> Peaks:
@@ -45,6 +44,8 @@ def step_peaks(step: Step, batch: Batch, device: str = "cpu") -> Peaks:
     return found
 
 
-def requested(device: str, which: str) -> int | None:
-    """`current` or `peak` bytes that the allocator was asked for."""
-    return torch.cuda.memory_stats(device).get(f"requested_bytes.all.{which}")
+def requested_above(before: Mapping[str, int], after: Mapping[str, int]) -> int | None:
+    """The most bytes that the allocator was asked for above the level before, by its counters."""
+    level = before.get("requested_bytes.all.current")
+    peak = after.get("requested_bytes.all.peak")
+    return None if level is None or peak is None else peak - level

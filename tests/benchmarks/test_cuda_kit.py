@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import records, zoo
-from benchmarks.counters import Peaks, peaks
+from benchmarks.counters import requested_above
 from benchmarks.cuda import machine, report, states, wheels
 from benchmarks.cuda.__main__ import parts_of
 from benchmarks.cuda.install import lacking, package_of, usable
@@ -23,7 +23,6 @@ from benchmarks.cuda.parts import (
 )
 from benchmarks.cuda.run import Options, run, run_part
 from benchmarks.own_process import child_environment
-from fxremat.measure.peak import PeakMeasurement
 
 KIT = "tests.benchmarks.kit_jobs"
 
@@ -189,15 +188,12 @@ def test_sizes_on_cuda_are_numbers_that_the_models_have() -> None:
     assert {s.model: s.numbers for s in EXACT_SETTINGS} == BENCH_NUMBERS
 
 
-def test_peaks_by_both_counts_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the level at entry, each by its own counter; None where nothing counts requests."""
-    stats = {"requested_bytes.all.current": 1000, "requested_bytes.all.peak": 1700}
-    monkeypatch.setattr("torch.cuda.memory_stats", lambda _device: stats)
-    measured = PeakMeasurement(peak_bytes=1024, end_bytes=0)
-    monkeypatch.setattr("fxremat.measure.peak.measure_peak", lambda _fn, **_where: measured)
-    assert peaks(lambda: None, "cuda") == Peaks(1024, 700)
-    stats.clear()
-    assert peaks(lambda: None, "cuda") == Peaks(1024, None)
+def test_requests_count_above_the_level_at_entry() -> None:
+    """By the allocator's own counters; None where nothing counts requests."""
+    before = {"requested_bytes.all.current": 1000, "requested_bytes.all.peak": 1500}
+    after = {"requested_bytes.all.current": 1000, "requested_bytes.all.peak": 1700}
+    assert requested_above(before, after) == 700
+    assert requested_above({}, {}) is None
 
 
 def test_parts_by_name() -> None:

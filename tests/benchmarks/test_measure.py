@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
 from benchmarks.measure import (
+    Ratio,
     Step,
     check_measurement,
     compare,
@@ -108,7 +107,7 @@ def test_compare_sees_a_moved_stream_and_another_mask() -> None:
     assert outcome.first_difference == "step 0: weight"
 
 
-def test_time_ratio_of_a_slower_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_ratio_of_a_slower_step() -> None:
     """By a clock that goes on where a step tells it to: how busy the machine is says nothing."""
     model = nn.Linear(4, 4)
     passed = 0.0
@@ -121,10 +120,12 @@ def test_time_ratio_of_a_slower_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return Step(model, loss)
 
-    clock = SimpleNamespace(perf_counter=lambda: passed, process_time=lambda: passed)
-    monkeypatch.setattr("benchmarks.measure.time", clock)
-    ratio = time_ratio(step_of(0.5), step_of(1.5), lambda _: (torch.ones(4, 4),))
+    def ratio_of(**options: float) -> Ratio:
+        steps = step_of(0.5), step_of(1.5)
+        return time_ratio(*steps, lambda _: (torch.ones(4, 4),), clock=lambda: passed, **options)
+
+    ratio = ratio_of()
     assert ratio.low == ratio.median == ratio.high == 3
     assert (ratio.step_s, ratio.reference_s, ratio.rounds) == (1.5, 0.5, 10)
-    stopped = time_ratio(step_of(0.5), step_of(1.5), lambda _: (torch.ones(4, 4),), limit_s=1.0)
+    stopped = ratio_of(limit_s=1.0)
     assert stopped.rounds == 4

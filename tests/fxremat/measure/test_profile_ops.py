@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import torch
 from torch import fx, nn
 
 import fxremat
-from fxremat.measure import profile_ops as module
 from fxremat.measure.peak import ProfilerBusyError
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
 from tests.numerics.steps import check_input_gradient, plan_of
@@ -120,28 +121,18 @@ def test_what_is_run(target: Any, args: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [AssertionError, MemoryError, torch.OutOfMemoryError, KeyError])
-def test_ops_that_fail_are_left_to_their_traces(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    def fail(*_: object) -> Any:
+def test_ops_that_fail_are_left_to_their_traces(error: type[Exception]) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
         raise error("no")
 
-    sin = node_of(aten.sin.default, X)
-    cos = node_of(aten.cos.default, X)
-    monkeypatch.setattr(
-        module._Op,
-        "of",
-        staticmethod(lambda n: module._Op(fail if n is sin else n.target, (X,), {})),
-    )
+    failing, sin = node_of(op_of_ours(fail), X), node_of(aten.sin.default, X)
     known = OpProfiles()
-    found = profile_ops([sin, cos], CPU, known, timing_limit_s=1.0)
-    assert list(found) == [signature(cos)]
-    assert known.unmeasured == {signature(sin)}
+    found = profile_ops([failing, sin], CPU, known, timing_limit_s=1.0)
+    assert list(found) == [signature(sin)]
+    assert known.unmeasured == {signature(failing)}
 
 
-def test_an_op_that_fails_while_it_is_timed_keeps_its_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_op_that_fails_while_it_is_timed_keeps_its_memory() -> None:
     runs: list[int] = []
 
     def fail_later(x: torch.Tensor) -> torch.Tensor:
@@ -150,20 +141,28 @@ def test_an_op_that_fails_while_it_is_timed_keeps_its_memory(
             raise AssertionError
         return x.sin()
 
-    op = module._Op(fail_later, (X,), {})
-    monkeypatch.setattr(module._Op, "of", staticmethod(lambda _: op))
-    (profile,) = profile_ops(
-        [node_of(aten.sin.default, X)], CPU, OpProfiles(), timing_limit_s=1.0
-    ).values()
+    node = node_of(op_of_ours(fail_later), X)
+    (profile,) = profile_ops([node], CPU, OpProfiles(), timing_limit_s=1.0).values()
     assert profile.output_bytes == (X.nbytes,)
     assert profile.seconds is None
 
 
+def op_of_ours(kernel: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """An op in the namespace that is run to be measured, with that kernel."""
+    name = f"test_{next(numbers)}"
+    torch.library.define(f"fxremat::{name}", "(Tensor x) -> Tensor")
+    torch.library.impl(f"fxremat::{name}", "cpu")(kernel)
+    return getattr(torch.ops.fxremat, name).default
+
+
+numbers = itertools.count()
+
+
 def test_a_broken_profiler_does_not_lose_the_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> list[int]:
+    def broken(*_: object) -> None:
         raise RuntimeError("kineto is gone")
 
-    monkeypatch.setattr(module, "allocation_events", broken)
+    monkeypatch.setattr(torch.profiler.profile, "start", broken)
     x = torch.randn(16, 8)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
