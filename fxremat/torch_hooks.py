@@ -1,6 +1,6 @@
 """Every private or experimental torch API that fxremat stands on, and nothing else.
 
-Supported: torch 2.11 to 2.13. `tests/graph/test_torch_hooks.py` fails loudly when one changes.
+Supported: torch 2.11 to 2.13. `tests/fxremat/test_torch_hooks.py` fails loudly when one changes.
 """
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
