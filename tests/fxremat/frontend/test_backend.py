@@ -18,6 +18,7 @@ from fxremat.frontend.compiled import Compiled, compiled_of
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph
 from fxremat.plan.options import make_options
+from tests.numerics.steps import keeps_nothing
 
 
 def layers(width: int = 32, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -181,6 +182,7 @@ def test_past_the_limit_of_shapes_plans_are_made_anew() -> None:
     assert forgotten == [4, 8], "each time that four shapes are full"
 
 
+@keeps_nothing
 def test_forgetting_is_said_and_lets_go_of_plans() -> None:
     _, loss = classifier()
     backend = Backend(make_options({"budget": 1.0}), WholeStep(fullgraph=True))

@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 
 import fxremat
 from fxremat.frontend.compiled import compiled_of
+from tests.numerics.steps import keeps_nothing
 
 
 class Model(nn.Module):
@@ -189,6 +190,7 @@ def test_the_forward_of_the_class_can_be_inspected() -> None:
     assert not hasattr(type(optimized()).forward, "__wrapped__")
 
 
+@keeps_nothing
 def test_what_was_planned_goes_with_the_module() -> None:
     def plan() -> weakref.ref[Any]:
         drop_in = optimized()
