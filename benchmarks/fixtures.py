@@ -1,6 +1,6 @@
 """Write the joint graphs of real models as problems for the solvers, small enough to keep.
 
-python -m benchmarks.fixtures [--models ...] [--out tests/solvers/fixtures]
+python -m benchmarks.fixtures [--models ...] [--out tests/fxremat_solvers/fixtures]
 
 Bytes are those of the model at its benchmark size on CPU. Costs are seconds by the roofline of a
 device with the round ceilings below (`NOMINAL`), not of the machine that wrote the file, so that

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fxremat_solvers import RematProblem
 
-FOLDER = Path("tests/solvers/fixtures")
+FOLDER = Path("tests/fxremat_solvers/fixtures")
 _ENDING = ".json.gz"
 
 

@@ -263,7 +263,8 @@ class _Relaxer:
 
     def build(self) -> Relaxation:
         problem, chain, k = self.problem, self.chain, len(self.chain)
-        ops, producer = problem.ops, problem.producer
+        ops, producer, values = problem.ops, problem.producer, problem.values
+        reruns, remade, differing = problem.reruns, problem.remade, problem.differing
         end = len(ops)
         # after[w]: the last position w always runs after; by[w]: the first it always runs by.
         after = [*last_before(problem, chain), k]
@@ -275,22 +276,23 @@ class _Relaxer:
         own: list[set[int]] = []
         uncounted = set(problem.inputs)
         for j, v in enumerate(chain):
-            made = (x for x in ops[v].outputs if not problem.values[x].lazy)
+            made = (x for x in ops[v].outputs if not values[x].lazy)
             held = ({*ops[v].inputs} - uncounted) | {*made}
             own.append(held)
             fixed[j] = problem.own_bytes[v]
         # again[x][j]: the node for "the maker of x runs after position j, before the next read
         # of x that is known to come between two positions".
-        again: list[list[int]] = [[] for _ in problem.values]
-        wanted: list[list[int]] = [[] for _ in problem.values]
-        gap: list[list[int]] = [[] for _ in problem.values]
-        last: list[int] = [0] * len(problem.values)
+        again: list[list[int]] = [[] for _ in values]
+        wanted: list[list[int]] = [[] for _ in values]
+        gap: list[list[int]] = [[] for _ in values]
+        last: list[int] = [0] * len(values)
+        reread = problem.rerun_consumers
         readers: list[tuple[int, ...]] = []
         for x, consumers in enumerate(problem.consumers):
             readers.append((*consumers, end) if x in outputs else consumers)
         for u, op in enumerate(ops):
-            again_outputs = problem.reruns[u].outputs or op.outputs
-            main = max(again_outputs, key=lambda x: problem.values[x].nbytes, default=-1)
+            again_outputs = reruns[u].outputs or op.outputs
+            main = max(again_outputs, key=lambda x: values[x].nbytes, default=-1)
             for x in sorted(op.outputs, key=lambda x: x != main):
                 narrow = sorted({after[w] for w in readers[x] if by[w] == after[w] + 1})
                 last[x] = max((after[w] for w in readers[x]), default=0)
@@ -303,7 +305,7 @@ class _Relaxer:
                     gaps[j] = narrow[where] if where < len(narrow) else k + 1
                     if j <= after[u]:
                         continue
-                    if j >= by[u] and not problem.remade[x]:
+                    if j >= by[u] and not remade[x]:
                         row[j] = SINK
                         continue
                     row[j] = self.node()
@@ -312,7 +314,7 @@ class _Relaxer:
                         self.arc(row[j], row[j - 1], math.inf)
                     if x == main:
                         if opens and j >= by[u]:
-                            self.arc(row[j], SINK, problem.reruns[u].cost)
+                            self.arc(row[j], SINK, reruns[u].cost)
                     elif j >= by[u] and gaps[j] <= gap[main][j]:
                         self.arc(row[j], again[main][j], math.inf)
                 again[x] = row
@@ -321,11 +323,11 @@ class _Relaxer:
             if u < 0:
                 continue
             row = [SINK] * (k + 2)
-            size = float(problem.values[x].nbytes)
+            size = float(values[x].nbytes)
             for j in range(after[u] + 1, k + 1):
                 if j <= last[x]:
                     row[j] = SOURCE
-                elif readers[x] or problem.rerun_consumers[x]:
+                elif readers[x] or reread[x]:
                     row[j] = self.node()
                     if j > last[x] + 1 and j > after[u] + 1:
                         self.arc(row[j], row[j - 1], math.inf)
@@ -333,15 +335,15 @@ class _Relaxer:
                     self.arc(row[j], again[x][j], 0.0, j - 1, size)
             wanted[x] = row
         for u, op in enumerate(ops):
-            rerun_inputs = both = tuple(dict.fromkeys(problem.reruns[u].inputs))
-            if u in problem.differing:
-                both = tuple(x for x in rerun_inputs if x in op.inputs)
+            reads = both = reruns[u].inputs
+            if u in differing:
+                both = tuple(x for x in reads if x in op.inputs)
             for y in op.outputs:
                 for j in range(1, k + 1):
                     node = again[y][j]
                     if node in (SINK, SOURCE):
                         continue
-                    for x in rerun_inputs if j >= by[u] else both:
+                    for x in dict.fromkeys(reads if j >= by[u] else both):
                         if producer[x] >= 0 and j > after[producer[x]]:
                             self.arc(node, wanted[x][j], math.inf)
         tails, heads = np.array(self.tails, dtype=np.int64), np.array(self.heads, dtype=np.int64)

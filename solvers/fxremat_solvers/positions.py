@@ -14,12 +14,12 @@ from fxremat_solvers.problem import RematProblem
 
 def last_before(problem: RematProblem, chain: Sequence[int]) -> list[int]:
     """For each op the last position that it always runs after; 0 where there is none."""
-    place = {op: j for j, op in enumerate(chain, 1)}
+    place, producer = _place(chain), problem.producer
     last: list[int] = []
     for op in problem.ops:
         found = 0
         for value in op.inputs:
-            maker = problem.producer[value]
+            maker = producer[value]
             if maker >= 0:
                 found = max(found, place.get(maker, last[maker]))
         last.append(found)
@@ -28,10 +28,14 @@ def last_before(problem: RematProblem, chain: Sequence[int]) -> list[int]:
 
 def first_after(problem: RematProblem, chain: Sequence[int]) -> list[int]:
     """For each op the first position that it always runs before; past the end where none is."""
-    place = {op: j for j, op in enumerate(chain, 1)}
+    place, consumers = _place(chain), problem.consumers
     first = [len(chain) + 1] * len(problem.ops)
     for k in range(len(problem.ops) - 1, -1, -1):
         for value in problem.ops[k].outputs:
-            for reader in problem.consumers[value]:
+            for reader in consumers[value]:
                 first[k] = min(first[k], place.get(reader, first[reader]))
     return first
+
+
+def _place(chain: Sequence[int]) -> dict[int, int]:
+    return {op: j for j, op in enumerate(chain, 1)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from small_graphs import block_stack, random_problem, time_stepping
 
 from fxremat_solvers import RematProblem, simulate
 from fxremat_solvers.binomial import binomial_schedule, extra_advances, recognise
 from fxremat_solvers.exact import exact
+from tests.fxremat_solvers.random_problems import random_problem
+from tests.fxremat_solvers.small_graphs import block_stack, time_stepping
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_graphs import block_stack, random_problem, time_stepping
 
-from fxremat_solvers import Schedule, Status, baseline, simulate
+from fxremat_solvers import Schedule, Status, simulate
 from fxremat_solvers.binomial import extra_advances
 from fxremat_solvers.exact import exact
 from fxremat_solvers.ilp import ilp, ilp_detail
 from fxremat_solvers.mincut import mincut
+from tests.fxremat_solvers.budgets import budget_between, peak_of, share_of_peak
+from tests.fxremat_solvers.random_problems import random_problem
+from tests.fxremat_solvers.small_graphs import block_stack, time_stepping
 
 
 def in_class(schedule: Schedule) -> bool:
@@ -30,11 +32,9 @@ def in_class(schedule: Schedule) -> bool:
 
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 9), st.floats(0, 1))
-def test_agrees_with_brute_force(seed: int, n_ops: int, share: float) -> None:
+def test_where_its_class_holds_the_optimum_it_is_found(seed: int, n_ops: int, share: float) -> None:
     problem = random_problem(seed, n_ops)
-    top = simulate(problem, baseline(problem)).peak_bytes
-    floor = exact(problem, -1).peak_bytes
-    budget = floor + int(share * (top - floor))
+    budget = budget_between(problem, share)
     best = exact(problem, budget)
     found = ilp_detail(problem, budget)
     replay = simulate(problem, found.solution.schedule)
@@ -53,16 +53,15 @@ def test_agrees_with_brute_force(seed: int, n_ops: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "slots"), [(3, 1), (4, 2), (5, 2), (6, 3)])
-def test_reaches_the_binomial_minimum(n: int, slots: int) -> None:
+def test_uniform_chains_get_the_binomial_minimum(n: int, slots: int) -> None:
     problem = time_stepping(n, turn="resident")
     solution = ilp(problem, slots + 3)
     assert solution.cost == pytest.approx(extra_advances(n, slots) + 1)
 
 
-def test_warm_start_in_another_order_is_kept_or_improved() -> None:
+def test_a_warm_start_in_another_order_is_kept_or_improved() -> None:
     problem = block_stack(1)
-    peak = simulate(problem, baseline(problem)).peak_bytes
-    budget = int(peak * 0.7)
+    budget = share_of_peak(problem, 0.7)
     start = mincut(problem, budget, with_bound=False).schedule
     # Weight gradients may run later: swap the first with the op after it.
     steps = list(start)
@@ -75,23 +74,22 @@ def test_warm_start_in_another_order_is_kept_or_improved() -> None:
     assert solution.peak_bytes <= budget
 
 
-def test_time_limit_still_gives_a_plan_and_an_honest_status() -> None:
+def test_a_time_limit_leaves_a_plan_and_an_honest_status() -> None:
     problem = block_stack(3)
-    budget = int(simulate(problem, baseline(problem)).peak_bytes * 0.5)
+    budget = share_of_peak(problem, 0.5)
     found = ilp_detail(problem, budget, time_limit_s=1.0)
     assert found.solution.peak_bytes <= budget
     assert found.solution.status in (Status.TIME_LIMIT, Status.OPTIMAL)
     assert found.solution.lower_bound <= found.solution.cost
 
 
-def test_infeasible_budgets_are_reported() -> None:
+def test_a_budget_that_nothing_meets_is_infeasible() -> None:
     problem = time_stepping(4)
     solution = ilp(problem, 2)
     assert solution.status is Status.INFEASIBLE
     assert solution.peak_bytes > 2
 
 
-def test_baseline_that_fits_is_optimal() -> None:
+def test_a_baseline_that_fits_is_optimal() -> None:
     problem = block_stack(1)
-    peak = simulate(problem, baseline(problem)).peak_bytes
-    assert ilp(problem, peak).status is Status.OPTIMAL
+    assert ilp(problem, peak_of(problem)).status is Status.OPTIMAL

@@ -8,10 +8,10 @@ from pathlib import Path
 import networkx as nx
 import pytest
 from hypothesis import given, settings
-from random_problems import problems
 
 from fxremat_solvers import Op, RematProblem, Rerun, Value, structure_hash, to_networkx
 from fxremat_solvers.generate import transformer
+from tests.fxremat_solvers.random_problems import problems
 
 
 @given(problems(20))
@@ -39,7 +39,7 @@ def test_what_only_a_rerun_reads_is_marked() -> None:
     assert not graph.edges["value0", "op0"]["rerun"]
 
 
-def test_graphml(tmp_path: Path) -> None:
+def test_graphml_keeps_all_sizes(tmp_path: Path) -> None:
     graph = to_networkx(transformer(1))
     nx.write_graphml(graph, tmp_path / "problem.graphml")
     read = nx.read_graphml(tmp_path / "problem.graphml")

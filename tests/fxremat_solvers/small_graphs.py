@@ -1,81 +1,11 @@
-"""Small problems for the solver tests: random ones from a seed, chains, and a transformer block."""
+"""Small problems of known shape: time stepping, a stack of blocks, an unrolled net, dropout."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from fxremat_solvers import Op, RematProblem, Value, plain_op
-
-
-def random_dag(seed: int, n_ops: int) -> RematProblem:
-    """Any shape: several outputs, workspace, free values, ops that must not be recomputed."""
-    draw = random.Random(seed)
-    values = [Value(f"input{k}", draw.randint(0, 4)) for k in range(draw.randint(0, 2))]
-    inputs = tuple(range(len(values)))
-    ops: list[Op] = []
-    for k in range(n_ops):
-        reads = draw.sample(
-            range(len(values)), min(len(values), draw.randint(0 if k == 0 else 1, 3))
-        )
-        if k and draw.random() < 0.6 and len(values) - 1 not in reads:
-            reads.append(len(values) - 1)
-        made: list[int] = []
-        for _ in range(draw.choice([1, 1, 1, 2])):
-            values.append(Value(f"value{len(values)}", draw.randint(0, 5)))
-            made.append(len(values) - 1)
-        cost = float(draw.randint(0, 6))
-        workspace = draw.choice([0, 0, 0, 1, 3])
-        ops.append(
-            plain_op(f"op{k}", tuple(reads), tuple(made), cost, workspace, draw.random() < 0.85)
-        )
-    made = [v for v in range(len(values)) if v not in inputs]
-    outputs = {made[-1], *draw.sample(made, min(len(made), draw.randint(0, 2)))}
-    boundary = draw.choice([None, n_ops // 2])
-    return RematProblem(tuple(ops), tuple(values), inputs, tuple(sorted(outputs)), boundary)
-
-
-def random_reversal(seed: int, n_ops: int) -> RematProblem:
-    """A forward chain with skips, then ops that read its values in reverse."""
-    draw = random.Random(seed)
-    values = [Value("input", 0)]
-    ops: list[Op] = []
-    states = [0]
-    for k in range(draw.randint(2, n_ops // 2)):
-        reads = {states[-1]} | ({draw.choice(states)} if draw.random() < 0.3 else set())
-        made: list[int] = []
-        for _ in range(draw.choice([1, 1, 1, 2])):
-            values.append(Value(f"state{len(values)}", draw.randint(1, 6)))
-            made.append(len(values) - 1)
-        cost, workspace = float(draw.randint(1, 6)), draw.choice([0, 0, 0, 1, 3])
-        again = draw.random() < 0.9
-        ops.append(
-            plain_op(f"forward{k}", tuple(sorted(reads)), tuple(made), cost, workspace, again)
-        )
-        states.extend(reversed(made))
-    boundary = len(ops)
-    gradient: int | None = None
-    outputs: list[int] = []
-    left = states[1:]
-    while left and len(ops) < n_ops:
-        reads = {left.pop()} | (set() if gradient is None else {gradient})
-        if draw.random() < 0.4:
-            reads.add(draw.choice(states))
-        values.append(Value(f"gradient{len(values)}", draw.randint(1, 3)))
-        gradient = len(values) - 1
-        if draw.random() < 0.2:
-            outputs.append(gradient)
-        cost, workspace = float(draw.randint(1, 4)), draw.choice([0, 0, 1])
-        again = draw.random() < 0.9
-        name = f"backward{len(ops)}"
-        ops.append(plain_op(name, tuple(sorted(reads)), (gradient,), cost, workspace, again))
-    assert gradient is not None
-    finals = tuple(dict.fromkeys([*outputs, gradient]))
-    return RematProblem(tuple(ops), tuple(values), (0,), finals, boundary)
-
-
-def random_problem(seed: int, n_ops: int) -> RematProblem:
-    """One in four of any shape, the others with a reversal (they need recomputation more often)."""
-    return random_dag(seed, n_ops) if seed % 4 == 0 else random_reversal(seed, n_ops)
+from fxremat_solvers import Op, RematProblem, Rerun, Value, plain_op
 
 
 def time_stepping(
@@ -222,3 +152,46 @@ def unrolled(
             sums[w] = add(f"sum{w}_{k}", reads, nbytes, some(1, 2))
     outputs = tuple(x for x in (*sums, gradient) if x is not None)
     return RematProblem(tuple(ops), tuple(values), (0,), outputs, boundary)
+
+
+def dropout_chain() -> RematProblem:
+    """Seven ops; within 17 bytes the least schedule leaves the random op alone.
+
+    ``wide`` is dear and ``cheap`` is not; both are made before ``draw`` and read after ``body``,
+    which needs 8 bytes for itself. To draw again the state is kept, which frees nothing. So
+    ``cheap`` runs twice: 55 + 4. With a state that counts where nobody reads it both would have to
+    go while ``draw`` runs: 55 + 4 + 50.
+    """
+    values = (
+        Value("x", 100),
+        Value("a", 1),
+        Value("wide", 5),
+        Value("wide_done", 0),
+        Value("cheap", 5),
+        Value("cheap_done", 0),
+        Value("mask", 4),
+        Value("state", 4, lazy=True),
+        Value("body_done", 0),
+        Value("sum", 1),
+        Value("end", 1),
+    )
+    ops = (
+        plain_op("embed", (0,), (1,), 0.0),
+        plain_op("wide", (1,), (2, 3), 50.0),
+        plain_op("cheap", (1, 3), (4, 5), 4.0),
+        Op("draw", (1, 5), (6, 7), 1.0, 0, (Rerun((1, 7), (6,), 1.0, 4),)),
+        Op("body", (6,), (8,), 0.0, 8),
+        plain_op("sum", (2, 4, 8), (9,), 0.0),
+        plain_op("end", (9, 6), (10,), 0.0),
+    )
+    return RematProblem(ops, values, (0,), (10,), 5)
+
+
+def with_state_always(problem: RematProblem) -> RematProblem:
+    """`dropout_chain` with reruns that equal first runs: an op of its own makes the state."""
+    embed, wide, cheap, draw, *rest = problem.ops
+    values = [replace(value, lazy=False) for value in problem.values]
+    keep = Op("keep_state", (), (7,), 0.0)
+    again = plain_op("draw", (*draw.inputs, 7), (6,), draw.cost, 4)
+    ops = (embed, wide, cheap, keep, again, *rest)
+    return replace(problem, ops=ops, values=tuple(values))

@@ -30,7 +30,9 @@ def problem_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_solve_then_check(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_check_accepts_what_solve_writes(
+    problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "schedule.json"
     assert main(["solve", str(problem_file), "--budget-bytes", "6", "--out", str(out)]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -52,7 +54,7 @@ def test_a_budget_below_every_op_is_infeasible(
     assert answer["lower_bound"] is None
 
 
-def test_pareto(problem_file: Path, capsys: pytest.CaptureFixture[str]):
+def test_pareto_prints_its_points(problem_file: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["pareto", str(problem_file), "--points", "3"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["points"]) >= 2
@@ -69,7 +71,9 @@ def test_pareto(problem_file: Path, capsys: pytest.CaptureFixture[str]):
         ),
     ],
 )
-def test_malformed_files(text: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_malformed_file_is_told_its_fault(
+    text: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "bad.json"
     path.write_text(text)
     assert main(["solve", str(path), "--budget-bytes", "5"]) == 2
@@ -78,7 +82,9 @@ def test_malformed_files(text: str, named: str, tmp_path: Path, capsys: pytest.C
     assert not captured.out
 
 
-def test_other_errors(problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_asked_for_ends_with_a_code_and_a_reason(
+    problem_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert main(["solve", str(tmp_path / "none.json"), "--budget-bytes", "5"]) == 2
     assert main(["solve", str(problem_file), "--budget-bytes", "0"]) == 2
     assert main(["solve", str(problem_file), "--budget-bytes", "5", "--solver", "x"]) == 2

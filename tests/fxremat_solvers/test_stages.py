@@ -3,57 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_graphs import block_stack, random_problem
 
-from fxremat_solvers import Schedule, Status, baseline, simulate
+from fxremat_solvers import RematProblem, Status, simulate
 from fxremat_solvers.bounds import Proof, deeper, main_chain, proof
 from fxremat_solvers.exact import exact
 from fxremat_solvers.stages import by_stages
+from tests.fxremat_solvers.budgets import budget_between, share_of_peak
+from tests.fxremat_solvers.random_problems import random_problem, random_reruns
+from tests.fxremat_solvers.small_graphs import block_stack
+
+Draw = Callable[[int, int], RematProblem]
 
 WORK = 300_000
 
 
-@settings(max_examples=120, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 9), st.floats(0, 1), st.data())
+@pytest.mark.parametrize("draw", [random_problem, random_reruns])
 def test_any_positions_bound_the_optimum(
-    seed: int, n_ops: int, share: float, data: st.DataObject
+    draw: Draw, seed: int, n_ops: int, share: float, data: st.DataObject
 ) -> None:
-    problem = random_problem(seed, n_ops)
-    top = simulate(problem, baseline(problem)).peak_bytes
-    floor = exact(problem, -1).peak_bytes
-    budget = floor + int(share * (top - floor))
+    problem = draw(seed, n_ops)
+    budget = budget_between(problem, share)
+    if budget <= 0 or problem.cost_scale <= 0:
+        return
     best = exact(problem, budget)
     assert best.status is Status.OPTIMAL
     chain = main_chain(problem, budget)
     places = st.lists(st.integers(0, len(chain) - 1), min_size=1, max_size=4, unique=True)
-    positions = sorted(data.draw(places))
-    staged = by_stages(problem, budget, chain, positions, WORK)
+    staged = by_stages(problem, budget, chain, sorted(data.draw(places)), WORK)
     assert staged.extra <= best.cost - problem.baseline_cost + 1e-9
     for ops in staged.schedules:
-        replay = simulate(problem, Schedule(ops))
+        replay = simulate(problem, ops)
         if replay.peak_bytes <= budget:
             assert replay.cost >= best.cost - 1e-9
 
 
 def test_a_schedule_that_fits_is_the_cheapest() -> None:
     problem = block_stack(3)
-    peak = simulate(problem, baseline(problem)).peak_bytes
-    for fraction in (0.5, 0.7):
-        budget = int(peak * fraction)
+    for share in (0.5, 0.7):
+        budget = share_of_peak(problem, share)
         chain = main_chain(problem, budget)
         staged = by_stages(problem, budget, chain, [len(chain) // 2], 10 * WORK)
-        last = simulate(problem, Schedule(staged.schedules[-1]))
+        last = simulate(problem, staged.schedules[-1])
         assert last.peak_bytes <= budget
         assert last.cost == pytest.approx(problem.baseline_cost + staged.extra, rel=1e-5)
 
 
 def test_more_positions_say_more() -> None:
     problem = block_stack(6)
-    budget = int(0.4 * simulate(problem, baseline(problem)).peak_bytes)
+    budget = share_of_peak(problem, 0.4)
     chain = main_chain(problem, budget)
     one = by_stages(problem, budget, chain, [0], 0)
     assert (one.extra, one.schedules, one.positions) == (0.0, (), (0,))
@@ -67,7 +71,7 @@ def test_more_positions_say_more() -> None:
 
 def test_deeper_goes_on_where_the_proof_ended() -> None:
     problem = block_stack(6)
-    budget = int(0.4 * simulate(problem, baseline(problem)).peak_bytes)
+    budget = share_of_peak(problem, 0.4)
     first = proof(problem, budget)
     second = deeper(problem, budget, first)
     assert second.bound >= first.bound
@@ -78,7 +82,7 @@ def test_deeper_goes_on_where_the_proof_ended() -> None:
 
 def test_a_deadline_leaves_a_weaker_bound() -> None:
     problem = block_stack(6)
-    budget = int(0.4 * simulate(problem, baseline(problem)).peak_bytes)
+    budget = share_of_peak(problem, 0.4)
     whole = proof(problem, budget)
     hurried = proof(problem, budget, deadline=-math.inf)
     assert problem.baseline_cost < hurried.bound < whole.bound
