@@ -25,6 +25,9 @@ from fxremat.report.explain import Report, explain, floor
 
 __version__ = "0.1.0"
 
+# Pickled models name it: by its public place, wherever its file lies.
+optimize.__module__ = "fxremat"
+
 __all__ = [
     "Budget",
     "BudgetError",

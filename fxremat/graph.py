@@ -38,8 +38,8 @@ class Storage:
 class Cost:
     """What one run of an operation takes.
 
-    `made_bytes` are the sizes of the storages that it makes, in their order; `workspace_bytes`
-    what it allocates beyond them while it runs. `seconds_from` names the cost model that `seconds`
+    `made_bytes` are the sizes of the storages that it makes; `workspace_bytes` is what it allocates
+    beyond them while it runs. `seconds_from` names the cost model that `seconds`
     come from; `workspace_measured` is False where it could not be run by itself and its workspace
     is taken to be 0.
     """
@@ -47,7 +47,7 @@ class Cost:
     seconds: float
     flops: int
     bytes_moved: int
-    made_bytes: tuple[int, ...]
+    made_bytes: Mapping[Storage, int]
     workspace_bytes: int
     seconds_from: str
     workspace_measured: bool
@@ -70,11 +70,11 @@ class Mode:
     reason: str = ""
 
 
-_UNKNOWN = Cost(0.0, 0, 0, (), 0, "", False)
+_UNKNOWN = Cost(0.0, 0, 0, {}, 0, "", False)
 _UNDECIDED = Mode(Form.NEVER, "not classified")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """A piece of work: the nodes that an executor runs as one, and what the passes know of it.
 

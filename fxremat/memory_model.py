@@ -1,6 +1,6 @@
 """What counts as step memory: every rule that is about a device or its allocator, in one place.
 
-Capture, lower, verify, profile and accumulate ask; none of them knows a rule itself. What a kernel
+All passes ask; none of them knows a rule itself. What a kernel
 returns and takes is measured (`profile_ops`, `kernel_layouts`); what is resident is the graph's
 own (`Storage.resident`).
 

@@ -209,8 +209,7 @@ class _Writer:
         sizes: list[int | None] = [None] * len(outputs_of(traced_value(node)))
         for storage in self.joint.made_by.get(node, ()):
             sizes[storage.position] = 0
-        operation = run.operation
-        for storage, nbytes in zip(operation.makes, operation.cost.made_bytes, strict=True):
+        for storage, nbytes in run.operation.cost.made_bytes.items():
             if storage.maker is node:
                 sizes[storage.position] = nbytes
         return tuple(sizes)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 import os
+import random
 import sys
 import types
 import weakref
@@ -40,6 +42,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -82,6 +85,8 @@ _IGNORED_LOGGING = (
 
 # Whether fx can be asked for effects other than random draws.
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
+
+_step_numbers = itertools.count()
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
@@ -318,7 +323,14 @@ def trace_whole(
     As `compile_whole` would trace it at its first call, but nothing is run, and nothing kept.
     """
     settings = {"allow_unspec_int_on_nn_module": True, _IGNORED_LOGGING: _logging_methods()}
-    with torch._dynamo.config.patch(settings), get_metrics_context():
+    with (
+        # What a compiling call does around its tracing.
+        convert_frame.compile_lock,
+        _disable_current_modes(),
+        _unmoved_random(),
+        torch._dynamo.config.patch(settings),
+        get_metrics_context(),
+    ):
         traced = convert_frame.fullgraph_capture(_in_own_code(function), args, kwargs).backend_input
         if traced is None:
             return  # It computes nothing.
@@ -326,6 +338,16 @@ def trace_whole(
         context.tensor_to_context = traced.tensor_to_context
         with tracing(context):
             take(traced.graph_module, traced.example_inputs)
+
+
+@contextlib.contextmanager
+def _unmoved_random() -> Generator[None, None, None]:
+    """Python's random stream is as it was: Dynamo draws from it for calls that it traces."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _compile_own_code(
@@ -340,8 +362,8 @@ def _compile_own_code(
 def _in_own_code(function: Callable[..., Any]) -> types.FunctionType:
     """`function`, called by one with a code object of its own.
 
-    Dynamo counts recompilations per code object: two optimized copies of one model class must not
-    use up each other's.
+    Dynamo counts recompilations per code object, and remembers by its name which numbers have
+    changed: two optimized copies of one model class must not share either.
     """
 
     def fxremat_step(*args: Any, **kwargs: Any) -> Any:
@@ -349,7 +371,7 @@ def _in_own_code(function: Callable[..., Any]) -> types.FunctionType:
 
     code = fxremat_step.__code__
     return types.FunctionType(
-        code.replace(co_name=f"fxremat_step_{id(function):x}"),
+        code.replace(co_name=f"fxremat_step_{next(_step_numbers)}"),
         fxremat_step.__globals__,
         "fxremat_step",
         fxremat_step.__defaults__,
@@ -396,8 +418,6 @@ def real_ops(device: torch.device) -> Generator[None, None, None]:
 
     A graph has its casts written out; a user's autocast around the call is none of its ops'.
     """
-    from torch.utils._python_dispatch import _disable_current_modes
-
     with _disable_current_modes(), torch.autocast(device.type, enabled=False), torch.no_grad():
         yield
 

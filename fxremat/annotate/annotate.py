@@ -77,10 +77,12 @@ def node_costs(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.No
             seconds=seconds,
             flops=node_flops(node),
             bytes_moved=node_bytes_moved(node),
-            made_bytes=tuple(
-                (by_output[storage.position] or 0) if joint.memory.counts(storage.device) else 0
+            made_bytes={
+                storage: (by_output[storage.position] or 0)
+                if joint.memory.counts(storage.device)
+                else 0
                 for storage in joint.made_by.get(node, ())
-            ),
+            },
             workspace_bytes=profile.workspace_bytes if profile is not None else 0,
             seconds_from=source,
             workspace_measured=profile is not None,

@@ -20,8 +20,6 @@ from fxremat.rewrite import Rewritten
 class Eager:
     """Boxed execution of generated code, one kernel after the other."""
 
-    name: str = "eager"
-
     def memory(self, device: torch.device) -> MemoryModel:
         return MemoryModel(device)
 
@@ -29,9 +27,8 @@ class Eager:
         return graph
 
     def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:
-        assert unit.node
-        (cost,) = nodes
-        return cost
+        assert len(unit.nodes) == 1
+        return nodes[0]
 
     def predict(self, rewritten: Rewritten, memory: MemoryModel) -> Sequence[int]:
         return timeline(rewritten, memory)

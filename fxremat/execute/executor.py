@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
+from fxremat.errors import VerificationError
 from fxremat.graph import Cost, JointGraph, Operation
 from fxremat.memory_model import MemoryModel
 from fxremat.rewrite import Rewritten
@@ -24,11 +25,6 @@ Boxed = Callable[[list[Any]], Any]
 class Executor(Protocol):
     """Runs forward and backward graphs, in units of its own."""
 
-    @property
-    def name(self) -> str:
-        """In options and reports."""
-        ...
-
     def memory(self, device: torch.device) -> MemoryModel:
         """What counts as step memory when it runs on a device."""
         ...
@@ -36,8 +32,7 @@ class Executor(Protocol):
     def units(self, graph: JointGraph) -> JointGraph:
         """The graph with the nodes that it runs as one in one operation.
 
-        The nodes of an operation are all in forward or all in backward. What is read outside of
-        it, or returned, is among its `makes`; the rest of what its nodes make is its workspace.
+        `check_units` has what must hold. What is not among a unit's `makes` is its workspace.
         """
         ...
 
@@ -59,3 +54,34 @@ class Executor(Protocol):
         AOTAutograd asks for them one at a time, and may change the graphs until then.
         """
         ...
+
+
+def check_units(before: JointGraph, units: JointGraph) -> None:
+    """Raise `VerificationError` unless the units run what the operations did, and leave as much.
+
+    Where an executor plans the same module: each node is in one unit, those of forward in forward
+    ones, and what other units read, or the step returns, is among the `makes` of its unit.
+    """
+    if units.module is not before.module:
+        return
+
+    def nodes(graph: JointGraph, part: slice) -> list[fx.Node]:
+        return [node for operation in graph.operations[part] for node in operation.nodes]
+
+    for part in ("forward", "backward"):
+        first, second = (
+            nodes(graph, slice(graph.first_backward))
+            if part == "forward"
+            else nodes(graph, slice(graph.first_backward, None))
+            for graph in (before, units)
+        )
+        if len(first) != len(second) or set(first) != set(second):
+            raise VerificationError(f"the units of {part} don't run the nodes of {part}, each once")
+    left = {storage for operation in units.operations for storage in operation.makes}
+    read = {storage for operation in units.operations for storage in operation.reads}
+    read |= {units.storage_of[node] for node in (*units.forward_outputs, *units.gradients)}
+    made = {storage for operation in before.operations for storage in operation.makes}
+    missing = (read & made) - left
+    if missing:
+        names = ", ".join(sorted(storage.maker.name for storage in missing))
+        raise VerificationError(f"{names}: read outside of the unit that makes it, which drops it")

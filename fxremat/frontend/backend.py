@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -91,8 +91,8 @@ class Backend:
             planned.append(graph)
             return graphs
 
-        aot = torch_hooks.make_aot_backend(partition, self.executor.compile)
-        run = aot(module, example_inputs)
+        compile_graph = torch_hooks.boxed_executor if ahead else self.executor.compile
+        run = torch_hooks.make_aot_backend(partition, compile_graph)(module, example_inputs)
         return run, planned[0] if planned else None
 
     def _plan(
@@ -114,7 +114,7 @@ class Backend:
             self.history.largest_step_bytes = largest
             planned = plan(lowered, self.options, largest, between)
         else:
-            planned = Planned(replace(known, lowering=lowered.lowering))
+            planned = Planned(known.for_lowering(lowered.lowering))
         written = compile_plan(planned, between, self.executor)
         graph = CompiledGraph(
             plan=planned.plan,

@@ -76,8 +76,10 @@ class Compiled:
         """Plan for the given inputs. The function is traced, not run; nothing is compiled."""
         args, kwargs = _call_arguments(example_inputs)
         try:
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 torch_hooks.trace_whole(self.function, args, kwargs, self.backend.plan_ahead)
+        except torch_hooks.PassesThroughDynamo as error:
+            raise error.remove_dynamo_frames() from None
         except Exception as error:
             self._raise_readable(error)
             raise

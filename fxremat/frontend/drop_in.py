@@ -22,10 +22,10 @@ from typing import Any, cast
 from torch import nn
 
 from fxremat.frontend.compiled import Compiled
-from fxremat.plan.options import Options
+from fxremat.plan.budget import Budget
 
-Again = Callable[[nn.Module, Options], nn.Module]
-"""Makes a drop-in for another module: a copy of this one, or the one that was unpickled."""
+Again = Callable[..., Any]
+"""`optimize`: makes a drop-in for another module, a copy of this one or one that was unpickled."""
 
 
 def drop_in(model: nn.Module, compiled: Compiled, again: Again) -> nn.Module:
@@ -67,12 +67,21 @@ def original(model: nn.Module) -> nn.Module:
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> nn.Module:
     compiled: Compiled = self.__fxremat__
-    return self.__fxremat_again__(copy.deepcopy(compiled.module, memo), compiled.backend.options)
+    return _again(self)(copy.deepcopy(compiled.module, memo))
 
 
 def _reduce(self: Any, _protocol: int) -> tuple[Again, tuple[Any, ...]]:
     compiled: Compiled = self.__fxremat__
-    return self.__fxremat_again__, (compiled.module, compiled.backend.options)
+    return _again(self), (compiled.module,)
+
+
+def _again(self: Any) -> Again:
+    """`optimize` with the options of a drop-in, of plain values, so that pickles stay readable."""
+    compiled: Compiled = self.__fxremat__
+    options: dict[str, Any] = {**vars(compiled.backend.options)}
+    budget: Budget = options.pop("budget")
+    plain = budget.nbytes if budget.fraction is None else budget.fraction
+    return functools.partial(self.__fxremat_again__, budget=plain, **options)
 
 
 class _CompiledForward:

@@ -16,7 +16,7 @@ from fxremat.frontend.compiled import Compiled
 from fxremat.frontend.drop_in import drop_in, original
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.plan.budget import Budget
-from fxremat.plan.options import Options, make_options
+from fxremat.plan.options import make_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,7 +80,7 @@ def optimize(
     if module is None:
         return cast("F", _optimized_function(model, compiled))
     watch_parameters(module, backend.steps)
-    return cast("F", drop_in(module, compiled, _again))
+    return cast("F", drop_in(module, compiled, optimize))
 
 
 def _optimized_function(function: Callable[..., Any], compiled: Compiled) -> Callable[..., Any]:
@@ -90,11 +90,6 @@ def _optimized_function(function: Callable[..., Any], compiled: Compiled) -> Cal
 
     optimized.__fxremat__ = compiled  # type: ignore[attr-defined]
     return optimized
-
-
-def _again(module: nn.Module, options: Options) -> nn.Module:
-    """A drop-in for a copy of a module, under the same options."""
-    return optimize(module, **vars(options))
 
 
 def _check_wrapper(model: nn.Module) -> None:

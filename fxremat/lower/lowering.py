@@ -130,24 +130,27 @@ class _Lowerer:
             inputs = [self.value_of[s] for s in operation.reads]
             outputs = [self.value_of[s] for s in operation.makes]
             again = self._rerun(operation, inputs, outputs)
+            if any(is_effect(node) for node in operation.nodes):
+                effect_token = self._chain(operation, inputs, outputs, effect_token)
+            updated = {
+                graph.storage_of[node.args[0]].maker
+                for node in operation.nodes
+                if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node)
+            }
+            for placeholder in updated & read_tokens.keys():
+                inputs += read_tokens[placeholder]
             for node in operation.nodes:
-                if is_effect(node):
-                    effect_token = self._chain(node, inputs, outputs, effect_token)
-                    if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node):
-                        inputs += read_tokens.get(graph.storage_of[node.args[0]].maker, [])
-                else:
-                    for storage in graph.storages_read(node):
-                        if storage.maker in read_tokens:
-                            outputs.append(self._token(node))
-                            read_tokens[storage.maker].append(outputs[-1])
+                for storage in () if is_effect(node) else graph.storages_read(node):
+                    if storage.maker in read_tokens:
+                        outputs.append(self._token(operation))
+                        read_tokens[storage.maker].append(outputs[-1])
             if again is not None and operation.mode.form is Form.REPLAY_RNG:
                 outputs.append(again.inputs[-1])
-            for node in operation.nodes:
-                if is_random(node):
-                    # The stream is drawn from in the order of the graph.
-                    device = generator_device(graph, node)
-                    token = self._chain(node, inputs, outputs, random_token.get(device))
-                    random_token[device] = token
+            draws = [node for node in operation.nodes if is_random(node)]
+            for device in dict.fromkeys(generator_device(graph, node) for node in draws):
+                # The stream is drawn from in the order of the graph.
+                token = self._chain(operation, inputs, outputs, random_token.get(device))
+                random_token[device] = token
             self._add(
                 operation.name,
                 inputs,
@@ -223,11 +226,12 @@ class _Lowerer:
         return tuple(self.value_of[s] for s in storages if not s.resident)
 
     def _chain(
-        self, node: fx.Node, inputs: list[int], outputs: list[int], previous: int | None
+        self, operation: Operation, inputs: list[int], outputs: list[int], previous: int | None
     ) -> int:
+        """Put an operation behind the one that made the token `previous`; its own is returned."""
         if previous is not None:
             inputs.append(previous)
-        outputs.append(self._token(node))
+        outputs.append(self._token(operation))
         return outputs[-1]
 
     def _add(
@@ -252,8 +256,8 @@ class _Lowerer:
         self.storage_of.append(storage)
         return len(self.values) - 1
 
-    def _token(self, node: fx.Node) -> int:
-        return self._value(f"{node.name}_token", 0)
+    def _token(self, operation: Operation) -> int:
+        return self._value(f"{operation.name}_token", 0)
 
 
 def _counted_bytes(graph: JointGraph) -> dict[Storage, int]:
@@ -264,7 +268,7 @@ def _counted_bytes(graph: JointGraph) -> dict[Storage, int]:
     made = {
         storage: nbytes
         for operation in graph.operations
-        for storage, nbytes in zip(operation.makes, operation.cost.made_bytes, strict=True)
+        for storage, nbytes in operation.cost.made_bytes.items()
     }
 
     def counted(storage: Storage) -> int:

@@ -17,7 +17,7 @@ from fxremat.capture.kernel_layouts import set_kernel_layouts
 from fxremat.capture.read import read_joint_graph
 from fxremat.classify import classify
 from fxremat.execute.eager import Eager
-from fxremat.execute.executor import Executor
+from fxremat.execute.executor import Executor, check_units
 from fxremat.graph import JointGraph
 from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.lower.lowering import Lowering
@@ -77,7 +77,9 @@ class Units:
     name: str = "units"
 
     def run(self, state: Captured) -> Grouped:
-        return Grouped(self.executor.units(state.graph))
+        graph = self.executor.units(state.graph)
+        check_units(state.graph, graph)
+        return Grouped(graph)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import fx
@@ -82,6 +82,13 @@ class Plan:
     def lowest(self) -> Solution:
         """The schedule that needs the least memory: searched for at the first use, then kept."""
         return floor(self.problem)
+
+    def for_lowering(self, lowering: Lowering) -> Plan:
+        """This plan for another graph that was lowered to an equal problem."""
+        plan = replace(self, lowering=lowering)
+        if "lowest" in vars(self):
+            vars(plan)["lowest"] = self.lowest
+        return plan
 
 
 def plan_step(

@@ -20,6 +20,7 @@ from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph
 from fxremat.graph import Operation
+from fxremat.nodes import is_effect
 from fxremat.plan.plan import Plan, source_line
 from fxremat.report.plot import Timeline, plot_timelines
 from fxremat_solvers import live_after
@@ -29,6 +30,7 @@ from fxremat_solvers import live_after
 class Row:
     """What the plan does with the operations of one line of code in one module.
 
+    An operation of several nodes is its first node's.
     Identical layers are folded: `module` has ``*`` for their number and `layers` counts them.
     `kept_bytes` are residuals held from forward to backward. `recomputed_bytes` are what all
     recomputed runs make, `recomputed_flops` and `recomputed_seconds` (predicted) what they take;
@@ -126,8 +128,8 @@ def _compiled_graph(optimized: object, graph: int) -> CompiledGraph:
     graphs = compiled_of(optimized).backend.history.graphs
     if not graphs:
         raise OptionError(
-            "nothing is compiled yet: run one training step first, or give optimize() the "
-            "example_inputs"
+            "nothing is planned: run a training step first (again, after torch._dynamo.reset()), "
+            "or give optimize() example_inputs of a step that has gradients"
         )
     try:
         return graphs[graph]
@@ -191,8 +193,12 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
             f"and backward. Gradients of the outputs {sizes} are counted. To bring the loss "
             "inside, optimize a function that returns it."
         )
-    guessed = [o.name for o in plan.graph.operations if not o.cost.workspace_measured]
-    guessed = [name for name in guessed if not name.startswith("copy_")]
+    guessed = [
+        operation.name
+        for operation in plan.graph.operations
+        # A buffer's update takes none.
+        if not operation.cost.workspace_measured and not all(map(is_effect, operation.nodes))
+    ]
     if guessed:
         notes.append(
             f"The workspace of {len(guessed)} operations could not be measured and is taken to be "

@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import pickle
+import pickletools
 import weakref
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_state_dict_round_trip() -> None:
     drop_in = optimized(model)
     drop_in.load_state_dict(other.state_dict())
     assert torch.equal(model.first.weight, other.first.weight)
+
+
+def test_pickles_name_public_places_alone() -> None:
+    """A model that was pickled is read by later versions, wherever their files lie."""
+    drop_in = fxremat.optimize(nn.Linear(4, 4), budget="1MiB")
+    named = {name for name in pickletools_strings(drop_in) if name.startswith("fxremat")}
+    assert named == {"fxremat"}
+
+
+def pickletools_strings(value: object) -> set[str]:
+    operations = pickletools.genops(pickle.dumps(value))
+    return {argument for _, argument, _ in operations if isinstance(argument, str)}
 
 
 def test_copies_and_pickles_are_optimized_too() -> None:
