@@ -42,7 +42,10 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import (
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -431,6 +434,20 @@ def flop_formula(target: Any) -> Callable[..., int] | None:
 def profiler_is_active() -> bool:
     """Whether a torch profiler is running (only one can)."""
     return bool(torch._C._autograd._profiler_enabled())
+
+
+def dispatch_modes() -> list[str]:
+    """The names of the modes that see every op now, under which Dynamo compiles nothing."""
+    return [
+        type(mode).__name__
+        for mode in _get_current_dispatch_mode_stack()
+        if not (mode.is_infra_mode() or mode.ignore_compile_internals())
+    ]
+
+
+def break_graph(reason: str) -> None:
+    """End the graph that Dynamo traces now; an error that says why where it must be whole."""
+    torch._dynamo.graph_break(msg=reason)
 
 
 def storage_key(tensor: torch.Tensor) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import fxremat
 from fxremat import (
@@ -255,3 +256,53 @@ def test_log_calls_break_no_graph_through_either_door() -> None:
 
     fxremat.optimize(Logs(), budget=1.0)(X).backward()
     torch.compile(Logs(), backend="fxremat", fullgraph=True, options={"budget": 1.0})(X).backward()
+
+
+def test_an_optimized_model_inside_an_optimized_function_is_named() -> None:
+    inner = fxremat.optimize(Small(), budget=0.9)
+    with pytest.raises(GraphBreakError, match=r"a model that fxremat\.optimize"):
+        fxremat.optimize(lambda x: inner(x) * 2, budget=0.9)(X)
+
+
+def test_an_optimized_model_inside_another_compiled_function_is_heard() -> None:
+    inner = fxremat.optimize(Small(), budget=0.9)
+    outer = torch.compile(lambda x: inner(x) * 2, backend="aot_eager")
+    with pytest.warns(fxremat.UnplannedStepWarning, match="a torch.compile around it"):
+        outer(X).sum().backward()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_mode_that_sees_every_op_is_named(warm: bool) -> None:
+    optimized = fxremat.optimize(Small(), budget=0.9)
+    if warm:
+        optimized(X).sum().backward()
+    with (
+        FlopCounterMode(display=False),
+        pytest.raises(fxremat.DispatchModeError, match="FlopCounterMode is active"),
+    ):
+        optimized(X)
+    optimized(X).sum().backward()
+
+
+def test_scripted_modules_are_refused() -> None:
+    with pytest.raises(OptionError, match="Python code is gone"):
+        fxremat.optimize(torch.jit.trace(nn.Linear(4, 4), torch.ones(2, 4)), budget=0.9)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        torch.autograd.graph.save_on_cpu,
+        lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t),
+        torch.autograd.detect_anomaly,
+    ],
+    ids=["save_on_cpu", "saved_tensors_hooks", "detect_anomaly"],
+)
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_contexts_of_autograds_change_no_bit(around: Any) -> None:
+    model = Small()
+    optimized = fxremat.optimize(model, budget=0.8)
+    with around():
+        expected = torch.autograd.grad(model(X).square().sum(), tuple(model.parameters()))
+        found = torch.autograd.grad(optimized(X).square().sum(), tuple(model.parameters()))
+    assert all(map(torch.equal, expected, found))
