@@ -36,6 +36,7 @@ from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
 from torch._guards import CompileContext, TracingContext, tracing
+from torch._higher_order_ops.map import map_impl
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
@@ -534,6 +535,17 @@ def tree_leaves(tree: object) -> list[Any]:
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
     """Nested tuples, lists and dicts with every leaf replaced."""
     return pytree.tree_map(function, tree)
+
+
+def is_control_flow(target: object) -> bool:
+    """Whether a target runs the graphs that it is given as often as its shapes say: cond or loops
+    of fixed length."""
+    return target in (torch.ops.higher_order.cond, map_impl, torch.ops.higher_order.scan)
+
+
+def is_cond(target: object) -> bool:
+    """Whether a target is the operator that runs one of two graphs."""
+    return target is torch.ops.higher_order.cond
 
 
 def is_higher_order(target: object) -> bool:

@@ -12,7 +12,6 @@ changes. Plans, their checks and the written graphs all read these values.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -22,7 +21,14 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.graph import JointGraph
 from fxremat.measure.profile_ops import Layout, OpProfiles, measurable, profile_ops, signature
-from fxremat.nodes import argument_by_storage, is_mutable, map_nodes, outputs_of, traced_value
+from fxremat.nodes import (
+    argument_by_storage,
+    attribute,
+    is_mutable,
+    map_nodes,
+    outputs_of,
+    traced_value,
+)
 
 aten = torch.ops.aten
 
@@ -115,7 +121,8 @@ def _traced_again(node: fx.Node, mode: torch_hooks.FakeTensorMode) -> Any:
         value = traced_value(arg)
         if value is not None or arg.op != "get_attr":
             return value
-        return mode.from_tensor(operator.attrgetter(str(arg.target))(arg.graph.owning_module))
+        held = attribute(arg)
+        return mode.from_tensor(held) if isinstance(held, torch.Tensor) else held
 
     args, kwargs = map_nodes((node.args, node.kwargs), fake)
     with mode:
