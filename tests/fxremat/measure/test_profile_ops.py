@@ -212,6 +212,17 @@ def test_pivots_count_from_one() -> None:
     assert profile_ops([node], CPU, OpProfiles(), timing_limit_s=0.0)
 
 
+@pytest.mark.parametrize("shape", [(5, 5), (16, 5, 5)])
+def test_matrix_exponentials_have_room_for_large_norms(shape: tuple[int, ...]) -> None:
+    matrices = torch.rand(shape)
+    node = node_of(aten.linalg_matrix_exp.default, matrices)
+    (profile,) = profile_ops([node], CPU, OpProfiles(), timing_limit_s=0).values()
+    for norm in (0.1, 1.0, 10.0, 100.0, 10_000.0):
+        given = matrices * norm
+        taken = fxremat.measure_peak(lambda given=given: torch.linalg.matrix_exp(given))
+        assert taken.peak_bytes <= profile.workspace_bytes + matrices.nbytes
+
+
 RECURRENT = """
     import sys, warnings
     import torch
