@@ -42,7 +42,7 @@ _TIMED_SECONDS = 0.005
 _TIMED_RUNS = (4, 10)
 
 # Whose ops are run. Another library's may check what it is given, log, or call out.
-_NAMESPACES = ("aten", "prims", "fxremat")
+_NAMESPACES = ("aten", "prims", "torch_nn", "fxremat")
 # Ops that read sizes or addresses out of their data, unchecked: recurrent kernels, whose reserve
 # the trace gives no size, and kernels over packed, nested, sparse or quantized tensors.
 _NOT_RUN = re.compile(
