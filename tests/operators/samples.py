@@ -30,6 +30,8 @@ DTYPES = (
 )
 SAMPLES = 2
 SEED = 20
+# What runs between an op's forward and its backward holds more than most of the samples.
+_BALLAST = torch.linspace(0.5, 1.5, 4096)
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,12 @@ class Step:
         return tuple(_copied(t).requires_grad_(t.requires_grad) for t in self.tensors)
 
 
-def make_step(case: Case) -> Step:
-    """The step of a case."""
+def make_step(case: Case, *, held: bool) -> Step:
+    """The step of a case.
+
+    Where it is `held`, the step's peak lies between the op's forward and its backward, so that a
+    tight budget leaves no room for what the op would keep. Otherwise it lies in the op.
+    """
     op = _operators()[case.op]
     sample = _sample(op, getattr(torch, case.dtype), case.index)
     given = (sample.input, sample.args, sample.kwargs)
@@ -115,7 +121,8 @@ def make_step(case: Case) -> Step:
         results = [selected] if single else pytree.tree_leaves(selected)
         numbers = [r for r in results if isinstance(r, torch.Tensor) and _is_number(r)]
         others = [r for r in results if not (isinstance(r, torch.Tensor) and _is_number(r))]
-        return (sum([_reduced(number) for number in numbers]), *others)
+        loss = sum([_reduced(number) for number in numbers])
+        return (_after_a_chain(loss) if held else loss, *others)
 
     return Step(call, tuple(tensors))
 
@@ -156,6 +163,14 @@ def _is_number(result: torch.Tensor) -> bool:
 
 
 def _reduced(result: torch.Tensor) -> torch.Tensor:
-    """A real number of a result, by way of values that backward reads."""
+    """A finite number of a result, by way of values that backward reads."""
     real = result.abs().square() if result.dtype.is_complex else result
-    return real.sin().sum()
+    return real.sin().nan_to_num().sum()
+
+
+def _after_a_chain(loss: torch.Tensor | int) -> torch.Tensor:
+    """A loss with a chain of larger values in between."""
+    chain = _BALLAST * loss
+    for _ in range(4):
+        chain = chain.sin()
+    return chain.sum()

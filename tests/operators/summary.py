@@ -24,8 +24,10 @@ def kind_of(row: Row) -> str:
 def text(rows: Sequence[Row]) -> str:
     counts = Counter(kind_of(row) for row in rows)
     lines = [f"{count:>6}  {kind}" for kind, count in counts.most_common()]
-    seconds = sum(row["seconds"] for row in rows)
-    return "\n".join([*lines, f"{len(rows):>6}  in all, {seconds / 60:.0f} minutes"])
+    again = sum(row["kind"] == "ok" and row["recomputed"] > 0 for row in rows)
+    minutes = sum(row["seconds"] for row in rows) / 60
+    lines.append(f"{len(rows):>6}  in all, {minutes:.0f} minutes; {again} recompute at the floor")
+    return "\n".join(lines)
 
 
 def keep(rows: Sequence[Row], about: Mapping[str, Any], folder: Path = KEPT) -> None:
