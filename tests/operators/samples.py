@@ -77,11 +77,11 @@ def _unseeded(op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def all_cases(dtypes: Sequence[torch.dtype] = DTYPES, samples: int = SAMPLES) -> Iterator[Case]:
-    """Every op in every type that its backward supports on the CPU."""
-    for dtype in dtypes:
-        for name, op in _operators().items():
-            if dtype in op.supported_backward_dtypes("cpu"):
-                for index in range(samples):
+    """Every op in every type that its backward supports on the CPU; the first samples first."""
+    for index in range(samples):
+        for dtype in dtypes:
+            for name, op in _operators().items():
+                if dtype in op.supported_backward_dtypes("cpu"):
                     yield Case(name, str(dtype).removeprefix("torch."), index)
 
 
