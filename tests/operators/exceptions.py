@@ -31,9 +31,20 @@ class Known:
         )
 
 
-_SIZE_OF_DATA = "how large its result is depends on the data, so no plan can be made"
-
-EXCEPTIONS = (Known(("masked_select", "combinations", "tensor_split"), "refused", _SIZE_OF_DATA),)
+EXCEPTIONS = (
+    Known(
+        ("masked_select", "combinations", "tensor_split"),
+        "refused",
+        "how large its result is depends on the data, so no plan can be made",
+        samples=(0,),
+    ),
+    Known(
+        ("narrow",),
+        "refused",
+        "where its view begins is read from a tensor: a number that nothing plans to keep",
+        samples=(1,),
+    ),
+)
 
 
 def expected_kind(case: Case) -> str | None:
