@@ -92,6 +92,14 @@ def test_a_process_that_ends_loses_one_case() -> None:
     assert [row["kind"] for row in rows] == ["crash", "ok"]
 
 
+def test_the_list_only_shrinks() -> None:
+    row = {"reason": "", "kind": "ok"}
+    passes, fails = {**row, "name": "masked_select-float32-0"}, {**row, "name": "sin-float32-0"}
+    assert not surprises([{**passes, "kind": "refused"}, fails])
+    assert len(surprises([passes, {**passes, "kind": "crash"}])) == 2
+    assert len(surprises([{**fails, "kind": "wrong bits"}])) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_all(tmp_path: Path) -> None:
