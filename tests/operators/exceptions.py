@@ -39,6 +39,12 @@ EXCEPTIONS = (
         samples=(0,),
     ),
     Known(
+        ("index_fill",),
+        "refused",
+        "its backward asks for the distinct indices, and how many there are depends on the data",
+        samples=(1,),
+    ),
+    Known(
         ("narrow",),
         "refused",
         "where its view begins is read from a tensor: a number that nothing plans to keep",
