@@ -150,7 +150,12 @@ def _laid_out(
     """A traced value with the layouts that the kernel returned."""
 
     def lay_out(tensor: Any, real: Layout | None) -> Any:
-        if not isinstance(tensor, torch.Tensor) or real is None or not real.storage_bytes:
+        if not isinstance(tensor, torch.Tensor) or real is None:
+            return tensor
+        if _is_left_out(tensor, real):
+            with mode:
+                return torch.empty(real.shape, dtype=real.dtype, device=tensor.device)
+        if not real.storage_bytes:
             return tensor
         # Another shape or type comes from the invented data, or is no layout of this tensor.
         if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
@@ -163,6 +168,17 @@ def _laid_out(
             return block.as_strided(real.shape, real.stride, real.offset)
 
     return _mapped(lay_out, value, layouts)
+
+
+def _is_left_out(tensor: torch.Tensor, real: Layout) -> bool:
+    """Whether a kernel returned nothing where the trace has something (`_embedding_bag`).
+
+    A kernel that is given nothing there works it out again, in memory of its own.
+    """
+    traced: list[Any] = list(tensor.shape)
+    if not all(isinstance(size, int) for size in traced):
+        return False
+    return real.dtype == tensor.dtype and 0 in real.shape and 0 not in traced
 
 
 def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:

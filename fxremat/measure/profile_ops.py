@@ -10,6 +10,7 @@ Whatever goes wrong with a measurement, the op is left out of the results and co
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import time
@@ -44,7 +45,7 @@ _TIMED_SECONDS = 0.005
 _TIMED_RUNS = (4, 10)
 
 # Whose ops are run. Another library's may check what it is given, log, or call out.
-_NAMESPACES = ("aten", "prims", "fxremat")
+_NAMESPACES = ("aten", "prims", "torch_nn", "fxremat")
 # Ops that read sizes or addresses out of their data, unchecked: recurrent kernels, whose reserve
 # the trace gives no size, and kernels over packed, nested, sparse or quantized tensors.
 _NOT_RUN = re.compile(
@@ -53,6 +54,9 @@ _NOT_RUN = re.compile(
 )
 # Arguments that count from 1: LAPACK's pivots.
 _FROM_ONE = ("pivots", "LU_pivots")
+# Matrix exponentials halve a matrix until its norm is small, and take memory for each number of
+# halvings among the matrices of a batch: they are measured on norms up to this.
+_LARGEST_NORM = 2.0**14
 # Lengths and tables of attention over sequences of many lengths: invented ones mean nothing.
 _LENGTHS = (
     "cum_seq_q",
@@ -273,6 +277,8 @@ class _Op:
             for schema, value in zip(schema_arguments(node.target), args, strict=False):
                 if schema.name in _FROM_ONE:
                     value.fill_(1)
+            if op_name(node.target) == "linalg_matrix_exp":
+                _spread(args[0])
         except Exception:  # no such tensor can be made: out of memory, a type without zeros
             return None
         return _Op(cast("Callable[..., Any]", node.target), args, kwargs)
@@ -307,6 +313,13 @@ class _Op:
         except Exception:
             return None
         return min(times)
+
+
+def _spread(matrices: torch.Tensor) -> None:
+    """Give the matrices of a batch many different norms, none of them small."""
+    flat = matrices.new_empty(0).set_(matrices.untyped_storage())
+    steps = torch.linspace(3, math.log2(_LARGEST_NORM), len(flat), device=flat.device)
+    flat.mul_(2**steps)
 
 
 def _synchronize(device: torch.device) -> None:
