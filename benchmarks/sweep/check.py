@@ -169,7 +169,7 @@ def _compiled(make: Make, backend: str) -> tuple[Workload, Step]:
 
 def bits(make: Make, mine: Step) -> dict[str, Any]:
     """Whose bits the step has. Modules may count their calls, so references are warmed up, too."""
-    workload, eager = _fresh(make)
+    _, eager = _fresh(make)
     found = _compared(make, eager, mine)
     if found.equal:
         return {"outcome": outcomes.OK, "reference": "eager"}

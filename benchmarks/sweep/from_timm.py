@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -54,7 +56,8 @@ def variant(timm: Any, module: str) -> str:
 
 def make(name: str) -> Workload:
     timm = imported()
-    model, side = _built(timm, name)
+    options, side = _options(timm, name)
+    model = seeded(lambda: timm.create_model(name, **options))
     inputs = {
         "image": normal(_BATCH, 3, side, side),
         "label": integers(0, _CLASSES, _BATCH),
@@ -62,34 +65,34 @@ def make(name: str) -> Workload:
     return workload(model, inputs, cross_entropy)
 
 
-def _built(timm: Any, name: str) -> tuple[nn.Module, int]:
-    """The model and the smallest side of an image that it takes."""
+@functools.cache
+def _options(timm: Any, name: str) -> tuple[Mapping[str, Any], int]:
+    """Of what makes models small, what this one takes; and the smallest image that it takes."""
     error: Exception | None = None
-    for shallow in _SHALLOW:
-        for dropout in _DROPOUT:
-            for side in _SIDES:
-                for size in ({"img_size": side}, {}):
-                    options = {**shallow, **dropout, **size, "num_classes": _CLASSES}
-                    try:
-                        model = seeded(lambda options=options: _created(timm, name, options))
-                        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                            out = model(torch.zeros(2, 3, side, side))
-                        first_tensor(out)
-                    except NotBuilt:
-                        raise
-                    except Exception as failed:
-                        error = failed
-                        continue
-                    return seeded(lambda options=options: _created(timm, name, options)), side
+    sizes: Iterator[tuple[Any, ...]] = itertools.product(_SHALLOW, _DROPOUT, _SIDES, (True, False))
+    for shallow, dropout, side, told in sizes:
+        options = {**shallow, **dropout, "num_classes": _CLASSES}
+        if told:
+            options["img_size"] = side
+        try:
+            _try(timm, name, options, side)
+        except NotBuilt:
+            raise
+        except Exception as failed:
+            error = failed
+        else:
+            return options, side
     raise NotBuilt(f"{type(error).__name__}: {error}")
 
 
-def _created(timm: Any, name: str, options: Mapping[str, Any]) -> nn.Module:
+def _try(timm: Any, name: str, options: Mapping[str, Any], side: int) -> None:
     with torch.device("meta"):
         count = sum(p.numel() for p in timm.create_model(name, **options).parameters())
     if count > _LARGEST:
         raise NotBuilt(f"{count / 1e6:.0f} million parameters")
-    return timm.create_model(name, **options)
+    model = seeded(lambda: timm.create_model(name, **options))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        first_tensor(model(torch.zeros(2, 3, side, side)))
 
 
 def cross_entropy(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

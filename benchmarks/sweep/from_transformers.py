@@ -24,19 +24,19 @@ _TASKS = (
 _BATCH, _CLASSES = 4, 4
 _SAMPLES = 2000  # of a waveform
 
-# What the generic configuration gets wrong, by architecture.
-_LATENT = {"num_key_value_heads": tiny.HEADS}
-CHANGES: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(
+# What the generic configuration gets wrong, by architecture: some names, and what they need.
+_CHANGES: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
+    # Latent attention has no groups of heads.
+    (
         (
             *("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"),
             *("glm_moe_dsa", "longcat_flash", "minicpm3", "mistral_large4", "mistral4", "youtu"),
-            *("esmc", "dots3_note", "moonshine", "moonshine_streaming"),
+            *("esmc", "dots3_note", "moonshine", "moonshine_streaming", "nemotron"),
         ),
-        _LATENT,
+        {"num_key_value_heads": tiny.HEADS},
     ),
-    **dict.fromkeys(("gptj", "codegen"), {"rotary_dim": 4}),
-    **dict.fromkeys(
+    (("gptj", "codegen"), {"rotary_dim": 4}),
+    (
         ("swin", "donut-swin", "swinv2"),
         {
             "window_size": 2,
@@ -46,63 +46,57 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
             "num_heads": [1, 2, 4, 8],
         },
     ),
-    **dict.fromkeys(
+    (
         ("convnext", "convnextv2"),
         {"patch_size": 2, "hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1]},
     ),
-    **dict.fromkeys(("timesformer", "levit"), {"drop_path_rate": 0}),
-    **dict.fromkeys(
-        ("ministral", "hunyuan_v1_dense", "hunyuan_v1_moe", "nemotron"), {"head_dim": 8}
+    (("ministral", "hunyuan_v1_dense", "hunyuan_v1_moe", "nemotron"), {"head_dim": 8}),
+    (("hunyuan_v1_moe",), {"moe_topk": 1, "num_experts": 2}),
+    (("wav2vec2-bert", "wav2vec2-conformer"), {"vocab_size": tiny.VOCABULARY}),
+    (("wav2vec2-bert",), {"feature_projection_input_dim": 16}),
+    (
+        ("data2vec-audio",),
+        {"mask_time_length": 2, "mask_time_min_masks": 0, "mask_time_prob": 0.0},
     ),
-    **dict.fromkeys(("wav2vec2-bert", "wav2vec2-conformer"), {"vocab_size": tiny.VOCABULARY}),
-    "data2vec-audio": {"mask_time_length": 2, "mask_time_min_masks": 0, "mask_time_prob": 0.0},
-    "bit": {
-        "hidden_sizes": [32, 32, 64, 64],
-        "embedding_size": 32,
-        "num_groups": 8,
-        "depths": [1, 1, 1, 1],
-    },
-    "diffllama": {"attention_dropout": 0.0},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
-    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "visual_embed": False},
-    "lilt": {"channel_shrink_ratio": 2, "hidden_size": 48},
-    "esm": {"vocab_size": tiny.VOCABULARY, "pad_token_id": 1, "mask_token_id": 2},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
-    "mobilevit": {
-        "hidden_sizes": [16, 16, 16],
-        "neck_hidden_sizes": [8, 8, 16, 16, 16, 16, 32],
-        "image_size": 64,
-        "patch_size": 2,
-    },
-    "mobilevitv2": {"image_size": 64, "patch_size": 2},
-    "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "lsh"]},
-    "xmod": {"languages": ["en"], "default_language": "en"},
-    "zamba": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "mamba", "hybrid"]},
-    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "mamba", "hybrid"]},
-    "speech_to_text": {"input_feat_per_channel": 16},
-    "audio-spectrogram-transformer": {"max_length": 32},
-    "hgnet_v2": {"image_size": 64},
-    "nemotron": {"head_dim": 8, "num_key_value_heads": 4},
-    "hunyuan_v1_moe": {"head_dim": 8, "moe_topk": 1, "num_experts": 2},
-    "dpt": {"neck_hidden_sizes": [16, 16, 16, 16], "backbone_out_indices": [0, 1, 1, 1]},
-    "wav2vec2-bert": {"vocab_size": tiny.VOCABULARY, "feature_projection_input_dim": 16},
-    "zamba2": {
-        "num_hidden_layers": 3,
-        "layers_block_type": ["mamba", "mamba", "hybrid"],
-        "attention_head_dim": 16,
-    },
-    "efficientnet": {
-        "hidden_dim": 160,
-        "width_coefficient": 0.5,
-        "in_channels": [32, 16],
-        "out_channels": [16, 24],
-        "kernel_sizes": [3, 3],
-        "strides": [1, 2],
-        "num_block_repeats": [1, 1],
-        "expand_ratios": [1, 6],
-        "depthwise_padding": [],
-    },
-}
+    (
+        ("bit",),
+        {
+            "hidden_sizes": [32, 32, 64, 64],
+            "embedding_size": 32,
+            "num_groups": 8,
+            "depths": [1, 1, 1, 1],
+        },
+    ),
+    (("diffllama",), {"attention_dropout": 0.0}),
+    (("gpt_neo",), {"attention_types": [[["global", "local"], 1]]}),
+    (("lilt",), {"channel_shrink_ratio": 2, "hidden_size": 48}),
+    (("esm",), {"vocab_size": tiny.VOCABULARY, "pad_token_id": 1, "mask_token_id": 2}),
+    (("mamba2",), {"num_heads": 8, "head_dim": 8, "expand": 2}),
+    (
+        ("mobilevit",),
+        {
+            "hidden_sizes": [16, 16, 16],
+            "neck_hidden_sizes": [8, 8, 16, 16, 16, 16, 32],
+            "patch_size": 2,
+        },
+    ),
+    (("mobilevitv2",), {"patch_size": 2}),
+    (
+        ("reformer",),
+        {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "lsh"]},
+    ),
+    (("xmod",), {"languages": ["en"], "default_language": "en"}),
+    (("speech_to_text",), {"input_feat_per_channel": 16}),
+)
+
+
+def changes(kind: str) -> dict[str, Any]:
+    """What an architecture's configuration has otherwise than the generic one."""
+    found: dict[str, Any] = {}
+    for kinds, own in _CHANGES:
+        if kind in kinds:
+            found |= own
+    return found
 
 
 def classes() -> dict[str, tuple[str, str]]:
@@ -137,7 +131,7 @@ def make(name: str) -> Workload:
 
     task, class_name = classes()[name]
     cls = getattr(transformers, class_name)
-    config = tiny.tiny(cls.config_class, CHANGES.get(name, {}))
+    config = tiny.tiny(cls.config_class, changes(name))
     if not isinstance(getattr(config, "num_labels", _CLASSES), int):
         raise NotBuilt("the configuration has no number of labels")
     model = seeded(lambda: cls(config))
