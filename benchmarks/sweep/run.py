@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
-import functools
 import multiprocessing
 import multiprocessing.context
 import os
@@ -12,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from benchmarks.own_process import child_environment
 from benchmarks.sweep import outcomes, sources
 from benchmarks.sweep.one import report
 
+PRELOAD = "benchmarks.sweep.preload"
+
 
 def sweep(
     patterns: Sequence[str],
@@ -32,6 +34,7 @@ def sweep(
     console: Console,
     known: Mapping[str, str] = sources.SOURCES,
     retry: Sequence[str] = (),
+    preload: str = PRELOAD,
 ) -> None:
     """Runs the models whose `label/name` is like one of `patterns`.
 
@@ -47,7 +50,7 @@ def sweep(
     console.print(f"{len(chosen)} models, {len(done)} rows in {out}")
     common = records.environment(1) | origin()
     for i, name in enumerate(chosen):
-        row = {"key": name, **run(name, limit_s, known), **common}
+        row = {"key": name, **run(name, limit_s, known, preload), **common}
         row["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
         records.append(out, row)
         said = row.get("reference") or row.get("reason", "")
@@ -59,15 +62,18 @@ def sweep(
     records.compact(out)
 
 
-def run(name: str, limit_s: float, known: Mapping[str, str]) -> dict[str, Any]:
+def run(
+    name: str, limit_s: float, known: Mapping[str, str], preload: str = PRELOAD
+) -> dict[str, Any]:
     """The row of one model, whatever becomes of its process."""
     label, _, own = name.partition("/")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        receive, send = _processes().Pipe(duplex=False)
-        process = _processes().Process(target=report, args=(known[label], own, send, log))
-        process.start()
+        with _forked(preload) as context:
+            receive, send = context.Pipe(duplex=False)
+            process = context.Process(target=report, args=(known[label], own, send, log))
+            process.start()
         send.close()
         try:
             if receive.poll(limit_s):
@@ -81,17 +87,26 @@ def run(name: str, limit_s: float, known: Mapping[str, str]) -> dict[str, Any]:
             row = {"outcome": outcomes.CRASH, "reason": reason}
         process.kill()
         process.join()
+        receive.close()
     return {"seconds": round(time.perf_counter() - started, 2), **row}
 
 
-@functools.cache
-def _processes() -> multiprocessing.context.ForkServerContext:
-    """Processes forked of one that has imported the libraries and run nothing: a third faster."""
+@contextmanager
+def _forked(preload: str) -> Generator[multiprocessing.context.ForkServerContext]:
+    """Processes forked of one that has imported the libraries and run nothing: a third faster.
+
+    That one starts with the first of them, and has this environment.
+    """
+    before = dict(os.environ)
     # Nothing is ever downloaded: a model that asks for its weights isn't built.
     os.environ.update(child_environment(1) | {"HF_HUB_OFFLINE": "1"})
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.sweep.preload"])
-    return context
+    context.set_forkserver_preload([preload])
+    try:
+        yield context
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def origin() -> dict[str, Any]:
