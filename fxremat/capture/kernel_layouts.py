@@ -24,24 +24,27 @@ from fxremat.graph import JointGraph
 from fxremat.measure.profile_ops import Layout, OpProfiles, measurable, profile_ops, signature
 from fxremat.nodes import argument_by_storage, is_mutable, map_nodes, outputs_of, traced_value
 
+aten = torch.ops.aten
+
 
 def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
     """Give the module that `joint` reads the values that its kernels return; whether any changed.
 
-    A changed module is to be read again. New profiles go to `profiles`. Where values can't be
-    traced again (a view that the real strides don't allow, which fails when it runs too) all stay
-    as traced.
+    A changed module is to be read again. New profiles go to `profiles`. A view that the real
+    strides don't allow, at which the traced graph would fail when it runs, gets a copy before it,
+    as `reshape` has in eager. Where values can't be traced again otherwise, all stay as traced.
     """
     traced = {node: traced_value(node) for node in joint.module.graph.nodes}
     mode = next((m for m in map(torch_hooks.fake_mode_of, traced) if m is not None), None)
     if mode is None:
         return False
     changed = False
+    copies: list[fx.Node] = []
     try:
         with torch_hooks.real_ops(joint.device):
             while True:
                 profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=0.0)
-                if not _pass_on(joint, profiles, mode):
+                if not _pass_on(joint, profiles, mode, copies):
                     break
                 changed = True
     except torch_hooks.PassesThroughDynamo:
@@ -49,12 +52,23 @@ def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
     except Exception:
         for node, value in traced.items():
             node.meta["val"] = value
+        for copy in copies:
+            copy.replace_all_uses_with(copy.all_input_nodes[0])
+            copy.graph.erase_node(copy)
         return False
     return changed
 
 
-def _pass_on(joint: JointGraph, profiles: OpProfiles, mode: torch_hooks.FakeTensorMode) -> bool:
-    """One walk over the graph: correct what is known, trace again what depends on it."""
+def _pass_on(
+    joint: JointGraph,
+    profiles: OpProfiles,
+    mode: torch_hooks.FakeTensorMode,
+    copies: list[fx.Node],
+) -> bool:
+    """One walk over the graph: correct what is known, trace again what depends on it.
+
+    The copies that are put before views are added to `copies`.
+    """
     makers = {node for node in joint.nodes if node in joint.made_by and measurable(node)}
     changed: set[fx.Node] = set()
     for node in joint.module.graph.nodes:
@@ -63,7 +77,14 @@ def _pass_on(joint: JointGraph, profiles: OpProfiles, mode: torch_hooks.FakeTens
         before = traced_value(node)
         value = before
         if any(arg in changed for arg in node.all_input_nodes):
-            value = _kept_where_equal(before, _traced_again(node, mode), argument_by_storage(node))
+            try:
+                after = _traced_again(node, mode)
+            except (RuntimeError, ValueError):
+                if node.target is not aten.view.default:
+                    raise
+                copies.append(_with_copy(node, mode))
+                after = _traced_again(node, mode)
+            value = _kept_where_equal(before, after, argument_by_storage(node))
         if node in makers:
             profile = profiles.by_signature.get(signature(node))
             if profile is not None:
@@ -72,6 +93,19 @@ def _pass_on(joint: JointGraph, profiles: OpProfiles, mode: torch_hooks.FakeTens
             node.meta["val"] = value
             changed.add(node)
     return bool(changed)
+
+
+def _with_copy(view: fx.Node, mode: torch_hooks.FakeTensorMode) -> fx.Node:
+    """Put a copy in one dense block before a view, and return it."""
+    source, *shape = view.args
+    with view.graph.inserting_before(view):
+        copy = view.graph.call_function(
+            aten.clone.default, (source,), {"memory_format": torch.contiguous_format}
+        )
+    # What tracing knew of the view, its source line and its half too, it knows of the copy.
+    copy.meta = {**view.meta, "val": _traced_again(copy, mode)}
+    view.args = (copy, *shape)
+    return copy
 
 
 def _traced_again(node: fx.Node, mode: torch_hooks.FakeTensorMode) -> Any:

@@ -34,7 +34,7 @@ from fxremat.pipeline.states import (
     Written,
 )
 from fxremat.plan.options import Options
-from fxremat.plan.plan import plan_step
+from fxremat.plan.plan import Search, plan_step, search_schedule
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
 from fxremat_solvers import baseline, simulate
@@ -122,11 +122,18 @@ class Solve:
 
     options: Options
     largest_step_bytes: int = 0
+    search: Search = search_schedule
     name: str = "solve"
 
     def run(self, state: Lowered) -> Planned:
         return Planned(
-            plan_step(state.lowering, state.baseline, self.options, self.largest_step_bytes)
+            plan_step(
+                state.lowering,
+                state.baseline,
+                self.options,
+                self.largest_step_bytes,
+                self.search,
+            )
         )
 
 

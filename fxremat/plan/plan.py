@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -91,8 +93,28 @@ class Plan:
         return plan
 
 
+Search = Callable[[RematProblem, int, Options], Solution]
+"""What finds a schedule for a problem and a budget in bytes."""
+
+
+def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
+    """The schedule that the options' solver finds."""
+    return solve(
+        problem,
+        budget_bytes,
+        solver=options.solver,
+        time_limit_s=options.time_limit_s,
+        seed=options.seed,
+        effort=options.effort,
+    )
+
+
 def plan_step(
-    lowering: Lowering, baseline: Simulation, options: Options, largest_step_bytes: int = 0
+    lowering: Lowering,
+    baseline: Simulation,
+    options: Options,
+    largest_step_bytes: int = 0,
+    search: Search = search_schedule,
 ) -> Plan:
     """Plan a lowered joint graph under a budget; `baseline` is its replay as it stands.
 
@@ -103,7 +125,7 @@ def plan_step(
     """
     started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(baseline.peak_bytes, largest_step_bytes))
-    solution = _solve(lowering.problem, baseline, budget_bytes, options)
+    solution = _solve(lowering.problem, baseline, budget_bytes, options, search)
     simulation = simulate(lowering.problem, solution.schedule)
     if solution.status is Status.INFEASIBLE:
         raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
@@ -119,7 +141,11 @@ def plan_step(
 
 
 def _solve(
-    problem: RematProblem, replay: Simulation, budget_bytes: int, options: Options
+    problem: RematProblem,
+    replay: Simulation,
+    budget_bytes: int,
+    options: Options,
+    search: Search,
 ) -> Solution:
     if replay.peak_bytes <= budget_bytes:
         return Solution(
@@ -131,16 +157,28 @@ def _solve(
             solver="nothing to recompute",
         )
     try:
-        return solve(
-            problem,
-            budget_bytes,
-            solver=options.solver,
-            time_limit_s=options.time_limit_s,
-            seed=options.seed,
-            effort=options.effort,
-        )
+        solution = search(problem, budget_bytes, options)
     except SolverError as error:
         raise OptionError(f"solver {options.solver!r} can't plan this model: {error}") from error
+    except Exception as error:
+        return _instead(problem, budget_bytes, options, f"{type(error).__name__}: {error}")
+    try:
+        peak_bytes = simulate(problem, solution.schedule).peak_bytes
+    except SolverError as error:
+        return _instead(problem, budget_bytes, options, f"a schedule that can't run: {error}")
+    if peak_bytes > budget_bytes and solution.status is not Status.INFEASIBLE:
+        return _instead(problem, budget_bytes, options, f"a schedule that needs {peak_bytes:,} B")
+    return solution
+
+
+def _instead(problem: RematProblem, budget_bytes: int, options: Options, what: str) -> Solution:
+    """Greedy's schedule, where a solver failed or returned what its budget doesn't allow."""
+    warnings.warn(
+        f"solver {options.solver!r} failed on this model ({what}): planned by 'greedy' instead. "
+        "This is a defect of fxremat, please report it with the model",
+        stacklevel=2,
+    )
+    return solve(problem, budget_bytes, solver="greedy")
 
 
 def _infeasible(

@@ -1,0 +1,107 @@
+"""A solver that fails or returns nonsense is caught, replaced, and said aloud."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxremat
+from fxremat.frontend.compiled import compiled_of
+from fxremat.pipeline.passes import Solve
+from fxremat.plan.options import Options
+from fxremat.plan.plan import Search, search_schedule
+from fxremat_solvers import RematProblem, Schedule, Solution, Status, baseline
+from tests.numerics.steps import assert_same, plan_of, run_steps, tight_budget
+
+
+def breaks(_problem: RematProblem, _budget: int, _options: Options) -> Solution:
+    raise ZeroDivisionError("by nothing")
+
+
+def cant_run(problem: RematProblem, budget: int, options: Options) -> Solution:
+    found = search_schedule(problem, budget, options)
+    return replace(found, schedule=Schedule(found.schedule.ops[::-1]))
+
+
+def forgets_an_op(problem: RematProblem, budget: int, options: Options) -> Solution:
+    found = search_schedule(problem, budget, options)
+    return replace(found, schedule=Schedule(found.schedule.ops[1:]))
+
+
+def bursts_the_budget(problem: RematProblem, budget: int, options: Options) -> Solution:
+    found = search_schedule(problem, budget, options)
+    return replace(found, schedule=baseline(problem), status=Status.OPTIMAL)
+
+
+@pytest.mark.parametrize(
+    ("search", "what"),
+    [
+        (breaks, "ZeroDivisionError: by nothing"),
+        (cant_run, "a schedule that can't run"),
+        (forgets_an_op, "a schedule that can't run"),
+        (bursts_the_budget, "a schedule that needs"),
+    ],
+)
+def test_a_solver_that_fails_is_replaced(search: Search, what: str) -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16), nn.GELU()) for _ in range(4)))
+    step = nn.Sequential(model, nn.Flatten(0), nn.Softmax(0))
+    loss = _Loss(step)
+    batches = [(torch.randn(64, 16),) for _ in range(3)]
+    budget = tight_budget(loss, batches[0])
+    twin = copy.deepcopy(loss)
+    optimized = fxremat.optimize(loss, budget=budget, cost="flops")
+
+    def with_this_search(name: str, state: Any, _seconds: float) -> Any:
+        if name != "solve":
+            return state
+        lowered = lowereds[0]
+        return Solve(state.plan.options, search=search).run(lowered)
+
+    lowereds: list[Any] = []
+
+    def keep(name: str, state: Any, _seconds: float) -> Any:
+        if name == "lower":
+            lowereds.append(state)
+        return state
+
+    compiled_of(optimized).backend.between = (keep, with_this_search)
+    with pytest.warns(UserWarning, match=f"{what}.*planned by 'greedy' instead"):
+        found = run_steps(loss, optimized, batches)
+    assert_same(run_steps(twin, twin, batches), found)
+    assert plan_of(optimized).peak_bytes <= budget
+
+
+class _Loss(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x).square().sum()
+
+
+def test_a_plan_that_is_interrupted_leaves_nothing_half_compiled() -> None:
+    loss = _Loss(nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.BatchNorm1d(16)))
+    twin = copy.deepcopy(loss)
+    optimized = fxremat.optimize(loss, budget=0.9)
+    interrupted: list[str] = []
+
+    def interrupt(name: str, state: Any, _seconds: float) -> Any:
+        if name not in interrupted:
+            interrupted.append(name)
+            raise KeyboardInterrupt
+        return state
+
+    compiled_of(optimized).backend.between = (interrupt,)
+    batches = [(torch.randn(64, 16),) for _ in range(3)]
+    for _ in range(8):  # once in each pass
+        with pytest.raises(KeyboardInterrupt):
+            optimized(*batches[0])
+    assert interrupted[-1] == "verify"
+    assert not compiled_of(optimized).backend.history.graphs
+    assert_same(run_steps(twin, twin, batches), run_steps(loss, optimized, batches))

@@ -1,0 +1,106 @@
+"""A random program in eager and within a budget: every bit, and every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import fxremat
+from tests.numerics.steps import plan_of
+from tests.programs.programs import Program, batch
+
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a step leaves: what is returned, gradients, buffers, random state."""
+
+    tensors: dict[str, torch.Tensor | None]
+
+
+def steps_of(program: Program, compiled: Callable[[Any], Any]) -> list[Step]:
+    """Three steps of a program, `compiled` being given its module."""
+    module = program.module()
+    call = compiled(module)
+    torch.manual_seed(7)
+    found: list[Step] = []
+    for index in range(STEPS):
+        module.zero_grad(set_to_none=True)
+        x, y = batch(index)
+        results = call(x, y)
+        results[0].backward()
+        tensors: dict[str, torch.Tensor | None] = {"x.grad": x.grad}
+        tensors |= {f"output {i}": result.detach().clone() for i, result in enumerate(results)}
+        tensors |= {f"{n}.grad": p.grad for n, p in module.named_parameters()}
+        tensors |= {n: b.clone() for n, b in module.named_buffers()}
+        tensors["random state"] = torch.get_rng_state()
+        found.append(Step(tensors))
+    return found
+
+
+def difference(expected: list[Step], found: list[Step]) -> str:
+    """The first thing that isn't the same, bit for bit (NaNs too); empty if all is."""
+    for index, (a, b) in enumerate(zip(expected, found, strict=True)):
+        for name, one in a.tensors.items():
+            other = b.tensors[name]
+            if one is None or other is None:
+                same = one is other
+            else:
+                same = one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
+            if not same:
+                return f"{name} in step {index}"
+    return ""
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def check(program: Program, share: float) -> None:
+    """Raise where a program differs from eager and from AOTAutograd's graph, or takes too much.
+
+    The budget lies by `share` between the least that a plan needs and what the step takes.
+    """
+    torch._dynamo.reset()
+    inputs = batch(0)
+    probe = fxremat.optimize(program.module(), budget=1.0, cost="flops", example_inputs=inputs)
+    least, most = fxremat.floor(probe), fxremat.explain(probe).baseline_peak_bytes
+    budget = least + int(share * (most - least))
+    optimized: list[Any] = []
+
+    def within_budget(module: Any) -> Any:
+        optimized.append(fxremat.optimize(module, budget=budget, cost="flops", effort=0.02))
+        return optimized[0]
+
+    found = steps_of(program, within_budget)
+    differs = difference(steps_of(program, lambda module: module), found)
+    if differs:
+        torch._dynamo.reset()
+        backend = "aot_eager_default_partitioner"
+        graph = steps_of(
+            program, lambda m: torch.compile(m, backend=backend, fullgraph=True, dynamic=False)
+        )
+        other = difference(graph, found)
+        assert not other, f"{differs} is not eager's, {other} not AOTAutograd's"
+    torch._dynamo.reset()
+    module = program.module()
+    step = fxremat.optimize(module, budget=budget, cost="flops", effort=0.02)
+    for _ in range(2):
+        x, y = batch(0)
+        module.zero_grad(set_to_none=True)
+        step(x, y)[0].backward()
+    x, y = batch(0)
+    module.zero_grad(set_to_none=True)
+    held: list[Any] = []
+
+    def run() -> None:
+        held.append(step(x, y))
+        held[0][0].backward()
+
+    measured = fxremat.measure_peak(run).peak_bytes
+    planned = plan_of(step).peak_bytes
+    assert measured <= planned <= budget, f"{measured} B measured, {planned} planned of {budget}"
