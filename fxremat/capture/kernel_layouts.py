@@ -85,6 +85,8 @@ def _pass_on(
                 copies.append(_with_copy(node, mode))
                 after = _traced_again(node, mode)
             value = _kept_where_equal(before, after, argument_by_storage(node))
+        if node.target is aten.view.default:
+            value = _viewed(value, traced_value(node.args[0]), mode)
         if node in makers:
             profile = profiles.by_signature.get(signature(node))
             if profile is not None:
@@ -93,6 +95,22 @@ def _pass_on(
             node.meta["val"] = value
             changed.add(node)
     return bool(changed)
+
+
+def _viewed(value: Any, source: Any, mode: torch_hooks.FakeTensorMode) -> Any:
+    """A view's value with the strides that the op gives it in dimensions of size 1.
+
+    A traced view of the same shape keeps its source's. They say nothing of where elements lie, but
+    a convolution chooses its kernel, and with it its workspace, by them.
+    """
+    shape = tuple(value.shape)
+    if 1 not in shape or not all(type(n) is int for n in (*source.shape, *source.stride())):
+        return value
+    real = torch_hooks.view_strides(source, shape)
+    if real == value.stride():
+        return value
+    with mode:
+        return value.as_strided(shape, real, value.storage_offset())
 
 
 def _with_copy(view: fx.Node, mode: torch_hooks.FakeTensorMode) -> fx.Node:
