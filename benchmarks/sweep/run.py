@@ -85,9 +85,10 @@ def run(
             said = log.read_text(errors="replace")[-300:] if log.exists() else ""
             reason = f"the process ended with {process.exitcode}: {said}"
             row = {"outcome": outcomes.CRASH, "reason": reason}
-        process.kill()
-        process.join()
-        receive.close()
+        finally:
+            process.kill()
+            process.join()
+            receive.close()
     return {"seconds": round(time.perf_counter() - started, 2), **row}
 
 

@@ -111,8 +111,19 @@ def _by_reason(rows: Rows) -> str:
 
 
 def _reason(row: Mapping[str, Any]) -> str:
-    said = " ".join(str(row.get("reason", "")).split())
-    return said.replace("|", "/").replace("`", "'")[:160].rstrip()
+    """Why, in a line; of what torch refuses or fails at, torch's own words."""
+    said = " ".join(str(row.get("torch") or row.get("reason", "")).split())
+    return _first_sentences(said).replace("|", "/").replace("`", "'")[:200].rstrip()
+
+
+def _first_sentences(said: str) -> str:
+    """Dynamo's messages: what it can't do and the first sentence of why; others as they are."""
+    what, found, why = said.partition(" Explanation: ")
+    if not found:
+        return said
+    what = what.removeprefix("Unsupported: ")
+    why = why.partition(" (e.g.")[0]
+    return f"{what}: {why.partition('. ')[0].partition(' Hint:')[0]}"
 
 
 def _names(names: Iterable[str]) -> str:
