@@ -115,7 +115,12 @@ def test_table(tmp_path: Path) -> None:
     }
     rows = [
         {**ok, "key": "here/a", "reference": "eager"},
-        {**ok, "key": "there/b", "reference": "AOTAutograd"},
+        {
+            **ok,
+            "key": "there/b",
+            "reference": "AOTAutograd",
+            "against_eager": {"rng_equal": True},
+        },
         {**common, "key": "here/c", "outcome": outcomes.REFUSED, "reason": "a | `b`"},
         {**common, "key": "here/d", "outcome": outcomes.NOT_BUILT, "reason": "no"},
     ]
