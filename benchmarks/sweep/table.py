@@ -30,7 +30,7 @@ def text(rows: Rows) -> str:
     parts = [_origin(rows), counts(rows), _figures(rows)]
     for group, found in by_group(rows).items():
         listed = _by_source(found) if group in _GOOD else _by_reason(found)
-        parts.append(f"### {group.capitalize()}\n\n{listed}")
+        parts.append(f"### {group[0].upper()}{group[1:]}\n\n{listed}")
     return "\n\n".join(part for part in parts if part)
 
 

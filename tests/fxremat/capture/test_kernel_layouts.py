@@ -120,6 +120,14 @@ def test_views_have_the_strides_that_the_op_gives_dimensions_of_size_1() -> None
     assert measured == plan_of(optimized).peak_bytes
 
 
+def test_kernels_strides_of_dimensions_of_size_1() -> None:
+    # A convolution's backward chooses its kernel by them, too.
+    x = torch.empty_strided((4, 8, 1, 1), (8, 1, 8, 8)).normal_().requires_grad_()
+    corrected = with_kernel_layouts(joint_of(lambda x: F.gelu(x).exp().sum(), x))
+    (exp,) = (n for n in corrected.nodes if n.target is torch.ops.aten.exp.default)
+    assert traced_value(exp).stride() == F.gelu(x).exp().stride()
+
+
 def test_aliases_stay_aliases() -> None:
     x = channels_last(2, 4, 6, 6).requires_grad_()
     y = torch.randn(2, 4, 6, 6)
