@@ -1,4 +1,4 @@
-"""The benchmark harness: `python -m benchmarks run | report | list`."""
+"""The benchmark harness: `python -m benchmarks run | report | sweep | list`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("report", help="tables and plots from a run's rows")
     show.add_argument("folder", type=Path)
     show.add_argument("--into", type=Path, help="also into this page, between its two marks")
+    many = commands.add_parser(
+        "sweep", help="hundreds of models, three steps each (docs/models.md)"
+    )
+    many.add_argument("--models", nargs="+", default=["*"], help="patterns such as 'timm/*'")
+    many.add_argument("--out", type=Path, default=Path("bench-output/sweep"))
+    many.add_argument("--limit-s", type=float, default=240, help="seconds a model may take")
+    many.add_argument("--retry", nargs="*", default=[], help="outcomes to run again, e.g. wrong")
     commands.add_parser("list", help="the models and the methods")
     return top
 
@@ -85,6 +92,10 @@ def main() -> int:
     console = Console()
     if args.command == "list":
         list_all(console)
+    elif args.command == "sweep":
+        from benchmarks.sweep.run import sweep
+
+        sweep(args.models, args.out, args.limit_s, console, retry=args.retry)
     elif args.command == "report":
         from benchmarks.report import write, write_into
 

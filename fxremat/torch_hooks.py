@@ -30,6 +30,7 @@ import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
 from torch._C._dynamo.eval_frame import reset_code
+from torch._dispatch.python import no_python_dispatcher
 from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
@@ -424,6 +425,14 @@ def real_ops(device: torch.device) -> Generator[None, None, None]:
     """
     with _disable_current_modes(), torch.autocast(device.type, enabled=False), torch.no_grad():
         yield
+
+
+def view_strides(tensor: torch.Tensor, shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides that `view` really gives; under the Python dispatcher a trace may have others."""
+    with no_python_dispatcher():
+        strides = tensor.stride()
+        empty = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device="meta")
+        return empty.view(tuple(shape)).stride()
 
 
 def flop_formula(target: Any) -> Callable[..., int] | None:

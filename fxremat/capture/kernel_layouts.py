@@ -91,6 +91,8 @@ def _pass_on(
                 copies.append(_with_copy(node, mode))
                 after = _traced_again(node, mode)
             value = _kept_where_equal(before, after, argument_by_storage(node))
+        if node.target is aten.view.default:
+            value = _viewed(value, traced_value(node.args[0]), mode)
         if node in makers:
             profile = profiles.by_signature.get(signature(node))
             if profile is not None:
@@ -99,6 +101,22 @@ def _pass_on(
             node.meta["val"] = value
             changed.add(node)
     return bool(changed)
+
+
+def _viewed(value: Any, source: Any, mode: torch_hooks.FakeTensorMode) -> Any:
+    """A view's value with the strides that the op gives it in dimensions of size 1.
+
+    A traced view of the same shape keeps its source's. They say nothing of where elements lie, but
+    a convolution chooses its kernel, and with it its workspace, by them.
+    """
+    shape = tuple(value.shape)
+    if 1 not in shape or not all(type(n) is int for n in (*source.shape, *source.stride())):
+        return value
+    real = torch_hooks.view_strides(source, shape)
+    if real == value.stride():
+        return value
+    with mode:
+        return value.as_strided(shape, real, value.storage_offset())
 
 
 def _with_copy(view: fx.Node, mode: torch_hooks.FakeTensorMode) -> fx.Node:
@@ -160,7 +178,8 @@ def _laid_out(
         # Another shape or type comes from the invented data, or is no layout of this tensor.
         if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
             return tensor
-        if _significant(real) == _significant(Layout.of(tensor)):
+        # Strides of dimensions of size 1 too: convolutions choose their kernel by them.
+        if real == Layout.of(tensor):
             return tensor
         with mode:
             size = -(-real.storage_bytes // tensor.itemsize)
@@ -188,9 +207,3 @@ def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Any
     if isinstance(first, (tuple, list)):
         return tuple(made) if isinstance(first, tuple) else made
     return made[0]
-
-
-def _significant(layout: Layout) -> tuple[Any, ...]:
-    """What of a layout makes a difference: strides of dimensions of size 1 make none."""
-    strides = [n for size, n in zip(layout.shape, layout.stride, strict=True) if size != 1]
-    return strides, layout.offset, layout.storage_bytes

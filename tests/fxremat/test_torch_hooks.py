@@ -200,3 +200,9 @@ def test_negated_views() -> None:
     view = torch_hooks.negated_view(X.detach())
     assert view.is_neg()
     assert torch.equal(view, -X)
+
+
+def test_strides_of_a_view() -> None:
+    image = torch.empty_strided((4, 1, 3, 3), (9, 1, 3, 1))
+    assert torch_hooks.view_strides(image, (-1, 1, 3, 3)) == image.view(-1, 1, 3, 3).stride()
+    assert torch_hooks.view_strides(image, (4, 9)) == (9, 1)

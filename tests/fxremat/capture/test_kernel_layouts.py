@@ -117,6 +117,34 @@ def test_a_view_that_the_kernels_strides_dont_allow_gets_a_copy() -> None:
     assert fxremat.measure_peak(step).peak_bytes == plan_of(optimized).peak_bytes
 
 
+def test_views_have_the_strides_that_the_op_gives_dimensions_of_size_1() -> None:
+    # Traced, a view of the same shape keeps its source's; a convolution chooses its kernel by them.
+    kernel = torch.rand(1, 1, 4, 4)
+
+    def one_channel(x: torch.Tensor) -> torch.Tensor:
+        image = x.tanh().view(-1, 18, 18, 1).permute(0, 3, 1, 2).reshape(-1, 1, 18, 18)
+        return F.conv2d(image, kernel).sin().mean()
+
+    x = torch.randn(64, 18, 18, requires_grad=True)
+    corrected = with_kernel_layouts(joint_of(one_channel, x))
+    (convolution,) = (n for n in corrected.nodes if "aten.convolution.default" in str(n.target))
+    assert traced_value(convolution.args[0]).stride() == (324, 324, 18, 1)
+    optimized = fxremat.optimize(one_channel, budget=1.0)
+    for _ in range(2):
+        optimized(x).backward()
+        x.grad = None
+    measured = fxremat.measure_peak(lambda: optimized(x).backward()).peak_bytes
+    assert measured == plan_of(optimized).peak_bytes
+
+
+def test_kernels_strides_of_dimensions_of_size_1() -> None:
+    # A convolution's backward chooses its kernel by them, too.
+    x = torch.empty_strided((4, 8, 1, 1), (8, 1, 8, 8)).normal_().requires_grad_()
+    corrected = with_kernel_layouts(joint_of(lambda x: F.gelu(x).exp().sum(), x))
+    (exp,) = (n for n in corrected.nodes if n.target is torch.ops.aten.exp.default)
+    assert traced_value(exp).stride() == F.gelu(x).exp().stride()
+
+
 def test_aliases_stay_aliases() -> None:
     x = channels_last(2, 4, 6, 6).requires_grad_()
     y = torch.randn(2, 4, 6, 6)

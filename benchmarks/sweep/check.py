@@ -1,0 +1,224 @@
+"""One model: three steps within 0.6 of its memory, or the floor, held against the untouched step.
+
+References are eager and, where the bits differ from eager's, AOTAutograd's own graph with nothing
+recomputed. What goes wrong is tried under torch alone too, so that a row says whose doing it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import fxremat
+from benchmarks.measure import Comparison, Step, compare
+from benchmarks.sweep import outcomes
+from benchmarks.zoo import Batch, Workload
+from fxremat.frontend.compiled import compiled_of
+
+SHARE = 0.6
+STEPS = 3
+Make = Callable[[], Workload]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A compiled step with its plan's figures, all in bytes but the seconds.
+
+    `recomputed` is how many runs the plan has beyond one of each operation.
+    """
+
+    step: Step
+    baseline: int
+    budget: int
+    planned: int
+    floor: int
+    operations: int
+    recomputed: int
+    planning_s: float
+
+
+def optimized(module: nn.Module, batch: Batch) -> Planned:
+    """The step within `SHARE` of its memory, or within the floor where that is above."""
+    budget: float | int = SHARE
+    try:
+        step = _called(module, batch, budget)
+    except fxremat.BudgetInfeasible as error:
+        step = _called(module, batch, error.floor_bytes)
+    graph = compiled_of(step.call).backend.history.graphs[0]
+    plan = graph.plan
+    return Planned(
+        step=step,
+        baseline=plan.baseline_peak_bytes,
+        budget=plan.budget_bytes,
+        planned=plan.peak_bytes,
+        floor=fxremat.floor(step.call),
+        operations=len(plan.problem.ops),
+        recomputed=len(plan.schedule) - len(plan.problem.ops),
+        planning_s=graph.planning_s,
+    )
+
+
+def _called(module: nn.Module, batch: Batch, budget: float | int) -> Step:
+    step = Step(module, fxremat.optimize(module, budget=budget))
+    step.run(batch)
+    step.clear()
+    return step
+
+
+def check(
+    make: Make, optimize: Callable[[nn.Module, Batch], Planned] = optimized
+) -> dict[str, Any]:
+    """The row of a model that `make` makes anew, always the same."""
+    started = time.perf_counter()
+    row = _check(make, optimize)
+    return row | {"seconds": round(time.perf_counter() - started, 2)}
+
+
+def _check(make: Make, optimize: Callable[[nn.Module, Batch], Planned]) -> dict[str, Any]:
+    try:
+        workload, eager = _fresh(make)
+        reason = _unusable(eager, workload)
+    except Exception as error:
+        reason = short(error)
+    if reason is not None:
+        return {"outcome": outcomes.NOT_BUILT, "reason": reason}
+    try:
+        mine = optimize(_fresh(make)[1].module, workload.batch(0))
+    except Exception as error:
+        return blame(error, make)
+    row = figures(mine)
+    try:
+        row |= bits(make, mine.step)
+        row["measured_bytes"] = peak(mine.step, workload)
+    except Exception as error:
+        return row | {"outcome": outcomes.CRASH, "reason": short(error)}
+    if row["outcome"] == outcomes.OK:
+        over = _over(row)
+        if over is not None:
+            row |= {"outcome": outcomes.OVER, "reason": over}
+    return row
+
+
+def figures(mine: Planned) -> dict[str, Any]:
+    found = {f"{name}_bytes": getattr(mine, name) for name in ("baseline", "budget", "planned")}
+    return found | {
+        "floor_bytes": mine.floor,
+        "operations": mine.operations,
+        "recomputed": mine.recomputed,
+        "planning_s": round(mine.planning_s, 3),
+    }
+
+
+def _fresh(make: Make) -> tuple[Workload, Step]:
+    workload = make()
+    module = workload.step_module()
+    return workload, Step(module, module)
+
+
+def _unusable(eager: Step, workload: Workload) -> str | None:
+    """Why an eager step of this model shows nothing."""
+    if not any(parameter.requires_grad for parameter in eager.module.parameters()):
+        return "has no parameters"
+    loss = eager.run(workload.batch(0))
+    gradients = [p.grad for p in eager.module.parameters() if p.grad is not None]
+    eager.clear()
+    if loss.ndim:
+        return f"the loss has shape {tuple(loss.shape)}"
+    if not gradients:
+        return "no gradient arrives"
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        return "gradients are not finite"
+    return None
+
+
+def blame(error: Exception, make: Make) -> dict[str, Any]:
+    """The outcome of a model that fxremat doesn't run, by what torch alone does with it."""
+    row = {"reason": short(error), "error": type(error).__name__}
+    whole = failure(make, "aot_eager")
+    if whole is None:
+        ours = isinstance(error, fxremat.UnsupportedGraphError)
+        refused = ours or isinstance(error, fxremat.GraphBreakError)
+        return row | {"outcome": outcomes.REFUSED if refused else outcomes.CRASH}
+    row["torch"] = short(whole)
+    if isinstance(error, fxremat.GraphBreakError):
+        return row | {"outcome": outcomes.REFUSED_BY_DYNAMO}
+    return row | {"outcome": outcomes.FAILS_IN_TORCH}
+
+
+def failure(make: Make, backend: str) -> Exception | None:
+    """How a step fails when torch compiles it as one graph; None where it doesn't."""
+    torch._dynamo.reset()
+    try:
+        workload, step = _compiled(make, backend)
+        step.run(workload.batch(0))
+    except Exception as error:
+        return error
+    return None
+
+
+def _compiled(make: Make, backend: str) -> tuple[Workload, Step]:
+    workload, step = _fresh(make)
+    call = torch.compile(step.module, backend=backend, fullgraph=True, dynamic=False)
+    return workload, Step(step.module, call)
+
+
+def bits(make: Make, mine: Step) -> dict[str, Any]:
+    """Whose bits the step has. Modules may count their calls, so references are warmed up, too."""
+    _, eager = _fresh(make)
+    found = _compared(make, eager, mine)
+    if found.equal:
+        return {"outcome": outcomes.OK, "reference": "eager"}
+    row: dict[str, Any] = {"against_eager": asdict(found)}
+    _, again = _fresh(make)
+    if not _compared(make, eager, again).equal:
+        reason = "two eager steps from one seed differ"
+        return row | {"outcome": outcomes.FAILS_IN_TORCH, "reason": reason}
+    # The partitioner that recomputes nothing: the other's recomputation may round otherwise.
+    _, graph = _compiled(make, "aot_eager_default_partitioner")
+    to_graph = _compared(make, graph, mine)
+    row["against_aotautograd"] = asdict(to_graph)
+    row["aotautograd_against_eager"] = _compared(make, eager, graph).relative_error
+    if to_graph.equal:
+        return row | {"outcome": outcomes.OK, "reference": "AOTAutograd"}
+    return row | {"outcome": outcomes.WRONG, "reason": f"differs in {to_graph.first_difference}"}
+
+
+def _compared(make: Make, reference: Step, step: Step) -> Comparison:
+    """Three steps of both, from the same parameters and buffers on."""
+    workload, source = _fresh(make)
+    state = source.module.state_dict()
+    for each in (reference, step):
+        each.run(workload.batch(0))
+        each.clear()
+        each.module.load_state_dict(state)
+    return compare(reference, step, workload.batch, steps=STEPS)
+
+
+def peak(step: Step, workload: Workload) -> int:
+    """The measured peak of a step after some others, gradients cleared."""
+    step.clear()
+    batch = workload.batch(0)
+    measured = fxremat.measure_peak(lambda: step.run(batch)).peak_bytes
+    step.clear()
+    return measured
+
+
+def _over(row: dict[str, Any]) -> str | None:
+    measured, planned, budget = (row[f"{n}_bytes"] for n in ("measured", "planned", "budget"))
+    if planned > budget:
+        return f"planned {planned} bytes within a budget of {budget}"
+    if measured > planned:
+        return f"measured {measured} bytes where {planned} were planned"
+    return None
+
+
+def short(error: Exception) -> str:
+    """An error in one line: its first lines that say something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("from user code", "File "))]
+    return f"{type(error).__name__}: {' '.join(said[:6])}"[:400]
