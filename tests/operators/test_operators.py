@@ -17,42 +17,27 @@ from tests.operators.samples import Case, all_cases
 SOME = [
     # Pointwise, with other numbers and types beside them.
     "mul-bfloat16-1",
-    "clamp-float16-1",
     "nn.functional.gelu-float32-1",
-    "sgn-complex64-0",
     # Reductions and scans.
-    "sum-complex128-1",
     "var_mean-float32-1",
     "logsumexp-float32-1",
-    "max.reduction_with_dim-float32-1",
     # Products.
     "addmm-bfloat16-1",
-    "einsum-float64-1",
     # Layers.
     "nn.functional.conv2d-float32-1",
-    "nn.functional.conv_transpose1d-float32-1",
-    "nn.functional.batch_norm-float32-1",
     "nn.functional.instance_norm-float32-1",
-    "nn.functional.layer_norm-bfloat16-0",
     "nn.functional.max_pool2d-float32-0",
-    "nn.functional.embedding-float32-1",
     "nn.functional.scaled_dot_product_attention-float32-1",
-    "nn.functional.cross_entropy-float32-1",
     "nn.functional.mse_loss-float64-1",
     # Random numbers.
     "nn.functional.dropout-float32-1",
-    "nn.functional.rrelu-float32-1",
     "bernoulli-float32-0",
     # Views, indices, sizes.
     "as_strided-float32-1",
-    "index_put-float32-1",
-    "scatter_add-float32-1",
     "sort-float32-1",
-    "split_with_sizes-complex64-0",
     # Linear algebra and Fourier transforms, whose kernels have layouts of their own.
     "linalg.lu-float32-1",
     "linalg.cholesky-complex64-0",
-    "linalg.eigh-float64-1",
     "matrix_exp-float32-1",
     "fft.rfft2-float32-1",
     "stft-float32-0",
