@@ -8,7 +8,7 @@ Applying is faster than torch's, too: torch converts the bool mask element by el
 slower than from bytes, and in backward through more buffers than the result. Here the mask is
 read as the bytes that it is, into the result's own memory.
 
-The bits are those of the untouched model, where `torch.nn.functional.dropout` divides the mask by
+The bits are those of the model in eager, where `torch.nn.functional.dropout` divides the mask by
 1 - p in the input's type and multiplies by that both ways. (`aten::native_dropout`, which a traced
 graph has in its place, rounds in another order: of p = 0.01 to 0.99, 15 differ in float32, and 85
 in half precision, where backward does.)
