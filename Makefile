@@ -24,12 +24,13 @@ PY := $(VENV)/bin/python
 ENVIRONMENT := $(STAMP)
 endif
 
-.PHONY: help install demo test lint format types boundary wheel-check bench bench-quick cuda \
-        cuda-wheels clean
+.PHONY: help install demo test operators lint format types boundary wheel-check bench bench-quick \
+        cuda cuda-wheels clean
 
 help:
 	@echo "make demo         train GPT-2 in half of its memory, gradients bit for bit (< 5 minutes)"
 	@echo "make test         the test suite; GPU tests are skipped where there is no GPU"
+	@echo "make operators    every operator of torch with a gradient, in every type; over an hour"
 	@echo "make lint types   ruff and pyright strict;  make format  applies ruff's fixes"
 	@echo "make boundary     fxremat_solvers imports neither torch nor fxremat"
 	@echo "make wheel-check  sdist -> wheel -> clean environment"
@@ -55,6 +56,9 @@ demo: $(ENVIRONMENT)
 
 test: $(ENVIRONMENT)
 	$(PY) -m pytest --ignore=tests/packaging $(ARGS)
+
+operators: $(ENVIRONMENT)
+	$(PY) -m tests.operators --out $(BENCH_OUT)/operators $(ARGS)
 
 lint: $(ENVIRONMENT)
 	$(PY) -m ruff check .

@@ -24,12 +24,17 @@ def print_row(row: Mapping[str, Any]) -> None:
     print(_MARK + json.dumps(row), flush=True)
 
 
+def row_of(line: str) -> dict[str, Any] | None:
+    """The row that a printed line is, if it is one."""
+    return json.loads(line.removeprefix(_MARK)) if line.startswith(_MARK) else None
+
+
 def rows_of(module: str, *arguments: str) -> list[dict[str, Any]]:
     """The rows that `python -m module arguments` prints. Raises `ProcessFailed`."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
-    rows = [json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK)]
+    rows = [row for row in map(row_of, lines) if row is not None]
     if done.returncode or not rows:
         raise ProcessFailed(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     return rows

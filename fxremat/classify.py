@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fxremat.graph import Form, JointGraph, Mode, Operation, Storage
-from fxremat.nodes import argument_of, is_collective, is_effect, is_op, op_name
+from fxremat.nodes import argument_of, inner_graphs, is_collective, is_effect, is_op, op_name
 
 aten = torch.ops.aten
 
@@ -95,7 +95,12 @@ _BATCH_NORMS = (aten._native_batch_norm_legit_functional.default,)
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether a node draws from a generator: every op tagged so, unless it is known not to."""
+    """Whether a node draws from a generator: every op tagged so, unless it is known not to.
+
+    A node with graphs inside does where one of their nodes does.
+    """
+    if any(is_random(inner) for graph in inner_graphs(node) for inner in graph.graph.nodes):
+        return True
     if not is_op(node.target) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
     return not draws_nothing(op_name(node.target), lambda name: argument_of(node, name))
@@ -166,7 +171,7 @@ def _mode(
     if is_effect(node):
         return never("has an effect")
     if not is_op(target):
-        return never("higher-order op")
+        return never("has graphs inside")
     if target.namespace not in ("aten", "prims", "fxremat"):
         return never("custom op: not known to be deterministic and free of effects")
     name = op_name(target)

@@ -45,6 +45,10 @@ class GraphBreakError(FxrematError):
     """The model does not trace into one graph, so one budget can't hold for its whole step."""
 
 
+class DispatchModeError(FxrematError):
+    """A mode that sees every op (a FLOP counter, a memory tracker) is active around the step."""
+
+
 class DoubleBackwardError(FxrematError):
     """Gradients of gradients (`create_graph=True`) were asked of a rematerialized graph."""
 

@@ -104,6 +104,22 @@ def argument_by_storage(node: fx.Node) -> dict[int, fx.Node]:
     }
 
 
+def attribute(node: fx.Node) -> Any:
+    """What a get_attr node reads; None where its module has no such thing."""
+    value: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def inner_graphs(node: fx.Node) -> tuple[fx.GraphModule, ...]:
+    """The graphs that a higher-order op is given (branches of cond, bodies of map and scan)."""
+    if not torch_hooks.is_higher_order(node.target):
+        return ()
+    given = (attribute(arg) for arg in node.all_input_nodes if arg.op == "get_attr")
+    return tuple(graph for graph in given if isinstance(graph, fx.GraphModule))
+
+
 def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:
     """Arguments of a node with every node in them replaced."""
     return fx.node.map_arg(arguments, function)

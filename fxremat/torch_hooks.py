@@ -37,13 +37,17 @@ from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
 from torch._guards import CompileContext, TracingContext, tracing
+from torch._higher_order_ops.map import map_impl
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import (
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -442,6 +446,20 @@ def profiler_is_active() -> bool:
     return bool(torch._C._autograd._profiler_enabled())
 
 
+def dispatch_modes() -> list[str]:
+    """The names of the modes that see every op now, under which Dynamo compiles nothing."""
+    return [
+        type(mode).__name__
+        for mode in _get_current_dispatch_mode_stack()
+        if not (mode.is_infra_mode() or mode.ignore_compile_internals())
+    ]
+
+
+def break_graph(reason: str) -> None:
+    """End the graph that Dynamo traces now; an error that says why where it must be whole."""
+    torch._dynamo.graph_break(msg=reason)
+
+
 def storage_key(tensor: torch.Tensor) -> int:
     """Identity of a (fake) tensor's storage; valid while the tensor is alive."""
     return tensor.untyped_storage()._cdata
@@ -526,6 +544,17 @@ def tree_leaves(tree: object) -> list[Any]:
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
     """Nested tuples, lists and dicts with every leaf replaced."""
     return pytree.tree_map(function, tree)
+
+
+def is_control_flow(target: object) -> bool:
+    """Whether a target runs the graphs that it is given as often as its shapes say: cond or loops
+    of fixed length."""
+    return target in (torch.ops.higher_order.cond, map_impl, torch.ops.higher_order.scan)
+
+
+def is_cond(target: object) -> bool:
+    """Whether a target is the operator that runs one of two graphs."""
+    return target is torch.ops.higher_order.cond
 
 
 def is_higher_order(target: object) -> bool:

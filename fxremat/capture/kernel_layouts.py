@@ -12,7 +12,6 @@ changes. Plans, their checks and the written graphs all read these values.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -22,7 +21,14 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.graph import JointGraph
 from fxremat.measure.profile_ops import Layout, OpProfiles, measurable, profile_ops, signature
-from fxremat.nodes import argument_by_storage, is_mutable, map_nodes, outputs_of, traced_value
+from fxremat.nodes import (
+    argument_by_storage,
+    attribute,
+    is_mutable,
+    map_nodes,
+    outputs_of,
+    traced_value,
+)
 
 aten = torch.ops.aten
 
@@ -133,7 +139,8 @@ def _traced_again(node: fx.Node, mode: torch_hooks.FakeTensorMode) -> Any:
         value = traced_value(arg)
         if value is not None or arg.op != "get_attr":
             return value
-        return mode.from_tensor(operator.attrgetter(str(arg.target))(arg.graph.owning_module))
+        held = attribute(arg)
+        return mode.from_tensor(held) if isinstance(held, torch.Tensor) else held
 
     args, kwargs = map_nodes((node.args, node.kwargs), fake)
     with mode:
@@ -161,7 +168,12 @@ def _laid_out(
     """A traced value with the layouts that the kernel returned."""
 
     def lay_out(tensor: Any, real: Layout | None) -> Any:
-        if not isinstance(tensor, torch.Tensor) or real is None or not real.storage_bytes:
+        if not isinstance(tensor, torch.Tensor) or real is None:
+            return tensor
+        if _is_left_out(tensor, real):
+            with mode:
+                return torch.empty(real.shape, dtype=real.dtype, device=tensor.device)
+        if not real.storage_bytes:
             return tensor
         # Another shape or type comes from the invented data, or is no layout of this tensor.
         if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
@@ -175,6 +187,17 @@ def _laid_out(
             return block.as_strided(real.shape, real.stride, real.offset)
 
     return _mapped(lay_out, value, layouts)
+
+
+def _is_left_out(tensor: torch.Tensor, real: Layout) -> bool:
+    """Whether a kernel returned nothing where the trace has something (`_embedding_bag`).
+
+    A kernel that is given nothing there works it out again, in memory of its own.
+    """
+    traced: list[Any] = list(tensor.shape)
+    if not all(isinstance(size, int) for size in traced):
+        return False
+    return real.dtype == tensor.dtype and 0 in real.shape and 0 not in traced
 
 
 def _mapped(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:

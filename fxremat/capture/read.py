@@ -16,9 +16,12 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.errors import DeviceError, SymbolicSizeError, UnsupportedGraphError
 from fxremat.graph import JointGraph, Operation, Storage
+from fxremat.measure.profile_ops import measurable
 from fxremat.memory_model import MemoryModel, allocated_bytes
 from fxremat.nodes import (
     argument_by_storage,
+    attribute,
+    inner_graphs,
     is_effect,
     is_mutable,
     is_op,
@@ -52,7 +55,7 @@ def read_joint_graph(
     effects = [node for node in nodes if is_effect(node)]
     live = _ancestors((*forward_outputs, *gradients, *effects))
     for node in nodes:
-        if node in live and holds_graph(node):
+        if node in live and inner_graphs(node) and not measurable(node):
             raise graphs_inside(f"{node.name} ({node.target})")
     placeholders = [node for node in nodes if node.op == "placeholder"]
     storages, storage_of, made_by = _find_storages(
@@ -125,7 +128,7 @@ def _find_storages(
             continue
         value = traced_value(node)
         if node.op == "get_attr" and value is None:
-            value = _attribute(node)
+            value = attribute(node)
         if node.target is operator.getitem and node.args[0] in made_by:
             # An output of an operation: made there.
             for tensor in tensors_of(node):
@@ -188,13 +191,6 @@ def _is_resident(node: fx.Node) -> bool:
     return node.op == "placeholder" and not torch_hooks.is_tangent(node)
 
 
-def _attribute(node: fx.Node) -> Any:
-    value: Any = node.graph.owning_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part, None)
-    return value
-
-
 def _device_of(storages: Sequence[Storage]) -> torch.device:
     """The device that the step's memory is on; CPU tensors beside a GPU are no second device."""
     devices = {s.device for s in storages if s.device.type != "cpu"}
@@ -227,21 +223,17 @@ _RNN_KERNELS = frozenset(
 )
 
 
-def holds_graph(node: fx.Node) -> bool:
-    """Whether a node is a higher-order op with graphs of its own (cond, scan, flex_attention)."""
-    return torch_hooks.is_higher_order(node.target) and any(
-        arg.op == "get_attr" and isinstance(_attribute(arg), fx.GraphModule)
-        for arg in node.all_input_nodes
-    )
-
-
 def graphs_inside(what: str) -> UnsupportedGraphError:
-    """The refusal of an operator that holds graphs, or of a region compiled by itself."""
+    """The refusal of an operator that holds graphs, or of a region compiled by itself.
+
+    Those of cond, map and scan are measured, where they hold nothing that must not be.
+    """
     return UnsupportedGraphError(
-        f"{what} has graphs inside: what they allocate can't be counted yet, so no budget could be "
-        "kept. Write it in plain tensor ops (torch.where for cond, a Python loop of fixed length "
-        "for map, scan and while_loop, scaled_dot_product_attention for flex_attention, a call "
-        "without nested_compile_region), or keep it out of the optimized function"
+        f"{what} has graphs inside: what they allocate can't be counted, so no budget could be "
+        "kept. Write it in plain tensor ops (a Python loop of fixed length or scan for while_loop, "
+        "torch's own ops in the branches of cond and the bodies of map and scan, "
+        "scaled_dot_product_attention for flex_attention, a call without nested_compile_region), "
+        "or keep it out of the optimized function"
     )
 
 

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from fxremat import torch_hooks
 from fxremat.capture.read import ON_META
-from fxremat.errors import DeviceError, GraphBreakError, OptionError
+from fxremat.errors import DeviceError, DispatchModeError, GraphBreakError, OptionError
 from fxremat.frontend.backend import Backend
 
 # Every new input shape is one more plan; past this many, all are forgotten and made anew.
@@ -56,8 +56,17 @@ class Compiled:
         return Compiled(function, backend, call, module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_inside()
         if not self._records_gradients(args, kwargs):
             return self.function(*args, **kwargs)
+        modes = torch_hooks.dispatch_modes()
+        if modes:
+            # Before Dynamo sees the call: what it once skipped it never compiles.
+            raise DispatchModeError(
+                f"{', '.join(modes)} is active: torch compiles and runs no compiled step under a "
+                "mode that sees every op. Measure the original model with it, or keep it around "
+                "what is not optimized"
+            )
         begun = self.backend.steps.count
         try:
             results = self.call(*args, **kwargs)
@@ -67,8 +76,9 @@ class Compiled:
         if self.backend.steps.count == begun and torch_hooks.requires_grad(results):
             self.backend.steps.warn(
                 "Dynamo ran the optimized model uncompiled, so the step has no plan, and its "
-                "memory no budget: TORCHDYNAMO_DISABLE=1, torch.compiler.set_stance and "
-                "torch.compiler.disable do this. Take them away for training steps"
+                "memory no budget: TORCHDYNAMO_DISABLE=1, torch.compiler.set_stance, "
+                "torch.compiler.disable and a torch.compile around it do this. Take them away for "
+                "training steps"
             )
         return results
 
@@ -103,6 +113,18 @@ class Compiled:
                 f"step. Remove what breaks the graph, or optimize only the part without it:\n"
                 f"{reason}"
             ) from error
+
+
+def refuse_inside() -> None:
+    """End a graph of Dynamo's at a call of what is compiled here, which has a graph of its own.
+
+    Inside one of ours that is an error: one budget can't hold in another.
+    """
+    if torch.compiler.is_compiling():
+        torch_hooks.break_graph(
+            "a model that fxremat.optimize returned is called inside another function that is "
+            "compiled: optimize the function around it alone, or each part by itself"
+        )
 
 
 def compiled_of(optimized: object) -> Compiled:

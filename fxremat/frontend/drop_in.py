@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from fxremat.frontend.compiled import Compiled
+from fxremat.frontend.compiled import Compiled, refuse_inside
 from fxremat.plan.budget import Budget
 
 Again = Callable[..., Any]
@@ -107,6 +107,7 @@ class _CompiledForward:
     def __get__(self, module: Any, _owner: type) -> Callable[..., Any]:
         if module is None:
             return self._function
+        refuse_inside()
         return module.__fxremat_forward__ or types.MethodType(self._function, module)
 
     def __set__(self, module: Any, forward: Callable[..., Any]) -> None:

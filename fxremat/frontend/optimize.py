@@ -95,6 +95,11 @@ def _optimized_function(function: Callable[..., Any], compiled: Compiled) -> Cal
 def _check_wrapper(model: nn.Module) -> None:
     """Refuse what logs and communicates around the forward of the module that it holds."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise OptionError(
+            f"the model is a {type(model).__name__}, whose Python code is gone, so that it can't "
+            "be traced: optimize the module that it was scripted or traced from"
+        )
     name = next((wrapper.__name__ for wrapper in wrappers if isinstance(model, wrapper)), None)
     if name is not None:
         raise OptionError(

@@ -10,6 +10,8 @@ Whatever goes wrong with a measurement, the op is left out of the results and co
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 import time
 import warnings
@@ -27,6 +29,8 @@ from fxremat.memory_model import allocated_bytes, storage_bytes
 from fxremat.nodes import (
     argument_by_storage,
     argument_of,
+    attribute,
+    inner_graphs,
     is_effect,
     is_op,
     op_name,
@@ -41,7 +45,7 @@ _TIMED_SECONDS = 0.005
 _TIMED_RUNS = (4, 10)
 
 # Whose ops are run. Another library's may check what it is given, log, or call out.
-_NAMESPACES = ("aten", "prims", "fxremat")
+_NAMESPACES = ("aten", "prims", "torch_nn", "fxremat")
 # Ops that read sizes or addresses out of their data, unchecked: recurrent kernels, whose reserve
 # the trace gives no size, and kernels over packed, nested, sparse or quantized tensors.
 _NOT_RUN = re.compile(
@@ -50,6 +54,9 @@ _NOT_RUN = re.compile(
 )
 # Arguments that count from 1: LAPACK's pivots.
 _FROM_ONE = ("pivots", "LU_pivots")
+# Matrix exponentials halve a matrix until its norm is small, and take memory for each number of
+# halvings among the matrices of a batch: they are measured on norms up to this.
+_LARGEST_NORM = 2.0**14
 # Lengths and tables of attention over sequences of many lengths: invented ones mean nothing.
 _LENGTHS = (
     "cum_seq_q",
@@ -115,9 +122,17 @@ def measurable(node: fx.Node) -> bool:
     """Whether an op may be run by itself, on invented data, without harm to anything.
 
     That takes one of torch's own ops, or ours, without effects, that draws from no generator of
-    the user's and takes no address or size out of its data unchecked.
+    the user's and takes no address or size out of its data unchecked; or control flow of a fixed
+    number of steps over graphs of such ops.
     """
     target = node.target
+    if torch_hooks.is_control_flow(target):
+        return all(
+            inner.target is operator.getitem or measurable(inner)
+            for graph in inner_graphs(node)
+            for inner in graph.graph.nodes
+            if inner.op == "call_function"
+        )
     if not is_op(target) or target.namespace not in _NAMESPACES or is_effect(node):
         return False
     if _NOT_RUN.search(op_name(target)):
@@ -195,13 +210,11 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
 
     def run_all() -> None:
         for key, node in nodes.items():
-            op = _Op.of(node)
-            if op is None:
-                continue
-            _mark(device)
-            made = op.outputs(_makes_new(node))
-            _mark(device)
-            outputs.append((key, made))
+            for op in _Op.ways(node):
+                _mark(device)
+                made = op.outputs(_makes_new(node))
+                _mark(device)
+                outputs.append((key, made))
 
     with _by_themselves(device):
         parts = _between_marks(allocation_events(run_all, device))
@@ -209,6 +222,9 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
     for (key, made), part in zip(outputs, parts, strict=True):
         if made is not None:
             workspace = max(0, _peak(part) - made.new_bytes)
+            known = profiles.get(key)
+            if known is not None:  # another way, of which the plan must allow for each
+                workspace = max(workspace, known.workspace_bytes)
             profiles[key] = OpProfile(made.nbytes, workspace, made.layouts)
     return profiles
 
@@ -219,10 +235,10 @@ def _times(nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float) -
     stop = time.perf_counter() + limit_s
     with _by_themselves(device):
         for key, node in nodes.items():
-            op = _Op.of(node)
-            taken = None if op is None else op.seconds(device)
-            if taken is not None:
-                seconds[key] = taken
+            taken = [op.seconds(device) for op in _Op.ways(node)]
+            found = [each for each in taken if each is not None]
+            if found and len(found) == len(taken):
+                seconds[key] = max(found)
             if time.perf_counter() > stop:
                 break
     return seconds
@@ -246,12 +262,23 @@ class _Op:
     kwargs: dict[str, Any]
 
     @staticmethod
+    def ways(node: fx.Node) -> list[_Op]:
+        """All ways that a node may run: of a cond, by either branch. None where it can't be."""
+        op = _Op.of(node)
+        if op is None or not torch_hooks.is_cond(op.target):
+            return [] if op is None else [op]
+        _, *others = op.args
+        return [replace(op, args=(branch, *others)) for branch in (True, False)]
+
+    @staticmethod
     def of(node: fx.Node) -> _Op | None:
         try:
             args, kwargs = torch_hooks.tree_map(_real, (node.args, node.kwargs))
             for schema, value in zip(schema_arguments(node.target), args, strict=False):
                 if schema.name in _FROM_ONE:
                     value.fill_(1)
+            if op_name(node.target) == "linalg_matrix_exp":
+                _spread(args[0])
         except Exception:  # no such tensor can be made: out of memory, a type without zeros
             return None
         return _Op(cast("Callable[..., Any]", node.target), args, kwargs)
@@ -286,6 +313,13 @@ class _Op:
         except Exception:
             return None
         return min(times)
+
+
+def _spread(matrices: torch.Tensor) -> None:
+    """Give the matrices of a batch many different norms, none of them small."""
+    flat = matrices.new_empty(0).set_(matrices.untyped_storage())
+    steps = torch.linspace(3, math.log2(_LARGEST_NORM), len(flat), device=flat.device)
+    flat.mul_(2**steps)
 
 
 def _synchronize(device: torch.device) -> None:
@@ -351,6 +385,8 @@ def _layout(arg: Any) -> Any:
     if not isinstance(arg, fx.Node):
         return arg
     value = traced_value(arg)
+    if value is None and arg.op == "get_attr":
+        return _code(attribute(arg))
     if not isinstance(value, torch.Tensor):
         return str(value)
     layout = f"{value.dtype}{tuple(value.shape)}{tuple(value.stride())}{value.device.type}"
@@ -358,6 +394,13 @@ def _layout(arg: Any) -> Any:
     if (storage, offset) != (extent, 0):
         layout += f"@{offset}/{storage}"
     return f"{layout}{'*' if value.is_conj() else ''}{'-' if value.is_neg() else ''}"
+
+
+def _code(held: Any) -> str:
+    """What a graph does, with the graphs in it."""
+    if not isinstance(held, fx.GraphModule):
+        return type(held).__name__
+    return "".join(m.code for m in held.modules() if isinstance(m, fx.GraphModule))
 
 
 def _elements(value: torch.Tensor) -> tuple[int, int, int]:
@@ -380,6 +423,8 @@ def _real(arg: Any) -> Any:
     if not isinstance(arg, fx.Node):
         return arg
     value = traced_value(arg)
+    if value is None and arg.op == "get_attr" and isinstance(attribute(arg), fx.GraphModule):
+        return attribute(arg)
     if torch_hooks.is_symbolic(value):
         return torch_hooks.number_now(value)
     if not isinstance(value, torch.Tensor):

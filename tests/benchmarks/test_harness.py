@@ -28,8 +28,8 @@ def tiny(method: str, point: str = "", model: str = "mlp-gelu", kind: str = "ste
     [
         ("aot_default", "gpt2-eager"),
         ("checkpoint-block", "gpt2-eager"),
-        ("checkpoint-second", "t5"),
-        ("checkpoint-sqrt", "t5"),
+        pytest.param("checkpoint-second", "t5", marks=pytest.mark.slow),
+        pytest.param("checkpoint-sqrt", "t5", marks=pytest.mark.slow),
         ("selective", "gpt2-eager"),
         ("selective-alternate", "gpt2-eager"),
         ("checkpoint-block", "lstm64"),

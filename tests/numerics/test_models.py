@@ -23,7 +23,7 @@ CASES = [
     "gpt2-eager",
     "gpt2-sdpa",
     "bert-eager",
-    "bert-sdpa",
+    pytest.param("bert-sdpa", marks=pytest.mark.slow),
     "vit-sdpa",
     "resnet50",
     "vgg16bn",
@@ -55,7 +55,7 @@ def test_steps_are_bitwise_and_within_the_budget(name: str) -> None:
     assert measured == pytest.approx(plan.peak_bytes, rel=0.005)
 
 
-@pytest.mark.parametrize("name", ["gpt2-eager", "ode48"])
+@pytest.mark.parametrize("name", ["gpt2-eager", pytest.param("ode48", marks=pytest.mark.slow)])
 def test_the_floor_can_be_had(name: str) -> None:
     module, call, batches = steps_of(name, None)
     expected = run_steps(module, call, batches)

@@ -78,6 +78,7 @@ WRITTEN = (
     "{n} = {a}; self.mean.lerp_({a}.detach().float().mean(), 0.1)",
 )
 CAST = ("{n} = {a}.double()", "{n} = {a}.bfloat16()", "{n} = {a}.float()")
+_DRAWING = ("dropout", "rand_like", "bernoulli")
 KINDS = (COMPUTED, COMPUTED, COMPUTED, DRAWN, VIEWS, WRITTEN, CAST)
 
 
@@ -148,6 +149,9 @@ def programs(draw: st.DrawFn) -> Program:
             names.append(f"v{index}")
     made = names[2:] or ["x"]
     outputs = draw(st.lists(st.sampled_from(made), min_size=1, max_size=3, unique=True))
+    # Tracing leaves out draws that nobody reads, and eager's stream then goes another way.
+    drawn = [line.split()[0] for line in statements if any(word in line for word in _DRAWING)]
+    outputs = list(dict.fromkeys((*outputs, *drawn)))
     returned = draw(st.lists(st.sampled_from(made), max_size=2, unique=True))
     indices = ["v_index"] if draw(st.booleans()) else []
     if indices:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch._higher_order_ops.map import map as map_over
 from torch._higher_order_ops.scan import scan
@@ -13,7 +15,8 @@ from torch._higher_order_ops.while_loop import while_loop
 
 import fxremat
 from fxremat import UnsupportedGraphError
-from fxremat.capture import read
+from fxremat.nodes import inner_graphs
+from tests.numerics.steps import assert_same, plan_of, run_steps, tight_budget
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +50,23 @@ def by_nested_compile_region(x: torch.Tensor) -> torch.Tensor:
     return region(x) + region(x * 2)
 
 
-@pytest.mark.parametrize(
-    "inner", [by_cond, by_map, by_scan, by_while_loop, by_nested_compile_region]
-)
-def test_graphs_inside_operators(inner: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def by_custom_op_in_cond(x: torch.Tensor) -> torch.Tensor:
+    return torch.cond(x.sum() > 0, lambda x: custom(x), lambda x: x.cos(), (x,))
+
+
+@torch.library.custom_op("fxremat_test::custom", mutates_args=())
+def custom(x: torch.Tensor) -> torch.Tensor:
+    return x.sin()
+
+
+custom.register_fake(torch.empty_like)
+custom.register_autograd(lambda _, gradient: gradient)
+
+
+@pytest.mark.parametrize("inner", [by_while_loop, by_nested_compile_region, by_custom_op_in_cond])
+def test_graphs_inside_that_cant_be_counted(
+    inner: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     x = torch.randn(16, 16, requires_grad=True)
     with pytest.raises(UnsupportedGraphError, match=r"graphs inside.*budget.*plain tensor ops"):
         fxremat.optimize(lambda x: inner(x * 2).square().mean(), budget=0.9)(x)
@@ -71,11 +87,60 @@ def test_an_operator_is_known_by_its_graphs() -> None:
     owner.score = fx.GraphModule(nn.Module(), fx.Graph())
     owned = fx.GraphModule(owner, graph)
     named = {node.name: node for node in owned.graph.nodes}
-    assert [read.holds_graph(named[n.name]) for n in (inside, bare, plain)] == [
-        True,
-        False,
-        False,
-    ]
+    assert [len(inner_graphs(named[n.name])) for n in (inside, bare, plain)] == [1, 0, 0]
+
+
+class Branches(nn.Module):
+    """One branch takes forty times the other's memory; which one is taken depends on the data."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.wide = nn.Parameter(torch.randn(16, 256) * 0.1)
+        self.sign = sign
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.first(x))
+
+        def wide(h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(torch.sin(h @ w)) @ w.t()
+
+        def narrow(h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return h.clone() * w[0, 0]
+
+        h = torch.cond(self.sign * h.square().sum() > 0, wide, narrow, (h, self.wide))
+        return torch.tanh(self.last(h)).square().mean()
+
+
+class Loops(nn.Module):
+    """A map and a scan, with layers before and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.gelu(self.first(x))
+        h = map_over(lambda row: row.sin().cos().exp(), h)
+        _, h = scan(lambda carry, row: (carry * 0.5 + row.sin(), carry * row), h[0], h)
+        return torch.sigmoid(self.last(h)).square().mean()
+
+
+MODELS = {"wide": Branches(1), "narrow": Branches(-1), "loops": Loops()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_control_flow_is_counted(name: str, share: float) -> None:
+    own, twin = copy.deepcopy(MODELS[name]), copy.deepcopy(MODELS[name])
+    batches = [(torch.randn(128, 16),) for _ in range(3)]
+    optimized = fxremat.optimize(own, budget=tight_budget(own, batches[0], share))
+    backend = "aot_eager_default_partitioner"
+    graph = torch.compile(twin, backend=backend, fullgraph=True, dynamic=False)
+    assert_same(run_steps(twin, graph, batches), run_steps(own, optimized, batches))
+    own.zero_grad(set_to_none=True)
+    measured = fxremat.measure_peak(lambda: optimized(*batches[0]).backward()).peak_bytes
+    assert measured <= plan_of(optimized).peak_bytes <= plan_of(optimized).budget_bytes
 
 
 def test_checkpointed_regions_are_planned() -> None:

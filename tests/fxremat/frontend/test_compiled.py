@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,3 +117,70 @@ def test_errors_of_planning_ahead_show_few_frames() -> None:
         fxremat.optimize(layers(), budget=1000, example_inputs=X)
     files = [entry.path for entry in caught.traceback]
     assert not any("/torch/_" in str(path) for path in files)
+
+
+FORKED = """
+    import os
+    import torch
+    from torch import nn
+    import fxremat
+
+    torch.set_num_threads(1)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16), nn.GELU()) for _ in range(4)))
+    x = torch.randn(256, 16)
+    optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.8)
+
+    def gradients(step, x):
+        return torch.autograd.grad(step(x), tuple(model.parameters()))
+
+    def check(*sizes):
+        for size in sizes:
+            loss = model(x[:size]).square().sum()
+            expected = torch.autograd.grad(loss, tuple(model.parameters()))
+            assert all(map(torch.equal, expected, gradients(optimized, x[:size])))
+
+    {before}
+    child = os.fork()
+    if not child:
+        check(256, 100)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    check(256, 100)
+    print("same")
+"""
+
+
+@pytest.mark.parametrize("before", ["check(256)", "pass"], ids=["planned", "not planned"])
+def test_a_forked_process_trains_by_the_plan_and_plans_anew(before: str) -> None:
+    program = textwrap.dedent(FORKED).format(before=before)
+    root = Path(__file__).parents[3]
+    paths = os.pathsep.join([str(root), str(root / "solvers"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "same\n", done.stderr[-2000:]
+
+
+def test_threads_may_compile_at_once() -> None:
+    """Two models and one, trained in turns; Dynamo compiles them one after the other."""
+    models = [layers() for _ in range(2)]
+    expected = [torch.autograd.grad(m(X).sum(), tuple(m.parameters())) for m in models]
+    found: dict[int, tuple[torch.Tensor, ...]] = {}
+
+    def train(index: int) -> None:
+        model = models[index % 2]
+        optimized = fxremat.optimize(model, budget=0.8, cost="flops")
+        found[index] = torch.autograd.grad(optimized(X).sum(), tuple(model.parameters()))
+
+    threads = [threading.Thread(target=train, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [0, 1, 2]
+    for index, gradients in found.items():
+        assert all(map(torch.equal, expected[index % 2], gradients))

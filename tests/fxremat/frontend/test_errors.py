@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import fxremat
 from fxremat import (
@@ -20,6 +22,7 @@ from fxremat import (
     OptionError,
     SymbolicSizeError,
 )
+from fxremat.frontend.compiled import compiled_of
 
 
 class Small(nn.Module):
@@ -255,3 +258,57 @@ def test_log_calls_break_no_graph_through_either_door() -> None:
 
     fxremat.optimize(Logs(), budget=1.0)(X).backward()
     torch.compile(Logs(), backend="fxremat", fullgraph=True, options={"budget": 1.0})(X).backward()
+
+
+def test_an_optimized_model_inside_an_optimized_function_is_named() -> None:
+    inner = fxremat.optimize(Small(), budget=0.9)
+    with pytest.raises(GraphBreakError, match=r"a model that fxremat\.optimize"):
+        fxremat.optimize(lambda x: inner(x) * 2, budget=0.9)(X)
+
+
+def test_an_optimized_model_inside_another_compiled_function_is_planned_or_heard() -> None:
+    """Whether Dynamo then compiles what is called inside is up to it."""
+    inner = fxremat.optimize(Small(), budget=0.9)
+    outer = torch.compile(lambda x: inner(x) * 2, backend="aot_eager")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        outer(X).sum().backward()
+    heard = any("a torch.compile around it" in str(each.message) for each in said)
+    assert heard or compiled_of(inner).backend.steps.count
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_mode_that_sees_every_op_is_named(warm: bool) -> None:
+    optimized = fxremat.optimize(Small(), budget=0.9)
+    if warm:
+        optimized(X).sum().backward()
+    with (
+        FlopCounterMode(display=False),
+        pytest.raises(fxremat.DispatchModeError, match="FlopCounterMode is active"),
+    ):
+        optimized(X)
+    optimized(X).sum().backward()
+
+
+def test_scripted_modules_are_refused() -> None:
+    with pytest.raises(OptionError, match="Python code is gone"):
+        fxremat.optimize(torch.jit.trace(nn.Linear(4, 4), torch.ones(2, 4)), budget=0.9)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        torch.autograd.graph.save_on_cpu,
+        lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t),
+        torch.autograd.detect_anomaly,
+    ],
+    ids=["save_on_cpu", "saved_tensors_hooks", "detect_anomaly"],
+)
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_contexts_of_autograds_change_no_bit(around: Any) -> None:
+    model = Small()
+    optimized = fxremat.optimize(model, budget=0.8)
+    with around():
+        expected = torch.autograd.grad(model(X).square().sum(), tuple(model.parameters()))
+        found = torch.autograd.grad(optimized(X).square().sum(), tuple(model.parameters()))
+    assert all(map(torch.equal, expected, found))

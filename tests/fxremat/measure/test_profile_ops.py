@@ -212,6 +212,32 @@ def test_pivots_count_from_one() -> None:
     assert profile_ops([node], CPU, OpProfiles(), timing_limit_s=0.0)
 
 
+@pytest.mark.parametrize("shape", [(5, 5), (16, 5, 5)])
+def test_matrix_exponentials_have_room_for_large_norms(shape: tuple[int, ...]) -> None:
+    matrices = torch.rand(shape)
+    node = node_of(aten.linalg_matrix_exp.default, matrices)
+    (profile,) = profile_ops([node], CPU, OpProfiles(), timing_limit_s=0).values()
+    for norm in (0.1, 1.0, 10.0, 100.0, 10_000.0):
+        given = matrices * norm
+        taken = fxremat.measure_peak(lambda given=given: torch.linalg.matrix_exp(given))
+        assert taken.peak_bytes <= profile.workspace_bytes + matrices.nbytes
+
+
+def test_ops_that_torch_writes_in_python_are_measured() -> None:
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=2, allow_retain_graph=True)
+    weight, target = torch.rand(4, 3), torch.zeros(8, dtype=torch.long)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear_cross_entropy(x.sin(), weight, target, options=options)
+
+    call = fxremat.optimize(loss, budget=1.0)
+    x = torch.rand(8, 3, requires_grad=True)
+    call(x).backward()
+    x.grad = None
+    taken = fxremat.measure_peak(lambda: call(x).backward())
+    assert taken.peak_bytes <= fxremat.explain(call).planned_peak_bytes
+
+
 RECURRENT = """
     import sys, warnings
     import torch
