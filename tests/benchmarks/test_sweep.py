@@ -28,7 +28,7 @@ PRELOAD = "benchmarks.sweep.one"
     [
         ("plain", outcomes.OK),
         ("breaks", outcomes.REFUSED_BY_DYNAMO),
-        ("branches", outcomes.REFUSED),
+        ("chooses", outcomes.REFUSED),
         ("untraceable", outcomes.FAILS_IN_TORCH),
         ("not-finite", outcomes.NOT_BUILT),
         ("missing", outcomes.NOT_BUILT),
