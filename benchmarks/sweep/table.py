@@ -20,7 +20,7 @@ KEPT = Path("benchmarks/results/sweep")
 BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
 Rows = Sequence[Mapping[str, Any]]
 _EAGER, _GRAPH = "ok, eager's bits", "ok, the bits of AOTAutograd's graph"
-# Dynamo leaves a dropout out of its graph where nothing uses its result: eager draws for it.
+# torch's tracing leaves out a dropout whose result nothing uses: eager draws for it.
 _DRAWS = "ok, the bits of AOTAutograd's graph, which draws other random numbers than eager"
 _GOOD = (_EAGER, _GRAPH, _DRAWS)
 

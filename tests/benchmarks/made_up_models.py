@@ -35,8 +35,9 @@ def breaks(x: Tensor) -> Tensor:
     return x
 
 
-def branches(x: Tensor) -> Tensor:
-    return torch.cond(x.sum() > 0, lambda x: x.sin(), lambda x: x.cos(), (x,))
+def chooses(x: Tensor) -> Tensor:
+    """torch compiles sizes that depend on the data; no plan can be made for them."""
+    return x[x[:, 0] > 0]
 
 
 def not_finite(x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def missing() -> nn.Module:
 MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "plain": lambda: Layers(as_it_is),
     "breaks": lambda: Layers(breaks),
-    "branches": lambda: Layers(branches),
+    "chooses": lambda: Layers(chooses),
     "not-finite": lambda: Layers(not_finite),
     "missing": missing,
     "dies": lambda: Layers(dies),
