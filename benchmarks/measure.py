@@ -270,6 +270,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def _bits(t: Tensor) -> Tensor:
+    t = (t if t.layout is torch.strided else t.to_dense()).resolve_conj().resolve_neg()
     if t.is_complex():
         t = torch.view_as_real(t)
     if not t.is_floating_point():

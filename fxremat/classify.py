@@ -129,11 +129,11 @@ def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
     return None
 
 
-def mutated_placeholders(joint: JointGraph) -> frozenset[fx.Node]:
-    """The inputs that the graph itself writes to (BatchNorm's running statistics)."""
+def mutated_placeholders(joint: JointGraph, nodes: Iterable[fx.Node]) -> frozenset[fx.Node]:
+    """The inputs that these nodes of the graph write to (BatchNorm's running statistics)."""
     return frozenset(
         joint.storage_of[node.args[0]].maker
-        for node in joint.nodes
+        for node in nodes
         if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node)
     )
 
@@ -145,7 +145,7 @@ def is_batch_norm_with_statistics(node: fx.Node) -> bool:
 
 def classify(joint: JointGraph) -> JointGraph:
     """The graph with the mode in which each operation may be recomputed."""
-    mutated = mutated_placeholders(joint)
+    mutated = mutated_placeholders(joint, joint.nodes)
     outputs = {joint.storage_of[n] for n in (*joint.forward_outputs, *joint.gradients)}
 
     def mode(operation: Operation) -> Mode:

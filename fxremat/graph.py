@@ -39,8 +39,8 @@ class Cost:
     """What one run of an operation takes.
 
     `made_bytes` are the sizes of the storages that it makes; `workspace_bytes` is what it allocates
-    beyond them while it runs. `seconds_from` names the cost model that `seconds`
-    come from; `workspace_measured` is False where it could not be run by itself and its workspace
+    beyond them while it runs. `seconds_from` names the cost model that `seconds` come from;
+    `workspace_measured` is False where it could not be run by itself and its workspace
     is taken to be 0.
     """
 
@@ -136,6 +136,16 @@ class JointGraph:
     def device(self) -> torch.device:
         """The device that the step's memory is on."""
         return self.memory.device
+
+    @property
+    def forward(self) -> tuple[Operation, ...]:
+        """The operations of the forward part."""
+        return self.operations[: self.first_backward]
+
+    @property
+    def backward(self) -> tuple[Operation, ...]:
+        """The operations of the backward part."""
+        return self.operations[self.first_backward :]
 
     @property
     def nodes(self) -> Iterable[fx.Node]:

@@ -65,16 +65,15 @@ def check_units(before: JointGraph, units: JointGraph) -> None:
     if units.module is not before.module:
         return
 
-    def nodes(graph: JointGraph, part: slice) -> list[fx.Node]:
-        return [node for operation in graph.operations[part] for node in operation.nodes]
+    def nodes(operations: Sequence[Operation]) -> list[fx.Node]:
+        return [node for operation in operations for node in operation.nodes]
 
-    for part in ("forward", "backward"):
-        first, second = (
-            nodes(graph, slice(graph.first_backward))
-            if part == "forward"
-            else nodes(graph, slice(graph.first_backward, None))
-            for graph in (before, units)
-        )
+    parts = {
+        "forward": (before.forward, units.forward),
+        "backward": (before.backward, units.backward),
+    }
+    for part, operations in parts.items():
+        first, second = map(nodes, operations)
         if len(first) != len(second) or set(first) != set(second):
             raise VerificationError(f"the units of {part} don't run the nodes of {part}, each once")
     left = {storage for operation in units.operations for storage in operation.makes}

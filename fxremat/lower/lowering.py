@@ -33,8 +33,6 @@ from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.nodes import is_effect
 from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Value, simulate
 
-aten = torch.ops.aten
-
 # From here on the arguments of BatchNorm, and its outputs, are what a rerun leaves alone.
 _RUNNING_STATISTICS = 3
 _NEW_STATISTICS = 3
@@ -119,7 +117,7 @@ class _Lowerer:
 
     def run(self) -> Lowering:
         graph = self.graph
-        mutated = mutated_placeholders(graph)
+        mutated = mutated_placeholders(graph, graph.nodes)
         effect_token: int | None = None
         random_token: dict[torch.device | None, int] = {}
         read_tokens: dict[fx.Node, list[int]] = {placeholder: [] for placeholder in mutated}
@@ -132,12 +130,7 @@ class _Lowerer:
             again = self._rerun(operation, inputs, outputs)
             if any(is_effect(node) for node in operation.nodes):
                 effect_token = self._chain(operation, inputs, outputs, effect_token)
-            updated = {
-                graph.storage_of[node.args[0]].maker
-                for node in operation.nodes
-                if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node)
-            }
-            for placeholder in updated & read_tokens.keys():
+            for placeholder in mutated_placeholders(graph, operation.nodes):
                 inputs += read_tokens[placeholder]
             for node in operation.nodes:
                 for storage in () if is_effect(node) else graph.storages_read(node):

@@ -263,10 +263,12 @@ class _Op:
 
     @staticmethod
     def ways(node: fx.Node) -> list[_Op]:
-        """All ways that a node may run: of a cond, by either branch. None where it can't be."""
+        """All ways that a node may run: of a cond, by either branch. Empty where it can't."""
         op = _Op.of(node)
-        if op is None or not torch_hooks.is_cond(op.target):
-            return [] if op is None else [op]
+        if op is None:
+            return []
+        if not torch_hooks.is_cond(op.target):
+            return [op]
         _, *others = op.args
         return [replace(op, args=(branch, *others)) for branch in (True, False)]
 

@@ -125,8 +125,7 @@ def plan_step(
     """
     started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(baseline.peak_bytes, largest_step_bytes))
-    solution = _solve(lowering.problem, baseline, budget_bytes, options, search)
-    simulation = simulate(lowering.problem, solution.schedule)
+    solution, simulation = _solve(lowering.problem, baseline, budget_bytes, options, search)
     if solution.status is Status.INFEASIBLE:
         raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
     return Plan(
@@ -146,9 +145,10 @@ def _solve(
     budget_bytes: int,
     options: Options,
     search: Search,
-) -> Solution:
+) -> tuple[Solution, Simulation]:
+    """What the solver finds, and its replay; `replay` is that of the baseline."""
     if replay.peak_bytes <= budget_bytes:
-        return Solution(
+        as_it_is = Solution(
             schedule=baseline(problem),
             cost=problem.baseline_cost,
             peak_bytes=replay.peak_bytes,
@@ -156,6 +156,7 @@ def _solve(
             status=Status.OPTIMAL,
             solver="nothing to recompute",
         )
+        return as_it_is, replay
     try:
         solution = search(problem, budget_bytes, options)
     except SolverError as error:
@@ -163,22 +164,26 @@ def _solve(
     except Exception as error:
         return _instead(problem, budget_bytes, options, f"{type(error).__name__}: {error}")
     try:
-        peak_bytes = simulate(problem, solution.schedule).peak_bytes
+        simulation = simulate(problem, solution.schedule)
     except SolverError as error:
         return _instead(problem, budget_bytes, options, f"a schedule that can't run: {error}")
-    if peak_bytes > budget_bytes and solution.status is not Status.INFEASIBLE:
-        return _instead(problem, budget_bytes, options, f"a schedule that needs {peak_bytes:,} B")
-    return solution
+    if simulation.peak_bytes > budget_bytes and solution.status is not Status.INFEASIBLE:
+        what = f"a schedule that needs {simulation.peak_bytes:,} B"
+        return _instead(problem, budget_bytes, options, what)
+    return solution, simulation
 
 
-def _instead(problem: RematProblem, budget_bytes: int, options: Options, what: str) -> Solution:
-    """Greedy's schedule, where a solver failed or returned what its budget doesn't allow."""
+def _instead(
+    problem: RematProblem, budget_bytes: int, options: Options, what: str
+) -> tuple[Solution, Simulation]:
+    """Greedy's schedule and its replay, where a solver failed or burst its budget."""
     warnings.warn(
         f"solver {options.solver!r} failed on this model ({what}): planned by 'greedy' instead. "
         "This is a defect of fxremat, please report it with the model",
         stacklevel=2,
     )
-    return solve(problem, budget_bytes, solver="greedy")
+    solution = solve(problem, budget_bytes, solver="greedy")
+    return solution, simulate(problem, solution.schedule)
 
 
 def _infeasible(

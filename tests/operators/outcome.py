@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import fxremat
+from benchmarks.measure import same
 from tests.operators.samples import SEED, Case, Step, make_step
 
 # No failure of ours: what torch itself can't do, or does otherwise each time.
@@ -189,19 +190,7 @@ def _same(first: Any, second: Any) -> bool:
     """Whether two results are the same bits: those of NaN equal themselves."""
     if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
         return type(first) is type(second) and first == second
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return False
-    return torch.equal(_bits(first), _bits(second))
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    plain = plain.resolve_conj().resolve_neg().contiguous()
-    if plain.dtype.is_complex:
-        plain = torch.view_as_real(plain)
-    if not plain.dtype.is_floating_point:
-        return plain
-    return plain.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[plain.itemsize])
+    return same(first, second)
 
 
 def _said(error: BaseException) -> str:

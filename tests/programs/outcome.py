@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import fxremat
+from benchmarks.measure import same
 from tests.numerics.steps import plan_of
 from tests.programs.programs import Program, batch
 
@@ -46,18 +47,9 @@ def difference(expected: list[Step], found: list[Step]) -> str:
     """The first thing that isn't the same, bit for bit (NaNs too); empty if all is."""
     for index, (a, b) in enumerate(zip(expected, found, strict=True)):
         for name, one in a.tensors.items():
-            other = b.tensors[name]
-            if one is None or other is None:
-                same = one is other
-            else:
-                same = one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
-            if not same:
+            if not same(one, b.tensors[name]):
                 return f"{name} in step {index}"
     return ""
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def check(program: Program, share: float) -> None:

@@ -234,10 +234,7 @@ class All(Pairs):
     """All of forward is one unit, and all of backward."""
 
     def units(self, graph: JointGraph) -> JointGraph:
-        parts = (
-            graph.operations[: graph.first_backward],
-            graph.operations[graph.first_backward :],
-        )
+        parts = (graph.forward, graph.backward)
         made = [{s for o in part for s in o.makes} for part in parts]
         kept = {graph.storage_of[n] for n in (*graph.forward_outputs, *graph.gradients)}
         units = [
