@@ -7,7 +7,6 @@ import fnmatch
 import multiprocessing
 import multiprocessing.context
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import records
+from benchmarks.cuda.machine import commit
 from benchmarks.own_process import child_environment
 from benchmarks.sweep import outcomes, sources
 from benchmarks.sweep.one import report
@@ -112,12 +112,8 @@ def _forked(preload: str) -> Generator[multiprocessing.context.ForkServerContext
 
 def origin() -> dict[str, Any]:
     """The commit and the command that rows are of."""
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    commit = found or os.environ.get("FXREMAT_COMMIT", "unknown")
     command = "python -m benchmarks " + " ".join(sys.argv[1:])
-    return {"commit": commit, "command": command, "timm": _version("timm")}
+    return {"commit": commit(), "command": command, "timm": _version("timm")}
 
 
 def _version(package: str) -> str:

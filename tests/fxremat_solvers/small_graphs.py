@@ -195,3 +195,17 @@ def with_state_always(problem: RematProblem) -> RematProblem:
     again = plain_op("draw", (*draw.inputs, 7), (6,), draw.cost, 4)
     ops = (embed, wide, cheap, keep, again, *rest)
     return replace(problem, ops=ops, values=tuple(values))
+
+
+# Two ops, as version 1 of the format has them.
+OLD_DOCUMENT = {
+    "format": "fxremat-problem/1",
+    "values": [{"name": "a", "nbytes": 3}, {"name": "b", "nbytes": 4}],
+    "ops": [
+        {"name": "a", "inputs": [], "outputs": [0], "cost": 1.0, "workspace_bytes": 2},
+        {"name": "b", "inputs": [0], "outputs": [1], "cost": 2, "recomputable": False},
+    ],
+    "inputs": [],
+    "outputs": [1],
+    "first_backward_op": 1,
+}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fxremat_solvers import Op, ProblemFormatError, RematProblem, Rerun, Schedule, simulate
 from fxremat_solvers.generate import chain
 from tests.fxremat_solvers.random_problems import random_reruns
+from tests.fxremat_solvers.small_graphs import OLD_DOCUMENT
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30))
@@ -31,17 +32,7 @@ def test_the_documented_example_takes_a_state_only_where_it_reruns():
 
 
 def test_version_1_is_read_as_ops_that_run_again_as_they_ran_first():
-    old = {
-        "format": "fxremat-problem/1",
-        "values": [{"name": "a", "nbytes": 3}, {"name": "b", "nbytes": 4}],
-        "ops": [
-            {"name": "a", "inputs": [], "outputs": [0], "cost": 1.0, "workspace_bytes": 2},
-            {"name": "b", "inputs": [0], "outputs": [1], "cost": 2, "recomputable": False},
-        ],
-        "inputs": [],
-        "outputs": [1],
-        "first_backward_op": None,
-    }
+    old = {**OLD_DOCUMENT, "first_backward_op": None}
     problem = RematProblem.from_json(json.dumps(old))
     assert problem.ops[0] == Op("a", (), (0,), 1.0, 2, (Rerun((), (0,), 1.0, 2),))
     assert problem.ops[1] == Op("b", (0,), (1,), 2.0)

@@ -24,20 +24,10 @@ from fxremat_solvers import (
     solve,
 )
 from tests.fxremat_solvers.random_problems import random_reruns
+from tests.fxremat_solvers.small_graphs import OLD_DOCUMENT
 
 PROBLEM = random_reruns(5, 8)
-OLD = {
-    "format": "fxremat-problem/1",
-    "values": [{"name": "a", "nbytes": 3}, {"name": "b", "nbytes": 4}],
-    "ops": [
-        {"name": "a", "inputs": [], "outputs": [0], "cost": 1.0, "workspace_bytes": 2},
-        {"name": "b", "inputs": [0], "outputs": [1], "cost": 2, "recomputable": False},
-    ],
-    "inputs": [],
-    "outputs": [1],
-    "first_backward_op": 1,
-}
-DOCUMENTS = (json.loads(PROBLEM.to_json()), OLD)
+DOCUMENTS = (json.loads(PROBLEM.to_json()), OLD_DOCUMENT)
 ODD: tuple[Any, ...] = (
     None,
     True,

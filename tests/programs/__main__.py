@@ -10,19 +10,13 @@ import json
 import sys
 import time
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
 
 from benchmarks.cuda.machine import commit
 from benchmarks.records import environment
-from tests.programs.outcome import check
-from tests.programs.programs import Program, programs
-
-SHARES = (0.0, 0.3, 1.0)
+from tests.programs.many import check_many
 
 
 def main() -> None:
@@ -33,24 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    ran: Counter[str] = Counter()
     started = time.perf_counter()
-
-    @seed(args.seed)
-    @settings(
-        max_examples=args.count,
-        deadline=None,
-        database=None,
-        derandomize=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(program=programs(), share=st.sampled_from(SHARES))
-    def each(program: Program, share: float) -> None:
-        check(program, share)
-        ran["programs"] += 1
-        ran["statements"] += len(program.statements)
-
-    each()
+    ran = check_many(args.count, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "seed": args.seed,
