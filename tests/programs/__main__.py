@@ -1,46 +1,74 @@
-"""Many random programs, and a file that says how many: python -m tests.programs --count 1000
+"""Many random programs, and a file that says how many: python -m tests.programs --count 10000
 
-A program that fails is shrunk and shown, and ends the run.
+They run in blocks, each from a seed of its own in a process of its own. A block that has a row is
+not run again. A program that fails is shrunk and shown, and ends its block.
+`--keep` writes the rows into benchmarks/results/programs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks import records
 from benchmarks.cuda.machine import commit
-from benchmarks.records import environment
+from benchmarks.own_process import child_environment, print_row, row_of
 from tests.programs.many import check_many
+
+BLOCK = 500
+KEPT = Path("benchmarks/results/programs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("bench-output/programs.json"))
+    parser.add_argument("--count", type=int, default=1000, help=f"rounded up to blocks of {BLOCK}")
+    parser.add_argument("--seed", type=int, default=0, help="of the first block")
+    parser.add_argument("--out", type=Path, default=Path("bench-output/programs"))
+    parser.add_argument("--keep", action="store_true", help="write the rows where they are kept")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
+    if args.here:
+        torch.set_num_threads(1)
+        warnings.filterwarnings("ignore")
+        print_row(dict(check_many(BLOCK, args.seed)))
+        return
+    known = records.load(args.out)
+    for seed in range(args.seed, args.seed + math.ceil(args.count / BLOCK)):
+        if f"seed {seed}" not in known:
+            row = {"key": f"seed {seed}", **_block(seed), "commit": commit()}
+            records.append(args.out, row)
+            print(row, flush=True)
+    if args.keep:
+        command = " ".join(["python -m tests.programs", *sys.argv[1:]])
+        about = {**records.environment(1), "command": command}
+        for row in records.load(args.out).values():
+            records.append(KEPT, {**row, **about})
+        records.compact(KEPT)
+
+
+def _block(seed: int) -> dict[str, Any]:
+    """What became of the programs of one seed."""
     started = time.perf_counter()
-    ran = check_many(args.count, args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "seed": args.seed,
-        **ran,
-        "wrong": 0,
-        "over budget": 0,
-        "seconds": round(time.perf_counter() - started),
-        "commit": commit(),
-        "command": f"python -m tests.programs {' '.join(sys.argv[1:])}",
-    }
-    args.out.write_text(json.dumps(document | environment(1), indent=1) + "\n")
-    print(args.out.read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.programs", "--here", "--seed", str(seed)],
+        capture_output=True,
+        text=True,
+        env=child_environment(threads=1),
+        check=False,
+    )
+    row = next(filter(None, map(row_of, done.stdout.splitlines())), None)
+    seconds = round(time.perf_counter() - started)
+    if row is None:
+        return {"outcome": "failed", "reason": done.stderr[-4000:], "seconds": seconds}
+    return {"outcome": "ok", **row, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ class Step:
     tensors: dict[str, torch.Tensor | None]
 
 
-def steps_of(program: Program, compiled: Callable[[Any], Any]) -> list[Step]:
-    """Three steps of a program, `compiled` being given its module."""
+def steps_of(program: Program, compiled: Callable[[Any], Any]) -> tuple[list[Step], Any]:
+    """Three steps of a program, and what took them; `compiled` is given its module."""
     module = program.module()
     call = compiled(module)
     torch.manual_seed(7)
@@ -40,7 +40,8 @@ def steps_of(program: Program, compiled: Callable[[Any], Any]) -> list[Step]:
         tensors |= {n: b.clone() for n, b in module.named_buffers()}
         tensors["random state"] = torch.get_rng_state()
         found.append(Step(tensors))
-    return found
+    module.zero_grad(set_to_none=True)
+    return found, call
 
 
 def difference(expected: list[Step], found: list[Step]) -> str:
@@ -62,37 +63,29 @@ def check(program: Program, share: float) -> None:
     probe = fxremat.optimize(program.module(), budget=1.0, cost="flops", example_inputs=inputs)
     least, most = fxremat.floor(probe), fxremat.explain(probe).baseline_peak_bytes
     budget = least + int(share * (most - least))
-    optimized: list[Any] = []
-
-    def within_budget(module: Any) -> Any:
-        optimized.append(fxremat.optimize(module, budget=budget, cost="flops", effort=0.02))
-        return optimized[0]
-
-    found = steps_of(program, within_budget)
-    differs = difference(steps_of(program, lambda module: module), found)
+    found, step = steps_of(
+        program, lambda m: fxremat.optimize(m, budget=budget, cost="flops", effort=0.02)
+    )
+    expected, _ = steps_of(program, lambda m: m)
+    differs = difference(expected, found)
     if differs:
-        torch._dynamo.reset()
         backend = "aot_eager_default_partitioner"
-        graph = steps_of(
+        graph, _ = steps_of(
             program, lambda m: torch.compile(m, backend=backend, fullgraph=True, dynamic=False)
         )
         other = difference(graph, found)
         assert not other, f"{differs} is not eager's, {other} not AOTAutograd's"
-    torch._dynamo.reset()
-    module = program.module()
-    step = fxremat.optimize(module, budget=budget, cost="flops", effort=0.02)
-    for _ in range(2):
-        x, y = batch(0)
-        module.zero_grad(set_to_none=True)
-        step(x, y)[0].backward()
+    measured, planned = _measured(step), plan_of(step).peak_bytes
+    assert measured <= planned <= budget, f"{measured} B measured, {planned} planned of {budget}"
+
+
+def _measured(step: Any) -> int:
+    """The peak of one more step."""
     x, y = batch(0)
-    module.zero_grad(set_to_none=True)
     held: list[Any] = []
 
     def run() -> None:
         held.append(step(x, y))
         held[0][0].backward()
 
-    measured = fxremat.measure_peak(run).peak_bytes
-    planned = plan_of(step).peak_bytes
-    assert measured <= planned <= budget, f"{measured} B measured, {planned} planned of {budget}"
+    return fxremat.measure_peak(run).peak_bytes

@@ -7,6 +7,7 @@ Statements are drawn one by one; one that torch refuses on tensors of these shap
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +79,13 @@ WRITTEN = (
     "{n} = {a}; self.mean.lerp_({a}.detach().float().mean(), 0.1)",
 )
 CAST = ("{n} = {a}.double()", "{n} = {a}.bfloat16()", "{n} = {a}.float()")
+BRANCHED = (
+    "{n} = cond({a}.sum() > 0, lambda v: v.sin() * 2, lambda v: v.exp() * 0.1, ({a},))",
+    "{n} = cond({b}.mean() > 0, lambda v, w: v * w, lambda v, w: v - w, ({a}, {a} * 2))",
+)
 _DRAWING = ("dropout", "rand_like", "bernoulli")
-KINDS = (COMPUTED, COMPUTED, COMPUTED, DRAWN, VIEWS, WRITTEN, CAST)
+# As often as each is drawn: a branch takes as long to trace as many others.
+KINDS = (*[COMPUTED] * 6, *[DRAWN] * 2, *[VIEWS] * 2, *[WRITTEN] * 2, *[CAST] * 2, BRANCHED)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Program:
         """A module that does it, the same each time."""
         torch.manual_seed(0)
         made = _Holder()
-        names: dict[str, Any] = {"torch": torch, "F": F}
+        names: dict[str, Any] = {"torch": torch, "F": F, "cond": cond}
         exec(compile(self.source, "<program>", "exec"), names)
         made.__class__ = type("Program", (_Holder,), {"forward": names["forward"]})
         return made
@@ -121,6 +127,18 @@ class _Holder(nn.Module):
         self.unused = nn.Parameter(torch.zeros(3))
         self.register_buffer("count", torch.ones(()))
         self.register_buffer("mean", torch.zeros(()))
+
+
+def cond(
+    chosen: torch.Tensor,
+    yes: Callable[..., torch.Tensor],
+    no: Callable[..., torch.Tensor],
+    args: tuple[torch.Tensor, ...],
+) -> torch.Tensor:
+    """`torch.cond`, which in eager would compile its branches each time."""
+    if torch.compiler.is_compiling():
+        return torch.cond(chosen, yes, no, args)
+    return yes(*args) if chosen else no(*args)
 
 
 def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
