@@ -44,17 +44,18 @@ def steps_of(program: Program, compiled: Callable[[Any], Any]) -> tuple[list[Ste
     return found, call
 
 
-def difference(expected: list[Step], found: list[Step]) -> str:
-    """The first thing that isn't the same, bit for bit (NaNs too); empty if all is."""
-    for index, (a, b) in enumerate(zip(expected, found, strict=True)):
-        for name, one in a.tensors.items():
-            if not same(one, b.tensors[name]):
-                return f"{name} in step {index}"
-    return ""
+def differences(expected: list[Step], found: list[Step]) -> set[str]:
+    """The tensors that are not the same, bit for bit (NaNs too)."""
+    return {
+        f"{name} in step {index}"
+        for index, (a, b) in enumerate(zip(expected, found, strict=True))
+        for name, one in a.tensors.items()
+        if not same(one, b.tensors[name])
+    }
 
 
 def check(program: Program, share: float) -> None:
-    """Raise where a program differs from eager and from AOTAutograd's graph, or takes too much.
+    """Raise where a program's bits are neither eager's nor AOTAutograd's, or it takes too much.
 
     The budget lies by `share` between the least that a plan needs and what the step takes.
     """
@@ -67,14 +68,17 @@ def check(program: Program, share: float) -> None:
         program, lambda m: fxremat.optimize(m, budget=budget, cost="flops", effort=0.02)
     )
     expected, _ = steps_of(program, lambda m: m)
-    differs = difference(expected, found)
+    differs = differences(expected, found)
     if differs:
+        # Where AOTAutograd has not eager's bits (a zero gradient, not None, of what is returned
+        # and is no part of the loss), its own are met: of each tensor by itself, as it draws
+        # dropout in bfloat16 otherwise than eager, which we don't.
         backend = "aot_eager_default_partitioner"
         graph, _ = steps_of(
             program, lambda m: torch.compile(m, backend=backend, fullgraph=True, dynamic=False)
         )
-        other = difference(graph, found)
-        assert not other, f"{differs} is not eager's, {other} not AOTAutograd's"
+        neither = differs & differences(graph, found)
+        assert not neither, f"neither eager's nor AOTAutograd's: {sorted(neither)}"
     measured, planned = _measured(step), plan_of(step).peak_bytes
     assert measured <= planned <= budget, f"{measured} B measured, {planned} planned of {budget}"
 
