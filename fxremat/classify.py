@@ -16,7 +16,15 @@ import torch
 from torch import fx
 
 from fxremat.graph import Form, JointGraph, Mode, Operation, Storage
-from fxremat.nodes import argument_of, inner_graphs, is_collective, is_effect, is_op, op_name
+from fxremat.nodes import (
+    argument_of,
+    inner_graphs,
+    is_collective,
+    is_effect,
+    is_number_of_data,
+    is_op,
+    op_name,
+)
 
 aten = torch.ops.aten
 
@@ -170,6 +178,8 @@ def _mode(
         return never("communicates with other ranks")
     if is_effect(node):
         return never("has an effect")
+    if is_number_of_data(node):
+        return never("a number that depends on the data")
     if not is_op(target):
         return never("has graphs inside")
     if target.namespace not in ("aten", "prims", "fxremat"):

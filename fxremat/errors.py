@@ -63,7 +63,7 @@ class UnsupportedGraphError(FxrematError):
 
 class SymbolicSizeError(UnsupportedGraphError):
     """A size in the traced graph is no number: it depends on a Python number that changes, or on
-    the data."""
+    the data, and nothing says how large it can be."""
 
 
 class VerificationError(FxrematError):

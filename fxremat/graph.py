@@ -116,7 +116,9 @@ class JointGraph:
     recomputed: forward first (its buffer updates at its end), then backward. `first_backward` is
     the position in it where the backward part begins. `storage_of` maps every tensor-valued node
     to its storage, through whatever views; `made_by` every node that makes storages to those, in
-    order of its outputs. `static_lifetime_input_indices` are AOTAutograd's, passed on.
+    order of its outputs. `made_by_call` are the inputs that the call itself makes: they are there
+    when forward begins, and its caller holds them until it ends.
+    `static_lifetime_input_indices` are AOTAutograd's, passed on.
     """
 
     module: fx.GraphModule
@@ -126,6 +128,7 @@ class JointGraph:
     storages: tuple[Storage, ...]
     storage_of: Mapping[fx.Node, Storage]
     made_by: Mapping[fx.Node, tuple[Storage, ...]]
+    made_by_call: tuple[fx.Node, ...]
     tangents: tuple[fx.Node, ...]
     forward_outputs: tuple[fx.Node, ...]
     gradients: tuple[fx.Node, ...]

@@ -16,6 +16,11 @@ from fxremat import torch_hooks
 
 aten = torch.ops.aten
 
+# The key in a node's meta of its value with the largest sizes that the data can give it.
+BOUNDED = "fxremat_largest_val"
+# The key in a placeholder's meta that says that the call itself makes what it brings.
+MADE_BY_CALL = "fxremat_made_by_call"
+
 
 def is_op(target: object) -> TypeGuard[torch_hooks.OpOverload]:
     """Whether a node's target is an op of torch's dispatcher."""
@@ -66,8 +71,26 @@ def argument_of(node: fx.Node, name: str) -> Any:
 
 
 def traced_value(node: fx.Node) -> Any:
-    """What tracing saw a node return: fake tensors, or None where nothing is known."""
-    return node.meta.get("val")
+    """What tracing saw a node return: fake tensors, or None where nothing is known.
+
+    Sizes that depend on the data are the largest that they can be.
+    """
+    return node.meta.get(BOUNDED, node.meta.get("val"))
+
+
+def set_traced_value(node: fx.Node, value: Any) -> None:
+    """Put another value in the place of the one that a node was seen to return."""
+    node.meta[BOUNDED if BOUNDED in node.meta else "val"] = value
+
+
+def depends_on_data(node: fx.Node) -> bool:
+    """Whether a node makes tensors whose sizes depend on the data."""
+    return BOUNDED in node.meta and not is_number_of_data(node)
+
+
+def is_number_of_data(node: fx.Node) -> bool:
+    """Whether a node makes a Python number that depends on the data."""
+    return BOUNDED in node.meta and not is_tuple(node) and not tensors_of(node)
 
 
 def outputs_of(value: object) -> tuple[Any, ...]:

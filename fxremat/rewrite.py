@@ -23,7 +23,9 @@ from fxremat.graph import Form, JointGraph, Storage
 from fxremat.lower.lowering import Program, Run
 from fxremat.memory_model import generator_state_bytes
 from fxremat.nodes import (
+    BOUNDED,
     is_identity,
+    is_number_of_data,
     is_tuple,
     map_nodes,
     outputs_of,
@@ -195,6 +197,7 @@ class _Writer:
         new.meta = copy.copy(node.meta)
         if value is not None:
             new.meta["val"] = value
+            new.meta.pop(BOUNDED, None)
         if run is not None:
             new.meta[UNIT] = self.runs_written
             new.meta[WORKSPACE] = run.workspace_bytes
@@ -249,7 +252,7 @@ class _Writer:
             aten._native_batch_norm_legit.no_stats,
             (source, weight, bias, training, momentum, eps),
             {},
-            value=tuple(node.meta["val"][:3]),
+            value=tuple(traced_value(node)[:3]),
             run=run,
         )
 
@@ -313,6 +316,8 @@ class _Writer:
         for storage in list(self.current):
             if storage in tangents:
                 continue
+            if is_number_of_data(storage.maker):
+                continue  # Any view may need it, and it takes nothing.
             if storage not in needed:
                 del self.current[storage]
                 continue

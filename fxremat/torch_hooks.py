@@ -34,8 +34,10 @@ from torch._dispatch.python import no_python_dispatcher
 from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
+from torch._dynamo.symbolic_convert import TensorifyState
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput
 from torch._guards import CompileContext, TracingContext, tracing
 from torch._higher_order_ops.map import map_impl
 from torch._ops import HigherOrderOperator, OpOverload
@@ -43,6 +45,11 @@ from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
+from torch.fx.experimental.symbolic_shapes import (
+    PendingUnbackedSymbolNotFound,
+    constrain_range,
+    free_unbacked_symbols,
+)
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import (
     _disable_current_modes,
@@ -227,6 +234,63 @@ def number_now(symbol: Any) -> int | float | bool:
     return symbol.node.hint
 
 
+def depends_on_data(value: object) -> bool:
+    """Whether a traced number, or a size of a traced tensor, is only known when the step runs."""
+    if isinstance(value, torch.Tensor):
+        if value.layout is not torch.strided:
+            return False
+        nbytes: Any = value.untyped_storage().nbytes()
+        sizes = (*value.shape, *value.stride(), value.storage_offset(), nbytes)
+        return any(map(depends_on_data, sizes))
+    return is_symbolic(value) and bool(free_unbacked_symbols(cast("Any", value)))
+
+
+def largest(size: Any) -> Any:
+    """The largest that a number can be which depends on the data; None where nothing says so.
+
+    Of one that is no size (it may be below 0, or any float) some number that it can be.
+    """
+    if not isinstance(size, torch.SymInt):
+        return True if isinstance(size, torch.SymBool) else 1.0 if is_symbolic(size) else size
+    ranges = size.node.shape_env.bound_sympy(size.node.expr)
+    # torch's own largest index stands for no bound at all.
+    if ranges.upper.is_finite and ranges.upper < sys.maxsize // 2:
+        return int(ranges.upper)
+    return None if ranges.lower >= 0 else 0
+
+
+def state_at_most(size: torch.SymInt, most: int) -> None:
+    """Tell torch an upper bound of a size that depends on the data."""
+    constrain_range(size, min=0, max=most)
+
+
+def fake_mode(tensor: torch.Tensor) -> FakeTensorMode:
+    """The mode under which new tensors are fake as this one is."""
+    return cast("FakeTensor", tensor).fake_mode
+
+
+def makes_sizes(node: fx.Node) -> bool:
+    """Whether a node's data say what size its result has, or what number it is."""
+    return bool(node.meta.get("unbacked_bindings"))
+
+
+def made_by_call(joint: fx.GraphModule, dynamo_graph: fx.GraphModule) -> list[fx.Node]:
+    """The inputs of a joint graph that Dynamo makes anew at each call.
+
+    Those are tensors of NumPy's numbers and of Python's that change; arrays share their memory.
+    """
+    given = dynamo_graph.graph.find_nodes(op="placeholder")
+    found: list[fx.Node] = []
+    for node in joint.graph.find_nodes(op="placeholder"):
+        description, value = node.meta.get("desc"), node.meta.get("val")
+        if not isinstance(description, PlainAOTInput) or not isinstance(value, torch.Tensor):
+            continue
+        # Of a tensor of the caller's Dynamo keeps the attributes.
+        if value.dim() == 0 and "tensor_dict" not in given[description.idx].meta:
+            found.append(node)
+    return found
+
+
 def needs_gradients(example_inputs: Sequence[Any]) -> bool:
     """Whether AOTAutograd would trace a backward for a graph of these inputs."""
     return torch.is_grad_enabled() and any(
@@ -336,13 +400,31 @@ def trace_whole(
         torch._dynamo.config.patch(settings),
         get_metrics_context(),
     ):
-        traced = convert_frame.fullgraph_capture(_in_own_code(function), args, kwargs).backend_input
-        if traced is None:
-            return  # It computes nothing.
-        context = TracingContext(traced.fake_mode)
-        context.tensor_to_context = traced.tensor_to_context
+        try:
+            while not _traced_once(function, args, kwargs, take):
+                pass
+        finally:
+            TensorifyState.clear()
+
+
+def _traced_once(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    take: Callable[[fx.GraphModule, Sequence[Any]], None],
+) -> bool:
+    """Whether that was the last time: AOTAutograd may ask for a number to be fixed."""
+    traced = convert_frame.fullgraph_capture(_in_own_code(function), args, kwargs).backend_input
+    if traced is None:
+        return True  # It computes nothing.
+    context = TracingContext(traced.fake_mode)
+    context.tensor_to_context = traced.tensor_to_context
+    try:
         with tracing(context):
             take(traced.graph_module, traced.example_inputs)
+    except torch._dynamo.exc.TensorifyScalarRestartAnalysis:
+        return False  # Noted in TensorifyState, which the next tracing reads.
+    return True
 
 
 @contextlib.contextmanager
@@ -407,6 +489,12 @@ def unwrap_graph_break(error: BaseException) -> str | None:
     if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
         return str(error)
     return None
+
+
+def torch_failure(error: BaseException) -> str | None:
+    """What torch says, if `error` is one that its tracing shouldn't raise, with the user's line."""
+    internal = (torch._dynamo.exc.InternalTorchDynamoError, PendingUnbackedSymbolNotFound)
+    return str(error) if isinstance(error, internal) else None
 
 
 def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:

@@ -27,6 +27,7 @@ from fxremat.nodes import (
     is_mutable,
     map_nodes,
     outputs_of,
+    set_traced_value,
     traced_value,
 )
 
@@ -57,7 +58,7 @@ def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
         raise
     except Exception:
         for node, value in traced.items():
-            node.meta["val"] = value
+            set_traced_value(node, value)
         for copy in copies:
             copy.replace_all_uses_with(copy.all_input_nodes[0])
             copy.graph.erase_node(copy)
@@ -82,7 +83,9 @@ def _pass_on(
             continue
         before = traced_value(node)
         value = before
-        if any(arg in changed for arg in node.all_input_nodes):
+        if any(arg in changed for arg in node.all_input_nodes) and not torch_hooks.makes_sizes(
+            node
+        ):
             try:
                 after = _traced_again(node, mode)
             except (RuntimeError, ValueError):
@@ -98,7 +101,7 @@ def _pass_on(
             if profile is not None:
                 value = _laid_out(value, profile.layouts, mode)
         if any(a is not b for a, b in zip(outputs_of(before), outputs_of(value), strict=True)):
-            node.meta["val"] = value
+            set_traced_value(node, value)
             changed.add(node)
     return bool(changed)
 

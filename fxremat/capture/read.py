@@ -19,11 +19,13 @@ from fxremat.graph import JointGraph, Operation, Storage
 from fxremat.measure.profile_ops import measurable
 from fxremat.memory_model import MemoryModel, allocated_bytes
 from fxremat.nodes import (
+    MADE_BY_CALL,
     argument_by_storage,
     attribute,
     inner_graphs,
     is_effect,
     is_mutable,
+    is_number_of_data,
     is_op,
     op_name,
     outputs_of,
@@ -72,8 +74,7 @@ def read_joint_graph(
     backward = [node for node in work if node not in in_forward]
 
     def operation(node: fx.Node) -> Operation:
-        read = (storage_of[arg] for arg in node.all_input_nodes if arg in storage_of)
-        return Operation((node,), tuple(dict.fromkeys(read)), made_by.get(node, ()))
+        return Operation((node,), tuple(_reads(node, storage_of, made_by)), made_by.get(node, ()))
 
     return JointGraph(
         module=module,
@@ -83,12 +84,30 @@ def read_joint_graph(
         storages=storages,
         storage_of=storage_of,
         made_by=made_by,
+        made_by_call=tuple(n for n in placeholders if n in storage_of and MADE_BY_CALL in n.meta),
         tangents=tuple(n for n in placeholders if torch_hooks.is_tangent(n) and n in storage_of),
         forward_outputs=tuple(n for n in forward_outputs if n in storage_of),
         gradients=tuple(n for n in gradients if n in storage_of),
         memory=memory(_device_of(storages)),
         static_lifetime_input_indices=tuple(static_lifetime_input_indices),
     )
+
+
+def _reads(
+    node: fx.Node, storage_of: Mapping[fx.Node, Storage], made_by: Mapping[fx.Node, object]
+) -> dict[Storage, None]:
+    """The storages that a node needs: of what it reads, and the numbers that views of it take."""
+    found: dict[Storage, None] = {}
+    stack = list(reversed(node.all_input_nodes))
+    while stack:
+        arg = stack.pop()
+        if arg not in storage_of:
+            continue
+        found[storage_of[arg]] = None
+        if arg not in made_by:
+            numbers = [each for each in arg.all_input_nodes if is_number_of_data(each)]
+            stack += [*numbers, *(each for each in arg.all_input_nodes if each not in numbers)]
+    return found
 
 
 def _is_call(node: fx.Node) -> bool:
@@ -135,6 +154,12 @@ def _find_storages(
                 storage_of[node] = by_key[torch_hooks.storage_key(tensor)]
             continue
         made: list[Storage] = []
+        if is_number_of_data(node):
+            number = Storage(len(storages), node, 0, 0, False, torch.device("cpu"))
+            storages.append(number)
+            storage_of[node] = number
+            made_by[node] = (number,)
+            continue
         several = isinstance(value, (tuple, list))
         read = {
             key: storage_of[arg]
@@ -157,9 +182,7 @@ def _find_storages(
                 if not isinstance(nbytes, int):
                     raise SymbolicSizeError(
                         f"{node.name} takes {nbytes} bytes, a number that is not known before it "
-                        "runs (its size depends on the data): plans are made for fixed sizes; "
-                        "keep what makes it out of the optimized function, or give it a fixed "
-                        "size (torch.where in place of x[mask])"
+                        "runs: plans are made for fixed sizes"
                     )
                 storage = Storage(
                     index=len(storages),
@@ -188,7 +211,9 @@ def _find_storages(
 
 
 def _is_resident(node: fx.Node) -> bool:
-    return node.op == "placeholder" and not torch_hooks.is_tangent(node)
+    if node.op != "placeholder":
+        return False
+    return not torch_hooks.is_tangent(node) and MADE_BY_CALL not in node.meta
 
 
 def _device_of(storages: Sequence[Storage]) -> torch.device:

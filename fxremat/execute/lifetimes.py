@@ -19,7 +19,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.memory_model import MemoryModel
-from fxremat.nodes import argument_by_storage, outputs_of, returned, traced_value
+from fxremat.nodes import MADE_BY_CALL, argument_by_storage, outputs_of, returned, traced_value
 from fxremat.rewrite import OUTPUTS, UNIT, WORKSPACE, Rewritten
 
 
@@ -37,7 +37,13 @@ _Blocks = Any
 def timeline(rewritten: Rewritten, memory: MemoryModel) -> list[int]:
     """Bytes in use while each node of the forward and then the backward graph runs."""
     inputs = {n.name: _Block(0) for n in rewritten.forward.graph.find_nodes(op="placeholder")}
-    forward = _replay(rewritten.forward.graph, inputs, {}, memory)
+    # The caller holds what it made for the call until forward ends.
+    held_by_caller: dict[_Block, None] = {}
+    for node in rewritten.forward.graph.find_nodes(op="placeholder"):
+        if MADE_BY_CALL in node.meta:
+            inputs[node.name] = _Block(memory.new_tensor(traced_value(node)))
+            held_by_caller[inputs[node.name]] = None
+    forward = _replay(rewritten.forward.graph, inputs, held_by_caller, memory)
     results = returned(rewritten.forward.graph)
     held_by_user = {
         block: None
@@ -49,8 +55,8 @@ def timeline(rewritten: Rewritten, memory: MemoryModel) -> list[int]:
     given: dict[str, _Blocks] = {}
     for node in rewritten.backward.graph.find_nodes(op="placeholder"):
         if torch_hooks.is_tangent(node):
-            given[node.name] = _Block(memory.new_tensor(node.meta["val"]))
-            if memory.is_held(node.meta["val"]):
+            given[node.name] = _Block(memory.new_tensor(traced_value(node)))
+            if memory.is_held(traced_value(node)):
                 held_by_user[given[node.name]] = None
         else:
             given[node.name] = by_name[node.name]

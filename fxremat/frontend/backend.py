@@ -22,6 +22,7 @@ from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History
 from fxremat.measure.profile_ops import OpProfiles
+from fxremat.nodes import MADE_BY_CALL
 from fxremat.pipeline.observe import observers
 from fxremat.pipeline.passes import Traced, collect, compile_plan, plan
 from fxremat.pipeline.runner import Between, State
@@ -85,6 +86,8 @@ class Backend:
         ) -> tuple[fx.GraphModule, fx.GraphModule]:
             self.step.check(module)
             capture_s = time.perf_counter() - started
+            for node in torch_hooks.made_by_call(joint, module):
+                node.meta[MADE_BY_CALL] = True
             traced = Traced(joint, num_fwd_outputs, tuple(static_lifetime_input_indices or ()))
             graph, graphs = self._plan(traced, capture_s)
             self.history.add(graph, ahead=ahead)

@@ -13,7 +13,13 @@ from torch import fx, nn
 
 from fxremat import torch_hooks
 from fxremat.capture.read import ON_META
-from fxremat.errors import DeviceError, DispatchModeError, GraphBreakError, OptionError
+from fxremat.errors import (
+    DeviceError,
+    DispatchModeError,
+    GraphBreakError,
+    OptionError,
+    UnsupportedGraphError,
+)
 from fxremat.frontend.backend import Backend
 
 # Every new input shape is one more plan; past this many, all are forgotten and made anew.
@@ -112,6 +118,13 @@ class Compiled:
                 "the model does not trace into one graph, so one budget can't hold for its whole "
                 f"step. Remove what breaks the graph, or optimize only the part without it:\n"
                 f"{reason}"
+            ) from error
+        inside = torch_hooks.torch_failure(error)
+        if inside is not None:
+            raise UnsupportedGraphError(
+                "torch itself fails when it traces the model, before there is a graph to plan "
+                '(torch.compile(model, backend="eager", fullgraph=True) fails too). Rewrite the '
+                f"line, or keep it out of the optimized function:\n{inside}"
             ) from error
 
 

@@ -7,12 +7,14 @@ recomputed. How an op runs again is its rerun: as it ran first, or
   rerun; the replay sets the current state aside meanwhile;
 - BatchNorm without the running statistics, which its first run alone reads and makes anew.
 
-Three kinds of entry have no operation of their own:
+Four kinds of entry have no operation of their own:
 
 - *tangents*: between forward and backward stands one op that makes the tangents. It reads every
   forward output and forward's last random draws, so that no schedule can start backward before
   forward is done; everything that a schedule puts before it is the forward graph, everything
   after it the backward graph.
+- *call*: where the call itself makes inputs (a tensor of a NumPy number), the first op makes them,
+  and every op that reads only inputs reads its token, so that none runs before it.
 - *accumulation*: what the autograd engine copies after backward, where it does (`accumulate`).
 - *tokens*: values of 0 bytes that keep effects, random draws and reads of updated buffers in order.
   First runs alone read and make them.
@@ -122,11 +124,14 @@ class _Lowerer:
         random_token: dict[torch.device | None, int] = {}
         read_tokens: dict[fx.Node, list[int]] = {placeholder: [] for placeholder in mutated}
         tangents_op = -1
+        called = self._add_call()
         for position, operation in enumerate(graph.operations):
             if position == graph.first_backward:
                 tangents_op = self._add_tangents(effect_token, random_token.values())
             inputs = [self.value_of[s] for s in operation.reads]
             outputs = [self.value_of[s] for s in operation.makes]
+            if all(storage.resident for storage in operation.reads):
+                inputs += called
             again = self._rerun(operation, inputs, outputs)
             if any(is_effect(node) for node in operation.nodes):
                 effect_token = self._chain(operation, inputs, outputs, effect_token)
@@ -190,10 +195,20 @@ class _Lowerer:
             makes = [self.value_of[s] for s in operation.makes if s.position < _NEW_STATISTICS]
         return Rerun(tuple(reads), tuple(makes), cost.seconds, workspace_bytes)
 
+    def _add_call(self) -> list[int]:
+        """The op before forward, where there is one; the token that it makes."""
+        made = [self.value_of[self.graph.storage_of[n]] for n in self.graph.made_by_call]
+        if not made:
+            return []
+        token = self._value("call_token", 0)
+        self._add("call", [], [*made, token])
+        return [token]
+
     def _add_tangents(self, effect_token: int | None, random_tokens: Iterable[int]) -> int:
         """The op between forward and backward."""
         graph = self.graph
-        inputs = [self.value_of[graph.storage_of[n]] for n in graph.forward_outputs]
+        held = (*graph.forward_outputs, *graph.made_by_call)
+        inputs = [self.value_of[graph.storage_of[n]] for n in held]
         inputs += [effect_token] if effect_token is not None else []
         inputs += random_tokens
         outputs = [self.value_of[graph.storage_of[n]] for n in graph.tangents]
@@ -267,7 +282,7 @@ def _counted_bytes(graph: JointGraph) -> dict[Storage, int]:
     def counted(storage: Storage) -> int:
         if storage.resident or not graph.memory.counts(storage.device):
             return 0
-        return made.get(storage, storage.nbytes)  # Tangents are made by no operation.
+        return made.get(storage, storage.nbytes)  # What is no operation's: tangents.
 
     return {
         storage: counted(storage)

@@ -27,6 +27,7 @@ from fxremat import torch_hooks
 from fxremat.measure.peak import ProfilerBusyError, allocation_events
 from fxremat.memory_model import allocated_bytes, storage_bytes
 from fxremat.nodes import (
+    BOUNDED,
     argument_by_storage,
     argument_of,
     attribute,
@@ -281,6 +282,8 @@ class _Op:
                     value.fill_(1)
             if op_name(node.target) == "linalg_matrix_exp":
                 _spread(args[0])
+            if any(BOUNDED in each.meta for each in (node, *node.all_input_nodes)):
+                _pick_all(node, (args, kwargs))
         except Exception:  # no such tensor can be made: out of memory, a type without zeros
             return None
         return _Op(cast("Callable[..., Any]", node.target), args, kwargs)
@@ -322,6 +325,23 @@ def _spread(matrices: torch.Tensor) -> None:
     flat = matrices.new_empty(0).set_(matrices.untyped_storage())
     steps = torch.linspace(3, math.log2(_LARGEST_NORM), len(flat), device=flat.device)
     flat.mul_(2**steps)
+
+
+def _pick_all(node: fx.Node, arguments: Any) -> None:
+    """Give masks ones and, where data say how large the result is, tensors distinct numbers.
+
+    What is picked of them is then all, and the result as large as it was traced: `x[mask]`,
+    `nonzero`, `unique`.
+    """
+    distinct = torch_hooks.makes_sizes(node) and op_name(node.target) != "repeat_interleave"
+    for value in torch_hooks.tree_leaves(arguments):
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.dtype is torch.bool:
+            value.fill_(True)
+        elif distinct and value.is_contiguous():
+            numbers = torch.arange(1, value.numel() + 1, device=value.device)
+            value.copy_(numbers.view(value.shape))
 
 
 def _synchronize(device: torch.device) -> None:
@@ -429,6 +449,8 @@ def _real(arg: Any) -> Any:
         return attribute(arg)
     if torch_hooks.is_symbolic(value):
         return torch_hooks.number_now(value)
+    if isinstance(value, (bool, int, float)):
+        return value  # the largest that it can be
     if not isinstance(value, torch.Tensor):
         raise NotImplementedError
     extent, storage, offset = _elements(value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fxremat.annotate.annotate import annotate
 from fxremat.capture.cpu_dropout import split_dropout
+from fxremat.capture.data_sizes import bound_data_sizes
 from fxremat.capture.kernel_layouts import set_kernel_layouts
 from fxremat.capture.read import read_joint_graph
 from fxremat.classify import classify
@@ -55,6 +56,7 @@ class Capture:
 
     def run(self, state: Traced) -> Captured:
         split_dropout(state.module)
+        bound_data_sizes(state.module)
         graph = self._read(state)
         if set_kernel_layouts(graph, self.profiles):
             graph = self._read(state)

@@ -20,7 +20,7 @@ from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph
 from fxremat.graph import Operation
-from fxremat.nodes import is_effect
+from fxremat.nodes import depends_on_data, is_effect, traced_value
 from fxremat.plan.plan import Plan, source_line
 from fxremat.report.plot import Timeline, plot_timelines
 from fxremat_solvers import live_after
@@ -187,11 +187,17 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
     plan = compiled.plan
     notes: list[str] = []
     if not compiled.sees_loss:
-        sizes = ", ".join(str(tuple(n.meta["val"].shape)) for n in plan.graph.tangents)
+        sizes = ", ".join(str(tuple(traced_value(n).shape)) for n in plan.graph.tangents)
         notes.append(
             "The loss is computed outside: the plan can't see what it allocates between forward "
             f"and backward. Gradients of the outputs {sizes} are counted. To bring the loss "
             "inside, optimize a function that returns it."
+        )
+    sized = sum(depends_on_data(node) for node in plan.graph.made_by)
+    if sized:
+        notes.append(
+            f"The sizes of {sized} results depend on the data: they are planned for the largest "
+            "that they can be, and steps with less take less than planned."
         )
     guessed = [
         operation.name

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -206,3 +208,35 @@ def test_strides_of_a_view() -> None:
     image = torch.empty_strided((4, 1, 3, 3), (9, 1, 3, 1))
     assert torch_hooks.view_strides(image, (-1, 1, 3, 3)) == image.view(-1, 1, 3, 3).stride()
     assert torch_hooks.view_strides(image, (4, 9)) == (9, 1)
+
+
+def test_sizes_that_depend_on_the_data_have_bounds() -> None:
+    def picked(x: torch.Tensor, few: torch.Tensor) -> torch.Tensor:
+        return x.sin()[x > 0].sum() + few.sin()[few > 0].sum()
+
+    joint, _, _ = traced(picked, X, torch.randn(2, requires_grad=True))
+    made = [n.meta["val"] for n in joint.graph.nodes if torch_hooks.makes_sizes(n)]
+    assert all(map(torch_hooks.depends_on_data, made))
+    # Of masks with at most two elements torch says nothing.
+    assert [torch_hooks.largest(value.shape[0]) for value in made] == [24, None]
+    torch_hooks.state_at_most(made[1].shape[0], 2)
+    assert torch_hooks.largest(made[1].shape[0]) == 2
+
+
+def test_what_dynamo_makes_for_a_call() -> None:
+    found: list[int] = []
+
+    def backend(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        def partition(joint: fx.GraphModule, given: Any, **options: Any) -> Any:
+            found.append(len(torch_hooks.made_by_call(joint, module)))
+            return default_partition(joint, given, **options)
+
+        return torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)(module, inputs)
+
+    scale, array, scalar = np.float64(1.5), np.ones(6), torch.ones(())
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return (x * scale * scalar + torch.as_tensor(array)).sum()
+
+    torch.compile(scaled, backend=backend, fullgraph=True)(X)
+    assert found == [1]

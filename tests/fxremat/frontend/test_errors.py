@@ -20,7 +20,7 @@ from fxremat import (
     DoubleBackwardError,
     GraphBreakError,
     OptionError,
-    SymbolicSizeError,
+    UnsupportedGraphError,
 )
 from fxremat.frontend.compiled import compiled_of
 
@@ -223,10 +223,14 @@ def test_cuda_model_where_there_is_none() -> None:
         fxremat.optimize(OnCuda(), budget=0.5)
 
 
-def test_sizes_that_depend_on_the_data() -> None:
-    layer = nn.Linear(16, 16)
-    with pytest.raises(SymbolicSizeError, match=r"torch\.where"):
-        fxremat.optimize(lambda x: layer(x)[x[:, 0] > 0].square().mean(), budget=1.0)(X)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_torch_fails_to_trace(ahead: bool) -> None:
+    def begins_at_data(x: torch.Tensor) -> torch.Tensor:
+        return x.sin().narrow(0, (x[:, 0] > 0).sum(), 1).mean()
+
+    x = X.clone().requires_grad_()
+    with pytest.raises(UnsupportedGraphError, match=r"torch itself fails.*\n.*u0"):
+        fxremat.optimize(begins_at_data, budget=1.0, example_inputs=x if ahead else None)(x)
 
 
 def test_a_loop_over_the_data() -> None:
