@@ -127,7 +127,7 @@ def test_the_largest_is_exact() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_masks_of_one_and_two(rows: int) -> None:
-    """Of so few elements torch itself doesn't say that no more can be picked."""
+    """Of one element torch itself doesn't say that no more can be picked."""
     step = fxremat.optimize(lambda x: x.sin()[x[:, 0] > 0].cos().sum(), budget=1.0, cost="flops")
     x = torch.ones(rows, 4, requires_grad=True)
     step(x).backward()
