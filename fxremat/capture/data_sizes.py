@@ -60,7 +60,7 @@ def bound_data_sizes(module: fx.GraphModule) -> None:
 
 
 def _bound_picked(node: fx.Node) -> None:
-    """State of what a mask picks that it is no more than there is: torch does of two and more."""
+    """State of what a mask picks that it is no more than there is: torch does of many elements."""
     name = op_name(node.target)
     if not torch_hooks.makes_sizes(node) or name not in ("masked_select", "nonzero", "index"):
         return
