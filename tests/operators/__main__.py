@@ -2,7 +2,8 @@
 
 python -m tests.operators [--dtypes float32 ...] [--ops ...] [--samples 2] [--out DIR] [--keep]
 
-Goes on from the rows that it finds. `--keep` writes the summary into benchmarks/results/operators.
+Goes on from the rows that it finds. `--keep` writes the summary into benchmarks/results/operators;
+with `--missing` only cases that are not there run.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=120, help="of one case")
     parser.add_argument("--retry", action="store_true", help="run what failed before anew")
     parser.add_argument("--out", type=Path, default=Path("bench-output/operators"))
+    parser.add_argument("--missing", action="store_true", help="only cases that aren't kept yet")
     parser.add_argument("--keep", action="store_true", help="write the summary where it is kept")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
@@ -37,7 +39,9 @@ def main() -> None:
         run_here(args.names, args.limit_s)
         return
     cases = list(all_cases([getattr(torch, d) for d in args.dtypes], args.samples))
-    names = [c.name for c in cases if not args.ops or c.op in args.ops]
+    known = summary.kept_cases() if args.missing else set[str]()
+    wanted = [c.name for c in cases if not args.ops or c.op in args.ops]
+    names = [name for name in wanted if name not in known]
 
     def tell(row: records.Row) -> None:
         if row["kind"] not in FINE:
