@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import operator
+import weakref
 from typing import Any
 
 import pytest
@@ -206,3 +208,32 @@ def test_strides_of_a_view() -> None:
     image = torch.empty_strided((4, 1, 3, 3), (9, 1, 3, 1))
     assert torch_hooks.view_strides(image, (-1, 1, 3, 3)) == image.view(-1, 1, 3, 3).stride()
     assert torch_hooks.view_strides(image, (4, 9)) == (9, 1)
+
+
+def test_dynamo_lets_go_of_one_graph_alone_and_lists_the_latest_first() -> None:
+    """What `compile_whole` stands on where there are more graphs than it keeps."""
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list as entries_of
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    kept: list[weakref.ref[Any]] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        kept.append(weakref.ref(module))
+        return module.forward
+
+    compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+    for rows in (2, 3, 4, 2):
+        compiled(torch.randn(rows))
+    entries = entries_of(function.__code__)
+    order = [entry.compile_id.frame_compile_id for entry in entries]
+    assert order == [0, 2, 1]
+    assert torch_hooks._evict_oldest(entries, 2)
+    assert not torch_hooks._evict_oldest(entries, 2)
+    del entries
+    gc.collect()
+    assert [module() is not None for module in kept] == [True, False, True]
+    for rows in (2, 4, 3):
+        compiled(torch.randn(rows))
+    assert len(kept) == 4, "the one that was let go of is compiled anew, the others are not"
