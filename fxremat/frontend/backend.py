@@ -15,18 +15,19 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.errors import DoubleBackwardError, SymbolicSizeError
+from fxremat.errors import BudgetInfeasible, DoubleBackwardError, SymbolicSizeError
 from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Executor
 from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.graph_breaks import WholeStep
-from fxremat.frontend.history import CompiledGraph, History
+from fxremat.frontend.history import CompiledGraph, History, Origin
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.pipeline.observe import observers
-from fxremat.pipeline.passes import Traced, collect, compile_plan, plan
+from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.runner import Between, State
-from fxremat.pipeline.states import Planned
+from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
 from fxremat.plan.options import Options
+from fxremat.plan.plan import replay_schedules
 
 
 @dataclass
@@ -63,10 +64,13 @@ class Backend:
     ) -> tuple[Callable[..., Any], CompiledGraph | None]:
         torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
         try:
-            return self._trace(module, example_inputs, ahead=ahead)
+            run, graph = self._trace(module, example_inputs, ahead=ahead)
         except SymbolicSizeError:
             torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
-            return self._trace(module, example_inputs, ahead=ahead)
+            run, graph = self._trace(module, example_inputs, ahead=ahead)
+        if graph is not None:
+            self.history.add(graph, ahead=ahead)
+        return run, graph
 
     def _trace(
         self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
@@ -86,8 +90,7 @@ class Backend:
             self.step.check(module)
             capture_s = time.perf_counter() - started
             traced = Traced(joint, num_fwd_outputs, tuple(static_lifetime_input_indices or ()))
-            graph, graphs = self._plan(traced, capture_s)
-            self.history.add(graph, ahead=ahead)
+            graph, graphs = self._plan(traced, capture_s, at_once=not ahead)
             planned.append(graph)
             return graphs
 
@@ -96,7 +99,7 @@ class Backend:
         return run, planned[0] if planned else None
 
     def _plan(
-        self, traced: Traced, capture_s: float
+        self, traced: Traced, capture_s: float, *, at_once: bool
     ) -> tuple[CompiledGraph, tuple[fx.GraphModule, fx.GraphModule]]:
         started = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -106,15 +109,12 @@ class Backend:
             return state
 
         between = (*self.between, keep_time, *observers())
-        lowered = collect(traced, self.options.cost, self.profiles, between, self.executor)
+        grouped = read(traced, self.profiles, between, self.executor)
         shapes = _shapes(traced.module)
-        known = self.history.take_ahead(lowered.lowering.problem, shapes)
-        if known is None:
-            largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
-            self.history.largest_step_bytes = largest
-            planned = plan(lowered, self.options, largest, between)
-        else:
-            planned = Planned(known.for_lowering(lowered.lowering))
+        quick = None
+        if at_once and not self.history.was_planned_ahead(shapes):
+            quick = self._plan_at_once(grouped, between)
+        planned = quick or self._plan_well(grouped, shapes, between)
         written = compile_plan(planned, between, self.executor)
         graph = CompiledGraph(
             plan=planned.plan,
@@ -123,8 +123,41 @@ class Backend:
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,
+            origin=Origin.SEARCHED if quick is None else Origin.QUICK,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
+
+    def _plan_at_once(self, grouped: Grouped, between: Sequence[Between]) -> Planned | None:
+        """A plan by what was planned for other sizes; None without any, or where none fits.
+
+        Only the solver "auto" may be preceded so: another one was asked for by name.
+        """
+        neighbours = self.history.neighbours(grouped.graph)
+        if self.options.solver != "auto" or not neighbours:
+            return None
+        like = neighbours[0].plan.graph
+        options = self.options
+        lowered = weigh(grouped, options.cost, self.profiles, between, self.executor, like)
+        search = replay_schedules([each.plan.schedule for each in neighbours])
+        try:
+            return plan(lowered, options, self._largest_step(lowered), between, search)
+        except BudgetInfeasible:
+            return None
+
+    def _plan_well(
+        self, grouped: Grouped, shapes: tuple[tuple[int, ...], ...], between: Sequence[Between]
+    ) -> Planned:
+        """The plan that was made ahead, or one that is searched for."""
+        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        known = self.history.take_ahead(lowered.lowering.problem, shapes)
+        if known is not None:
+            return Planned(known.for_lowering(lowered.lowering))
+        return plan(lowered, self.options, self._largest_step(lowered), between)
+
+    def _largest_step(self, lowered: Lowered) -> int:
+        largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
+        self.history.largest_step_bytes = largest
+        return largest
 
 
 @dataclass
@@ -138,6 +171,8 @@ class _Executable:
 
     def __call__(self, *args: Any) -> Any:
         self.steps.count += 1
+        if self.graph is not None:
+            self.graph.calls.count += 1
         if not self.ran:
             self.ran = True
             note_planned(args)
