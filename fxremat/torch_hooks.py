@@ -57,9 +57,11 @@ __all__ = [
     "OpOverload",
     "PassesThroughDynamo",
     "WeakIdKeyDictionary",
+    "are_fixed",
     "boxed_executor",
     "compile_whole",
     "compiled_frame_id",
+    "compiling_again",
     "extract_forward_and_backward",
     "fake_mode_of",
     "flop_formula",
@@ -264,6 +266,25 @@ def specialize_sizes(
         # What depends on data has no number yet.
         if isinstance(size, torch.SymInt) and size.node.has_hint():
             int(size)
+
+
+def are_fixed(example_inputs: Sequence[Any]) -> bool:
+    """Whether inputs are tensors, and numbers that are the same in every call of the graph."""
+    return all(
+        isinstance(value, (torch.Tensor, int))
+        or (isinstance(value, torch.SymInt) and value.node.maybe_as_int() is not None)
+        for value in example_inputs
+    )
+
+
+@contextlib.contextmanager
+def compiling_again() -> Generator[None, None, None]:
+    """A context in which a graph that Dynamo made is compiled once more, in one of its calls.
+
+    Its arguments are real tensors. The rest is as in the call, as it was when Dynamo compiled it.
+    """
+    with convert_frame.compile_lock, torch.random.fork_rng(devices=[]):
+        yield
 
 
 def compile_whole(

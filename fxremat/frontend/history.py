@@ -25,7 +25,7 @@ class Origin(StrEnum):
     QUICK = "quick"
     """At once, from the plans of other sizes; it is searched for once that is worth it."""
     KEPT = "quick, kept"
-    """At once; a search has found nothing much better since."""
+    """At once; a search since then has failed, or found nothing much better."""
 
 
 @dataclass

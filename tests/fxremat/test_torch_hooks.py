@@ -237,3 +237,54 @@ def test_dynamo_lets_go_of_one_graph_alone_and_lists_the_latest_first() -> None:
     for rows in (2, 4, 3):
         compiled(torch.randn(rows))
     assert len(kept) == 4, "the one that was let go of is compiled anew, the others are not"
+
+
+def test_a_graph_of_dynamos_is_compiled_again_in_one_of_its_calls() -> None:
+    """With real arguments, outside of Dynamo: the same joint graph, and no random draw."""
+    joints: list[list[Any]] = []
+    calls: list[torch.Tensor] = []
+
+    def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+        nodes = [node for node in joint.graph.nodes if node.op == "call_function"]
+        joints.append([(node.target, tuple(node.meta["val"].shape)) for node in nodes])
+        return default_partition(joint, inputs, **options)
+
+    def backend(module: fx.GraphModule, inputs: Any) -> Any:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        assert torch_hooks.are_fixed(inputs)
+        compile_graph = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+        run = compile_graph(module, inputs)
+
+        def call(*args: Any) -> Any:
+            first = run(*args)
+            state = torch.get_rng_state()
+            with torch_hooks.compiling_again():
+                again = compile_graph(module, args)
+            assert torch.equal(state, torch.get_rng_state())
+            calls.append(again(*args)[0])
+            return first
+
+        return torch_hooks.without_dynamo(call)
+
+    weight = nn.Parameter(torch.randn(6, 6))
+    compiled = torch.compile(lambda x: (x @ weight).sin().sum(), backend=backend, fullgraph=True)
+    for rows in (4, 5):  # the second is traced with a number for the size
+        loss = compiled(torch.randn(rows, 6))
+        assert torch.equal(loss, calls[-1])
+        expected, found = (torch.autograd.grad(each, weight)[0] for each in (loss, calls[-1]))
+        assert torch.equal(expected, found)
+    assert joints[0] == joints[1] != joints[2] == joints[3]
+
+
+def test_numbers_that_change_are_told_from_sizes() -> None:
+    fixed: list[bool] = []
+
+    def backend(module: fx.GraphModule, inputs: Any) -> Any:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        fixed.append(torch_hooks.are_fixed(inputs))
+        return module.forward
+
+    compiled = torch.compile(lambda x, n: x.sin() * n, backend=backend, fullgraph=True)
+    for rows, number in ((2, 2), (3, 2), (3, 3)):
+        compiled(torch.randn(rows), number)
+    assert fixed == [True, True, False]
