@@ -57,7 +57,6 @@ __all__ = [
     "OpOverload",
     "PassesThroughDynamo",
     "WeakIdKeyDictionary",
-    "are_fixed",
     "boxed_executor",
     "compile_whole",
     "compiled_frame_id",
@@ -69,6 +68,7 @@ __all__ = [
     "ignore_log_calls",
     "make_aot_backend",
     "needs_gradients",
+    "numbers_are_fixed",
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
@@ -268,13 +268,23 @@ def specialize_sizes(
             int(size)
 
 
-def are_fixed(example_inputs: Sequence[Any]) -> bool:
-    """Whether inputs are tensors, and numbers that are the same in every call of the graph."""
+def numbers_are_fixed(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
+    """Whether all of Python's numbers in Dynamo's graph are the same in every call of it."""
+    traced = [node.meta.get("example_value") for node in module.graph.nodes]
     return all(
-        isinstance(value, (torch.Tensor, int))
-        or (isinstance(value, torch.SymInt) and value.node.maybe_as_int() is not None)
-        for value in example_inputs
+        _is_constant(value)
+        for value in pytree.tree_leaves([list(example_inputs), traced])
+        if is_symbolic(value)
     )
+
+
+def _is_constant(symbol: Any) -> bool:
+    node = symbol.node
+    if isinstance(symbol, torch.SymInt):
+        return node.maybe_as_int() is not None
+    if isinstance(symbol, torch.SymFloat):
+        return node.maybe_as_float() is not None
+    return node.maybe_as_bool() is not None
 
 
 @contextlib.contextmanager

@@ -72,17 +72,19 @@ class Backend:
     ) -> tuple[Callable[..., Any], CompiledGraph | None]:
         torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
         try:
-            at_once = self._may_be_drafted(example_inputs, ahead=ahead)
+            at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
             run, graph = self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
         except SymbolicSizeError:
             torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
-            at_once = self._may_be_drafted(example_inputs, ahead=ahead)
+            at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
             run, graph = self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
         return run, graph
 
-    def _may_be_drafted(self, example_inputs: Sequence[Any], *, ahead: bool) -> bool:
+    def _may_be_drafted(
+        self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
+    ) -> bool:
         """Whether a graph may be planned at once; what is planned ahead has the time for a search.
 
         So has one with numbers that change: it can't be traced again from the arguments of a call,
@@ -90,7 +92,7 @@ class Backend:
         """
         if ahead or not self.at_once or self.options.solver != "auto":
             return False
-        return torch_hooks.are_fixed(example_inputs)
+        return torch_hooks.numbers_are_fixed(module, example_inputs)
 
     def _trace(
         self,

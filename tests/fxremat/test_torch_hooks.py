@@ -251,7 +251,7 @@ def test_a_graph_of_dynamos_is_compiled_again_in_one_of_its_calls() -> None:
 
     def backend(module: fx.GraphModule, inputs: Any) -> Any:
         torch_hooks.specialize_sizes(module, inputs, numbers=False)
-        assert torch_hooks.are_fixed(inputs)
+        assert torch_hooks.numbers_are_fixed(module, inputs)
         compile_graph = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
         run = compile_graph(module, inputs)
 
@@ -276,15 +276,22 @@ def test_a_graph_of_dynamos_is_compiled_again_in_one_of_its_calls() -> None:
     assert joints[0] == joints[1] != joints[2] == joints[3]
 
 
-def test_numbers_that_change_are_told_from_sizes() -> None:
+@pytest.mark.parametrize("number", [int, float])
+def test_numbers_that_change_are_told_from_sizes(number: type[int] | type[float]) -> None:
     fixed: list[bool] = []
 
     def backend(module: fx.GraphModule, inputs: Any) -> Any:
         torch_hooks.specialize_sizes(module, inputs, numbers=False)
-        fixed.append(torch_hooks.are_fixed(inputs))
-        return module.forward
+        fixed.append(torch_hooks.numbers_are_fixed(module, inputs))
+        return torch_hooks.make_aot_backend(default_partition, torch_hooks.boxed_executor)(
+            module, inputs
+        )
 
-    compiled = torch.compile(lambda x, n: x.sin() * n, backend=backend, fullgraph=True)
-    for rows, number in ((2, 2), (3, 2), (3, 3)):
-        compiled(torch.randn(rows), number)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, n: x.sin() * n + x.shape[0] // 2, backend=backend, fullgraph=True
+    )
+    with torch._dynamo.config.patch(specialize_float=False):
+        for rows, n in ((2, 2), (3, 2), (3, 3)):
+            compiled(torch.randn(rows), number(n))
     assert fixed == [True, True, False]

@@ -175,17 +175,36 @@ def test_it_waits_while_a_profiler_runs() -> None:
     assert graphs(compiled)[1].origin is Origin.KEPT
 
 
-def test_numbers_that_change_are_searched_for_at_once() -> None:
+@pytest.mark.parametrize("number", [int, float])
+def test_numbers_that_change_are_searched_for_at_once(number: type[int] | type[float]) -> None:
     """Traced again from the numbers of one call they would be fixed."""
     net = Net()
 
-    def loss(x: torch.Tensor, weight: int) -> torch.Tensor:
+    def loss(x: torch.Tensor, weight: float) -> torch.Tensor:
         return net(x) * weight
 
-    optimized = fxremat.optimize(loss, budget=0.6, cost="flops", effort=0.02)
-    for (x,), weight in zip(rows(512, 448, 384), (2, 3, 4), strict=True):
-        optimized(x, weight).backward()
-    assert {graph.origin for graph in graphs_of(optimized)} == {Origin.SEARCHED}
+    optimized = optimize(loss)
+    for (x,), weight in zip(rows(512, 512, 448), (2, 3, 4), strict=True):
+        optimized(x, number(weight)).backward()
+    assert [graph.origin for graph in graphs_of(optimized)] == [Origin.SEARCHED] * 3
+
+
+def test_the_backend_of_torch_compile_does_the_same() -> None:
+    batches = rows(512, 384, 384, 384)
+    untouched, own = Net(), Net()
+    expected = run_steps(untouched, untouched, batches)
+    options = make_options({"budget": 0.6, "cost": "flops", "effort": 0.02})
+    backend = Backend(options, WholeStep(fullgraph=False), between=(Wasteful(),))
+    compiled = torch.compile(own, backend=backend)
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        found = backend.history.graphs
+        if len(found) == 2 and found[1].calls.count == 2:
+            make_due(found[1])
+        return compiled(x)
+
+    assert_same(expected, run_steps(own, call, batches))
+    assert [graph.origin for graph in backend.history.graphs] == [Origin.SEARCHED] * 2
 
 
 @keeps_nothing
