@@ -83,15 +83,19 @@ def node_costs(
         limit_s = 0.0
     profiled = profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=limit_s)
     twins = {} if like is None else dict(zip(joint.nodes, like.nodes, strict=True))
+    scaled: dict[str, tuple[float, str] | None] = {}
     costs: dict[fx.Node, Cost] = {}
     for node in joint.nodes:
-        profile = profiled.get(signature(node)) if measurable(node) else None
+        key = signature(node) if measurable(node) else ""
+        profile = profiled.get(key)
         found: tuple[float, str] | None = None
         if cost in ("auto", "measured") and profile is not None:
             if profile.seconds is not None:
                 found = profile.seconds, "measured"
             elif node in twins:
-                found = _scaled_seconds(node, twins[node], profiles, joint.device)
+                if key not in scaled:
+                    scaled[key] = _scaled_seconds(node, twins[node], profiles, joint.device)
+                found = scaled[key]
         seconds, source = found or _modelled_seconds(node, cost, joint.device)
         by_output = profile.output_bytes if profile else storage_bytes(traced_value(node))
         costs[node] = Cost(
