@@ -292,6 +292,7 @@ def compiling_again() -> Generator[None, None, None]:
     """A context in which a graph that Dynamo made is compiled once more, in one of its calls.
 
     Its arguments are real tensors. The rest is as in the call, as it was when Dynamo compiled it.
+    No other thread compiles meanwhile, and the random stream is as it was.
     """
     with convert_frame.compile_lock, torch.random.fork_rng(devices=[]):
         yield

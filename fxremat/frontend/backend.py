@@ -204,7 +204,8 @@ class Backend:
         Where that fails it is said, the plan stays, and no further one is made at once.
         """
         try:
-            run, graph = self._search_again(module, draft, args)
+            with torch_hooks.compiling_again():
+                run, graph = self._search_again(module, draft, args)
         except Exception as error:
             self.at_once = False
             warnings.warn(
@@ -232,8 +233,7 @@ class Backend:
         as_it_is = simulate(found.problem, draft.plan.schedule).cost
         if as_it_is - found.solution.cost <= WORTH_IT * found.problem.baseline_cost:
             return None, replace(draft, origin=Origin.KEPT)
-        with torch_hooks.compiling_again():
-            run, graph = self._trace(module, args, known=found)
+        run, graph = self._trace(module, args, known=found)
         assert graph is not None
         return run, replace(graph, calls=draft.calls)
 
