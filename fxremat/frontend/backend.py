@@ -226,6 +226,7 @@ class Backend:
 
         The search needs no trace: the graph is as it was read. `args` are those of a call.
         """
+        started = time.perf_counter()
         between = (*self.between, *observers())
         grouped = Grouped(draft.plan.graph)
         lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
@@ -235,7 +236,8 @@ class Backend:
             return None, replace(draft, origin=Origin.KEPT)
         run, graph = self._trace(module, args, known=found)
         assert graph is not None
-        return run, replace(graph, calls=draft.calls)
+        planning_s = time.perf_counter() - started - graph.capture_s
+        return run, replace(graph, planning_s=planning_s, calls=draft.calls)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)

@@ -101,6 +101,7 @@ def test_training_goes_on_by_the_better_plan_bit_for_bit(autocast: bool) -> None
         assert graph.calls.count == 10**9 + 2
         at_once = with_schedule(wasteful.plans[1], wasteful.plans[0].schedule)
         assert graph.plan.extra_seconds < at_once.extra_seconds
+        assert graph.planning_s > graph.plan.solve_s, "the search counts, though it ran before"
 
 
 def test_the_better_plan_keeps_its_budget() -> None:
