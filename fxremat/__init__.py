@@ -20,6 +20,7 @@ from fxremat.errors import (
     VerificationError,
 )
 from fxremat.frontend.optimize import optimize
+from fxremat.frontend.padding import pad_to_multiple
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -49,4 +50,5 @@ __all__ = [
     "floor",
     "measure_peak",
     "optimize",
+    "pad_to_multiple",
 ]

@@ -39,9 +39,9 @@ class Cost:
     """What one run of an operation takes.
 
     `made_bytes` are the sizes of the storages that it makes; `workspace_bytes` is what it allocates
-    beyond them while it runs. `seconds_from` names the cost model that `seconds` come from;
-    `workspace_measured` is False where it could not be run by itself and its workspace
-    is taken to be 0.
+    beyond them while it runs. `seconds_from` names the cost model that `seconds` come from, or says
+    "scaled" where another size was timed. `workspace_measured` is False where it could not be run
+    by itself and its workspace is taken to be 0.
     """
 
     seconds: float

@@ -29,11 +29,12 @@ import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
-from torch._C._dynamo.eval_frame import reset_code
+from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list, reset_code
 from torch._dispatch.python import no_python_dispatcher
 from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
+from torch._dynamo.guards import DeletedGuardManagerWrapper
 from torch._dynamo.symbolic_convert import TensorifyState
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
@@ -66,6 +67,7 @@ __all__ = [
     "boxed_executor",
     "compile_whole",
     "compiled_frame_id",
+    "compiling_again",
     "extract_forward_and_backward",
     "fake_mode_of",
     "flop_formula",
@@ -73,6 +75,7 @@ __all__ = [
     "ignore_log_calls",
     "make_aot_backend",
     "needs_gradients",
+    "numbers_are_fixed",
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
@@ -329,26 +332,59 @@ def specialize_sizes(
             int(size)
 
 
+def numbers_are_fixed(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
+    """Whether all of Python's numbers in Dynamo's graph are the same in every call of it."""
+    traced = [node.meta.get("example_value") for node in module.graph.nodes]
+    return all(
+        _is_constant(value)
+        for value in pytree.tree_leaves([list(example_inputs), traced])
+        if is_symbolic(value)
+    )
+
+
+def _is_constant(symbol: Any) -> bool:
+    node = symbol.node
+    if isinstance(symbol, torch.SymInt):
+        return node.maybe_as_int() is not None
+    if isinstance(symbol, torch.SymFloat):
+        return node.maybe_as_float() is not None
+    return node.maybe_as_bool() is not None
+
+
+@contextlib.contextmanager
+def compiling_again() -> Generator[None, None, None]:
+    """A context in which a graph that Dynamo made is compiled once more, in one of its calls.
+
+    Its arguments are real tensors. The rest is as in the call, as it was when Dynamo compiled it.
+    No other thread compiles meanwhile, and the random stream is as it was.
+    """
+    with convert_frame.compile_lock, torch.random.fork_rng(devices=[]):
+        yield
+
+
 def compile_whole(
     function: Callable[..., Any],
     backend: Callable[..., Any],
-    recompile_limit: int,
-    on_limit: Callable[[], None] = lambda: None,
+    graphs_limit: int,
+    on_evict: Callable[[], None] = lambda: None,
 ) -> Callable[..., Any]:
     """`torch.compile` of the whole of `function`: one graph a shape, or an error.
 
-    After `recompile_limit` graphs `on_limit` is called, and all are compiled anew when they come
-    back: Dynamo itself would fail. What torch can't trace with sizes and numbers as symbols (from
-    the second call on) is traced with them fixed, one graph for each.
+    With more than `graphs_limit` graphs the one that was called the longest ago is let go of, and
+    `on_evict` called; it is compiled anew when it comes back. Dynamo itself would fail there.
+    What torch can't trace with sizes and numbers as symbols (from the second call on) is traced
+    with them fixed, one graph for each.
     """
     compiled, code = _compile_own_code(function, backend)
     settings: dict[str, Any] = {
-        "recompile_limit": recompile_limit,
-        "accumulated_recompile_limit": recompile_limit,
+        # Dynamo counts compilations, those that were let go of too.
+        "recompile_limit": sys.maxsize,
+        "accumulated_recompile_limit": sys.maxsize,
         # A module's own count of its steps is a number like any other.
         "allow_unspec_int_on_nn_module": True,
     }
     ran = False
+    graphs = 0
 
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal ran
@@ -364,21 +400,35 @@ def compile_whole(
         return results
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal compiled, code
+        nonlocal graphs
         # Log calls in a model are no reason to fail; they are left out of the compiled step.
         with torch._dynamo.config.patch({**settings, _IGNORED_LOGGING: _logging_methods()}):
-            try:
-                return call(*args, **kwargs)
-            except torch._dynamo.exc.FailOnRecompileLimitHit:
-                on_limit()
-                reset_code(code)
-                compiled, code = _compile_own_code(function, backend)
-                return call(*args, **kwargs)
+            results = call(*args, **kwargs)
+        entries = _debug_get_cache_entry_list(code)
+        if len(entries) != graphs:
+            graphs = len(entries)
+            if _evict_oldest(entries, graphs_limit):
+                on_evict()
+        return results
 
     # What Dynamo compiled refers to the code object that it hangs on, where no garbage collector
     # sees it: without this it would live for ever.
-    weakref.finalize(run, lambda: reset_code(code))
+    weakref.finalize(run, reset_code, code)
     return run
+
+
+def _evict_oldest(entries: Sequence[Any], limit: int) -> bool:
+    """Let go of what Dynamo compiled for one function beyond `limit`; whether there was any.
+
+    Dynamo keeps its entries in the order in which they were last called, the latest first. It
+    is told what it tells itself where an object that a graph was made for is gone. An empty entry
+    stays behind at the end; its code, its guards and all that was compiled are freed.
+    """
+    oldest = [entry for entry in entries if entry.code is not None][limit:]
+    for entry in oldest:
+        gone = DeletedGuardManagerWrapper("another graph took its place")
+        entry.guard_manager.extra_state.invalidate(entry, gone)
+    return bool(oldest)
 
 
 def trace_whole(

@@ -9,6 +9,9 @@ Cost models:
 - ``"measured"``: each distinct op run on the device by itself.
 - ``"auto"``: measured, until `MEASURING_LIMIT_S` are used up; roofline for the rest.
 
+For a plan at once the two that measure take the times of the same ops at other sizes, where those
+were timed: each times the ratio of the roofline's two figures.
+
 Workspaces are always measured, by running each distinct op once: they are part of the peak. What
 must not be run by itself (`profile_ops.measurable`), or fails when it is, has the roofline's time
 and the sizes of its trace.
@@ -19,13 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
 
 from fxremat.annotate.flops import is_product, node_bytes_moved, node_flops
 from fxremat.errors import OptionError
-from fxremat.graph import Cost, JointGraph, Operation
+from fxremat.graph import Cost, JointGraph, Operation, Storage
 from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
 from fxremat.memory_model import storage_bytes
@@ -48,10 +52,19 @@ def check_cost_model(cost: object) -> str:
     return str(cost)
 
 
-def annotate(joint: JointGraph, cost: str, profiles: OpProfiles, unit_cost: UnitCost) -> JointGraph:
-    """The graph with the cost of every operation. New op profiles are added to `profiles`."""
+def annotate(
+    joint: JointGraph,
+    cost: str,
+    profiles: OpProfiles,
+    unit_cost: UnitCost,
+    like: JointGraph | None = None,
+) -> JointGraph:
+    """The graph with the cost of every operation. New op profiles are added to `profiles`.
+
+    With a graph that it is `like` (`same_operations`) nothing is timed: times come from there.
+    """
     check_cost_model(cost)
-    costs = node_costs(joint, cost, profiles)
+    costs = node_costs(joint, cost, profiles, like)
 
     def annotated(operation: Operation) -> Operation:
         return replace(
@@ -61,17 +74,29 @@ def annotate(joint: JointGraph, cost: str, profiles: OpProfiles, unit_cost: Unit
     return joint.with_operations([annotated(operation) for operation in joint.operations])
 
 
-def node_costs(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.Node, Cost]:
+def node_costs(
+    joint: JointGraph, cost: str, profiles: OpProfiles, like: JointGraph | None = None
+) -> dict[fx.Node, Cost]:
     """What each node of the graph's operations takes when it is run by itself."""
     limit_s = {"measured": math.inf, "auto": MEASURING_LIMIT_S}.get(cost, 0.0)
+    if like is not None:
+        limit_s = 0.0
     profiled = profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=limit_s)
+    twins = {} if like is None else dict(zip(joint.nodes, like.nodes, strict=True))
+    scaled: dict[str, tuple[float, str] | None] = {}
     costs: dict[fx.Node, Cost] = {}
     for node in joint.nodes:
-        profile = profiled.get(signature(node)) if measurable(node) else None
-        if cost in ("auto", "measured") and profile is not None and profile.seconds is not None:
-            seconds, source = profile.seconds, "measured"
-        else:
-            seconds, source = _modelled_seconds(node, cost, joint.device)
+        key = signature(node) if measurable(node) else ""
+        profile = profiled.get(key)
+        found: tuple[float, str] | None = None
+        if cost in ("auto", "measured") and profile is not None:
+            if profile.seconds is not None:
+                found = profile.seconds, "measured"
+            elif node in twins:
+                if key not in scaled:
+                    scaled[key] = _scaled_seconds(node, twins[node], profiles, joint.device)
+                found = scaled[key]
+        seconds, source = found or _modelled_seconds(node, cost, joint.device)
         by_output = profile.output_bytes if profile else storage_bytes(traced_value(node))
         costs[node] = Cost(
             seconds=seconds,
@@ -88,6 +113,39 @@ def node_costs(joint: JointGraph, cost: str, profiles: OpProfiles) -> dict[fx.No
             workspace_measured=profile is not None,
         )
     return costs
+
+
+def same_operations(joint: JointGraph, other: JointGraph) -> bool:
+    """Whether two graphs run the same ops in order on the same data flow, at any sizes."""
+    return _data_flow(joint) == _data_flow(other)
+
+
+def _data_flow(joint: JointGraph) -> list[tuple[Any, ...]]:
+    """The ops of each operation, and its storages by the order in which they first come up.
+
+    Not by name: Dynamo makes numbers of sizes from the second shape on, and counts them as inputs.
+    """
+    numbers: dict[Storage, int] = {}
+    return [
+        (
+            *(node.target for node in operation.nodes),
+            *(numbers.setdefault(s, len(numbers)) for s in operation.reads),
+            *(numbers.setdefault(s, len(numbers)) for s in operation.makes),
+        )
+        for operation in joint.operations
+    ]
+
+
+def _scaled_seconds(
+    node: fx.Node, twin: fx.Node, profiles: OpProfiles, device: torch.device
+) -> tuple[float, str] | None:
+    """The time of the same op at another size, times what the roofline says of the two sizes."""
+    known = profiles.by_signature.get(signature(twin))
+    if known is None or known.seconds is None:
+        return None
+    ceilings = measured_ceilings(device.type, _dtype_of(node))
+    ratio = roofline_seconds(node, ceilings) / roofline_seconds(twin, ceilings)
+    return known.seconds * ratio, "scaled"
 
 
 def _modelled_seconds(node: fx.Node, cost: str, device: torch.device) -> tuple[float, str]:

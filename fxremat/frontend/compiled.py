@@ -22,7 +22,7 @@ from fxremat.errors import (
 )
 from fxremat.frontend.backend import Backend
 
-# Every new input shape is one more plan; past this many, all are forgotten and made anew.
+# Every new input shape is one more plan; past this many, each takes the place of the oldest.
 _SHAPES_LIMIT = 256
 
 
@@ -48,17 +48,22 @@ class Compiled:
     ) -> Compiled:
         """`function` as one that is compiled by `backend` when it is called."""
 
-        def forget() -> None:
-            warnings.warn(
-                f"{shapes_limit} graphs are planned for this model, one for each input shape and "
-                "each value of what is no tensor: all are forgotten, and planned anew as they come "
-                "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
-                stacklevel=4,
-            )
+        warned = False
 
-        call = torch_hooks.compile_whole(
-            function, _Weakly(weakref.ref(backend)), shapes_limit, forget
-        )
+        def warn() -> None:
+            nonlocal warned
+            if not warned:
+                warned = True
+                warnings.warn(
+                    f"{shapes_limit} graphs are planned for this model, one for each input shape "
+                    "and each value of what is no tensor: from now on each new one takes the place "
+                    "of the one that was used the longest ago, and is planned anew if it comes "
+                    "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
+                    stacklevel=4,
+                )
+
+        weakly = _Weakly(weakref.ref(backend))
+        call = torch_hooks.compile_whole(function, weakly, shapes_limit, warn)
         return Compiled(function, backend, call, module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

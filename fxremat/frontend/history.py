@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from fxremat.annotate.annotate import same_operations
+from fxremat.graph import JointGraph
 from fxremat.plan.plan import Plan
 from fxremat_solvers import RematProblem
+
+# How many of the nearest graphs give their schedules to a new one.
+_NEIGHBOURS = 4
+
+
+class Origin(StrEnum):
+    """How a graph came by its plan."""
+
+    SEARCHED = "searched"
+    """By the solver that the options name, over measured costs."""
+    QUICK = "quick"
+    """At once, from the plans of other sizes; it is searched for once that is worth it."""
+    KEPT = "quick, kept"
+    """At once; a search since then has failed, or found nothing much better."""
+
+
+@dataclass
+class Calls:
+    """How often a graph ran."""
+
+    count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +51,8 @@ class CompiledGraph:
     capture_s: float
     planning_s: float
     seconds: Mapping[str, float]
+    origin: Origin = Origin.SEARCHED
+    calls: Calls = field(default_factory=Calls)
 
 
 @dataclass
@@ -56,6 +83,28 @@ class History:
         if ahead:
             self._ahead.append(graph)
 
+    def replace(self, old: CompiledGraph, new: CompiledGraph) -> None:
+        """Put another plan of a compiled graph in the place of its first."""
+        self._all = [weakref.ref(new) if each() is old else each for each in self._all]
+
+    def neighbours(self, graph: JointGraph) -> list[CompiledGraph]:
+        """Searched graphs of the same operations at other sizes: a few, the nearest first."""
+        nbytes = _made_bytes(graph)
+
+        def distance(other: CompiledGraph) -> float:
+            return abs(math.log((nbytes + 1) / (_made_bytes(other.plan.graph) + 1)))
+
+        found: list[CompiledGraph] = []
+        searched = [each for each in self.graphs if each.origin is Origin.SEARCHED]
+        for other in sorted(searched, key=distance):
+            if len(found) < _NEIGHBOURS and same_operations(graph, other.plan.graph):
+                found.append(other)
+        return found
+
+    def was_planned_ahead(self, input_shapes: tuple[tuple[int, ...], ...]) -> bool:
+        """Whether there is a plan for inputs of these shapes that waits to be compiled."""
+        return any(graph.input_shapes == input_shapes for graph in self._ahead)
+
     def take_ahead(
         self, problem: RematProblem, input_shapes: tuple[tuple[int, ...], ...]
     ) -> Plan | None:
@@ -69,3 +118,7 @@ class History:
                 self._ahead.remove(graph)
                 return graph.plan if graph.plan.problem == problem else None
         return None
+
+
+def _made_bytes(graph: JointGraph) -> int:
+    return sum(storage.nbytes for storage in graph.storages if not storage.resident)

@@ -41,9 +41,10 @@ def optimize(
     `budget` caps the step memory: an int is bytes, a str a size such as ``"6GiB"``, a float in
     (0, 1] a fraction of the step memory with nothing recomputed, of the largest step seen so far;
     see `Budget`. It holds for one forward and its backward, for every input shape, which gets a
-    plan of its own. Compilation happens at the first call that records gradients; the plan is made
-    at once where `example_inputs` are given (a tensor, a tuple of arguments or a dict of keyword
-    arguments), by tracing alone: the model doesn't run.
+    plan of its own: the first by a search, further ones at once from those before, and by a search
+    once they have come back so often that it is worth it. Compilation happens at the first call
+    that records gradients; the plan is made at once where `example_inputs` are given (a tensor, a
+    tuple of arguments or a dict of keyword arguments), by tracing alone: the model doesn't run.
     Where none are recorded (`torch.no_grad`, nothing that requires them) the model runs as it is.
 
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and

@@ -1,7 +1,8 @@
 """The passes from a traced joint graph to two graphs that keep a budget, in order.
 
 Three calls, so that a plan can be made for several graphs at once, before or after they run:
-`collect` (what is there to plan), `plan` (under which budget) and `compile_plan` (written out).
+`collect` (what is there to plan; `read` and `weigh` are its halves), `plan` (under which budget)
+and `compile_plan` (written out).
 
     capture -> units -> annotate -> classify -> lower | solve | rewrite -> verify
 """
@@ -86,15 +87,21 @@ class Units:
 
 @dataclass(frozen=True)
 class Annotate:
-    """Seconds, FLOPs, bytes and workspace of each operation, by a cost model."""
+    """Seconds, FLOPs, bytes and workspace of each operation, by a cost model.
+
+    With a graph that it is `like`, of the same operations at other sizes, nothing is timed.
+    """
 
     cost: str
     profiles: OpProfiles
     executor: Executor
+    like: JointGraph | None = None
     name: str = "annotate"
 
     def run(self, state: Grouped) -> Annotated:
-        return Annotated(annotate(state.graph, self.cost, self.profiles, self.executor.cost))
+        return Annotated(
+            annotate(state.graph, self.cost, self.profiles, self.executor.cost, self.like)
+        )
 
 
 @dataclass(frozen=True)
@@ -171,14 +178,33 @@ def collect(
     executor: Executor = EAGER,
 ) -> Lowered:
     """What there is to plan in one graph. New measurements of ops go to `profiles`."""
-    passes = (
-        Capture(profiles, executor),
-        Units(executor),
-        Annotate(cost, profiles, executor),
-        Classify(),
-        Lower(),
-    )
-    return run_passes(passes, traced, between)
+    return weigh(read(traced, profiles, between, executor), cost, profiles, between, executor)
+
+
+def read(
+    traced: Traced,
+    profiles: OpProfiles,
+    between: Sequence[Between] = (),
+    executor: Executor = EAGER,
+) -> Grouped:
+    """The first half of `collect`: the graph as it runs, with nothing known of times."""
+    return run_passes((Capture(profiles, executor), Units(executor)), traced, between)
+
+
+def weigh(
+    grouped: Grouped,
+    cost: str,
+    profiles: OpProfiles,
+    between: Sequence[Between] = (),
+    executor: Executor = EAGER,
+    like: JointGraph | None = None,
+) -> Lowered:
+    """The second half of `collect`. May be asked again, where more has been measured since.
+
+    With a graph that it is `like` times come from there, and only memory is measured.
+    """
+    passes = (Annotate(cost, profiles, executor, like), Classify(), Lower())
+    return run_passes(passes, grouped, between)
 
 
 def plan(
@@ -186,13 +212,14 @@ def plan(
     options: Options,
     largest_step_bytes: int = 0,
     between: Sequence[Between] = (),
+    search: Search = search_schedule,
 ) -> Planned:
     """The plan of one graph. Raises `BudgetInfeasible` where none is found within the budget.
 
     A budget that is a fraction is one of `largest_step_bytes`, the step memory with nothing
     recomputed of the steps before, or of this one's where that is more.
     """
-    return run_passes((Solve(options, largest_step_bytes),), lowered, between)
+    return run_passes((Solve(options, largest_step_bytes, search),), lowered, between)
 
 
 def compile_plan(

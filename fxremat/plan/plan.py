@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,6 +24,7 @@ from fxremat_solvers import (
     baseline,
     floor,
     live_at,
+    quick,
     simulate,
     solve,
 )
@@ -107,6 +108,15 @@ def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) 
         seed=options.seed,
         effort=options.effort,
     )
+
+
+def replay_schedules(schedules: Sequence[Schedule]) -> Search:
+    """A search that takes the cheapest that fits of these and greedy's, in milliseconds."""
+
+    def search(problem: RematProblem, budget_bytes: int, _options: Options) -> Solution:
+        return quick(problem, budget_bytes, schedules)
+
+    return search
 
 
 def plan_step(

@@ -18,11 +18,12 @@ from torch import fx
 
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
-from fxremat.frontend.history import CompiledGraph
+from fxremat.frontend.history import CompiledGraph, Origin
 from fxremat.graph import Operation
 from fxremat.nodes import depends_on_data, is_effect, traced_value
 from fxremat.plan.plan import Plan, source_line
 from fxremat.report.plot import Timeline, plot_timelines
+from fxremat.report.shapes import PlannedShape, planned_shapes
 from fxremat_solvers import live_after
 
 
@@ -61,6 +62,7 @@ class Report:
     be met, where `floor` was asked for it. `notes` say what the plan can't see.
     `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
     runs, `boundary` and `baseline_boundary` the steps at which backward begins.
+    `origin` says how the graph came by its plan; `shapes` has a line for each graph of the model.
     """
 
     budget_bytes: int
@@ -84,6 +86,8 @@ class Report:
     baseline_timeline_bytes: tuple[int, ...]
     boundary: int
     baseline_boundary: int
+    origin: str = Origin.SEARCHED
+    shapes: tuple[PlannedShape, ...] = ()
 
     def to_json(self) -> str:
         """All fields as a JSON object."""
@@ -109,10 +113,11 @@ class Report:
 def explain(optimized: object, *, graph: int = -1) -> Report:
     """The report on what `optimize` compiled: the newest graph, or another by its index.
 
-    There is one graph for each input shape (and training flag). Raises `OptionError` where
-    nothing has been compiled yet, or for a graph that is not there.
+    There is one graph for each input shape (and training flag); the report lists them all. Raises
+    `OptionError` where nothing has been compiled yet, or for a graph that is not there.
     """
-    return report_on(_compiled_graph(optimized, graph))
+    compiled = _compiled_graph(optimized, graph)
+    return report_on(compiled, compiled_of(optimized).backend.history.graphs)
 
 
 def floor(optimized: object, *, graph: int = -1) -> int:
@@ -137,8 +142,8 @@ def _compiled_graph(optimized: object, graph: int) -> CompiledGraph:
         raise OptionError(f"there is no graph {graph}: {len(graphs)} are compiled") from None
 
 
-def report_on(compiled: CompiledGraph) -> Report:
-    """The report on one compiled graph."""
+def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> Report:
+    """The report on one compiled graph, of those that there are."""
     plan = compiled.plan
     boundary = plan.schedule.ops.index(plan.lowering.tangents_op)
     return Report(
@@ -163,6 +168,8 @@ def report_on(compiled: CompiledGraph) -> Report:
         baseline_timeline_bytes=plan.baseline.running_bytes,
         boundary=boundary,
         baseline_boundary=plan.lowering.tangents_op,
+        origin=compiled.origin,
+        shapes=planned_shapes(graphs),
     )
 
 
@@ -316,7 +323,7 @@ def _render(report: Report) -> RenderableType:
             f"{percent:.2f} %",
             f"{1e3 * report.extra_seconds:.2f} ms; no schedule takes less than {bound:.2f} %",
         ),
-        ("solver", report.solver, f"{report.status}, {report.solve_s:.2f} s"),
+        ("solver", report.solver, f"{report.status}, {report.origin}, {report.solve_s:.2f} s"),
         (
             "compilation",
             f"{report.planning_s:.2f} s",
@@ -350,4 +357,30 @@ def _render(report: Report) -> RenderableType:
             f"{1e3 * row.recomputed_seconds:.3f}" if row.runs else "",
         )
     notes = [Text(f"Note: {note}") for note in report.notes]
-    return Group(summary, Text(), table, *notes)
+    shapes = [Text(), _render_shapes(report.shapes)] if len(report.shapes) > 1 else []
+    return Group(summary, Text(), table, *notes, *shapes)
+
+
+def _render_shapes(shapes: Sequence[PlannedShape]) -> RenderableType:
+    table = Table(title="Plans, by input shape", title_justify="left")
+    for heading, justify in (
+        ("graph", "right"),
+        ("inputs that differ", "left"),
+        ("nothing recomputed", "right"),
+        ("planned peak", "right"),
+        ("extra time", "right"),
+        ("plan", "left"),
+        ("calls", "right"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for shape in shapes:
+        table.add_row(
+            str(shape.graph),
+            ", ".join("x".join(map(str, sizes)) or "number" for sizes in shape.input_shapes),
+            human_bytes(shape.baseline_peak_bytes),
+            human_bytes(shape.planned_peak_bytes),
+            f"{100 * shape.extra_seconds / shape.baseline_seconds:.2f} %",
+            shape.origin if shape.extra_seconds else "nothing to recompute",
+            str(shape.calls),
+        )
+    return table

@@ -18,6 +18,7 @@ from fxremat_solvers.floor import floor
 from fxremat_solvers.graphs import structure_hash, to_networkx
 from fxremat_solvers.pareto import pareto
 from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
+from fxremat_solvers.quick import quick
 from fxremat_solvers.schedule import Schedule, Solution, Status
 from fxremat_solvers.simulate import (
     Simulation,
@@ -53,6 +54,7 @@ __all__ = [
     "live_at",
     "pareto",
     "plain_op",
+    "quick",
     "simulate",
     "solve",
     "structure_hash",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import operator
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,3 +242,90 @@ def test_what_dynamo_makes_for_a_call() -> None:
 
     torch.compile(scaled, backend=backend, fullgraph=True)(X)
     assert found == [1]
+
+
+def test_dynamo_lets_go_of_one_graph_alone_and_lists_the_latest_first() -> None:
+    """What `compile_whole` stands on where there are more graphs than it keeps."""
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list as entries_of
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+    kept: list[weakref.ref[Any]] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        kept.append(weakref.ref(module))
+        return module.forward
+
+    compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+    for rows in (2, 3, 4, 2):
+        compiled(torch.randn(rows))
+    entries = entries_of(function.__code__)
+    order = [entry.compile_id.frame_compile_id for entry in entries]
+    assert order == [0, 2, 1]
+    assert torch_hooks._evict_oldest(entries, 2)
+    assert not torch_hooks._evict_oldest(entries, 2)
+    del entries
+    gc.collect()
+    assert [module() is not None for module in kept] == [True, False, True]
+    for rows in (2, 4, 3):
+        compiled(torch.randn(rows))
+    assert len(kept) == 4, "the one that was let go of is compiled anew, the others are not"
+
+
+def test_a_graph_of_dynamos_is_compiled_again_in_one_of_its_calls() -> None:
+    """With real arguments, outside of Dynamo: the same joint graph, and no random draw."""
+    joints: list[list[Any]] = []
+    calls: list[torch.Tensor] = []
+
+    def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+        nodes = [node for node in joint.graph.nodes if node.op == "call_function"]
+        joints.append([(node.target, tuple(node.meta["val"].shape)) for node in nodes])
+        return default_partition(joint, inputs, **options)
+
+    def backend(module: fx.GraphModule, inputs: Any) -> Any:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        assert torch_hooks.numbers_are_fixed(module, inputs)
+        compile_graph = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+        run = compile_graph(module, inputs)
+
+        def call(*args: Any) -> Any:
+            first = run(*args)
+            state = torch.get_rng_state()
+            with torch_hooks.compiling_again():
+                again = compile_graph(module, args)
+            assert torch.equal(state, torch.get_rng_state())
+            calls.append(again(*args)[0])
+            return first
+
+        return torch_hooks.without_dynamo(call)
+
+    weight = nn.Parameter(torch.randn(6, 6))
+    compiled = torch.compile(lambda x: (x @ weight).sin().sum(), backend=backend, fullgraph=True)
+    for rows in (4, 5):  # the second is traced with a number for the size
+        loss = compiled(torch.randn(rows, 6))
+        assert torch.equal(loss, calls[-1])
+        expected, found = (torch.autograd.grad(each, weight)[0] for each in (loss, calls[-1]))
+        assert torch.equal(expected, found)
+    assert joints[0] == joints[1] != joints[2] == joints[3]
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_numbers_that_change_are_told_from_sizes(number: type[int] | type[float]) -> None:
+    fixed: list[bool] = []
+
+    def backend(module: fx.GraphModule, inputs: Any) -> Any:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        fixed.append(torch_hooks.numbers_are_fixed(module, inputs))
+        return torch_hooks.make_aot_backend(default_partition, torch_hooks.boxed_executor)(
+            module, inputs
+        )
+
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, n: x.sin() * n + x.shape[0] // 2, backend=backend, fullgraph=True
+    )
+    with torch._dynamo.config.patch(specialize_float=False):
+        for rows, n in ((2, 2), (3, 2), (3, 3)):
+            compiled(torch.randn(rows), number(n))
+    assert fixed == [True, True, False]

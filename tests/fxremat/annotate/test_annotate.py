@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxremat
-from fxremat.annotate.annotate import node_costs, roofline_seconds
+from fxremat.annotate.annotate import node_costs, roofline_seconds, same_operations
 from fxremat.annotate.flops import node_bytes_moved, node_flops
 from fxremat.graph import Cost, JointGraph
 from fxremat.measure.device_ceilings import Ceilings
@@ -82,3 +82,36 @@ def test_generators_are_left_alone() -> None:
     x = torch.ones(64, 64, requires_grad=True)
     fxremat.optimize(lambda x: F.dropout(x * 3, 0.5).sum(), budget=1.0, example_inputs=x)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def joint_of(rows: int) -> JointGraph:
+    example = torch.randn(rows, 64)
+    return plan_of(
+        fxremat.optimize(Mixed(), budget=1.0, example_inputs=example, cost="flops")
+    ).graph
+
+
+def test_times_of_another_size_are_scaled_and_sizes_are_not(joint: JointGraph) -> None:
+    profiles = OpProfiles()
+    node_costs(joint, "measured", profiles)
+    small = joint_of(1024)
+    assert same_operations(small, joint)
+    scaled = node_costs(small, "measured", profiles, like=joint)
+    exact = node_costs(small, "flops", OpProfiles())
+    sources = {cost.seconds_from for cost in scaled.values()}
+    assert "scaled" in sources, "nothing of that size was timed"
+    assert sources <= {"scaled", "measured", "roofline"}
+    large = node_costs(joint, "measured", profiles)
+    for (node, cost), twin in zip(scaled.items(), large.values(), strict=True):
+        assert cost.workspace_bytes == exact[node].workspace_bytes
+        assert cost.made_bytes == exact[node].made_bytes
+        if cost.seconds_from == "scaled":
+            assert twin.seconds / 5 < cost.seconds < twin.seconds
+
+
+def test_graphs_of_other_operations_are_not_the_same(joint: JointGraph) -> None:
+    example = torch.randn(4096, 64)
+    other = fxremat.optimize(
+        lambda x: F.gelu(x).sum(), budget=1.0, example_inputs=example.requires_grad_(), cost="flops"
+    )
+    assert not same_operations(plan_of(other).graph, joint)

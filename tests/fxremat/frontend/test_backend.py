@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -163,34 +164,40 @@ def test_a_larger_step_raises_what_a_fraction_is_of() -> None:
     assert first.budget_bytes < second.budget_bytes == third.budget_bytes
 
 
-def test_past_the_limit_of_shapes_plans_are_made_anew() -> None:
-    forgotten: list[int] = []
-    compiled: list[object] = []
+def test_past_the_limit_a_new_shape_takes_the_place_of_the_oldest() -> None:
+    compiled: list[int] = []
+    evicted: list[int] = []
 
     def backend(module: Any, inputs: Any) -> Any:
-        compiled.append(module)
         torch_hooks.specialize_sizes(module, inputs, numbers=True)
+        compiled.append(inputs[-1].shape[0])
         return module.forward
 
     call = torch_hooks.compile_whole(
-        lambda x: x.sin().sum(), backend, 4, lambda: forgotten.append(len(compiled))
+        lambda x: x.sin().sum(), backend, 3, lambda: evicted.append(compiled[-1])
     )
-    for _ in range(2):
-        for rows in range(2, 8):
-            x = torch.randn(rows)
-            assert torch.equal(call(x), x.sin().sum())
-    assert forgotten == [4, 8], "each time that four shapes are full"
+    for rows in (2, 3, 4, 2, 5, 6, 2, 3, 2, 6):
+        x = torch.randn(rows)
+        assert torch.equal(call(x), x.sin().sum())
+    assert compiled == [2, 3, 4, 5, 6, 3], "2 and 6 were used in between"
+    assert evicted == [5, 6, 3], "one for one"
 
 
 @keeps_nothing
-def test_forgetting_is_said_and_lets_go_of_plans() -> None:
-    _, loss = classifier()
+def test_the_oldest_plan_alone_is_let_go_of_and_it_is_said_once() -> None:
+    net, loss = classifier()
     backend = Backend(make_options({"budget": 1.0}), WholeStep(fullgraph=True))
     compiled = Compiled.of(loss, backend, shapes_limit=2)
     for size in (8, 9):
         compiled(*batch(size)).backward()
-    assert len(backend.history.graphs) == 2
+    compiled(*batch(8)).backward()
     with pytest.warns(UserWarning, match=r"2 graphs are planned.*Pad inputs to fewer shapes"):
         compiled(*batch(10)).backward()
     gc.collect()
-    assert [graph.input_shapes[-1] for graph in backend.history.graphs] == [(10,)]
+    assert [graph.input_shapes[-1] for graph in backend.history.graphs] == [(8,), (10,)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        args = batch(9)
+        assert_equal(step(net, compiled, *args), step(net, loss, *args))
+    gc.collect()
+    assert [graph.input_shapes[-1] for graph in backend.history.graphs] == [(10,), (9,)]
