@@ -178,15 +178,16 @@ def _laid_out(
                 return torch.empty(real.shape, dtype=real.dtype, device=tensor.device)
         if not real.storage_bytes:
             return tensor
-        # Another shape or type comes from the invented data, or is no layout of this tensor.
-        if (tuple(tensor.shape), tensor.dtype) != (real.shape, real.dtype):
+        # Another shape comes from the invented data, or is no layout of this tensor.
+        if tuple(tensor.shape) != real.shape:
             return tensor
         # Strides of dimensions of size 1 too: convolutions choose their kernel by them.
         if real == Layout.of(tensor):
             return tensor
         with mode:
-            size = -(-real.storage_bytes // tensor.itemsize)
-            block = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+            # Another type too: BatchNorm's statistics of bfloat16 numbers are float32.
+            size = -(-real.storage_bytes // real.dtype.itemsize)
+            block = torch.empty(size, dtype=real.dtype, device=tensor.device)
             return block.as_strided(real.shape, real.stride, real.offset)
 
     return _mapped(lay_out, value, layouts)

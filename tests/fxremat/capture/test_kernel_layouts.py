@@ -18,7 +18,7 @@ from fxremat.graph import JointGraph
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import outputs_of, traced_value
 from tests.fxremat.test_torch_hooks import traced
-from tests.numerics.steps import assert_same, plan_of, run_steps
+from tests.numerics.steps import assert_same, floor_and_peak, plan_of, run_steps
 
 
 @pytest.fixture(autouse=True)
@@ -218,4 +218,30 @@ def test_peaks_hold(module: nn.Module, shapes: list[tuple[int, ...]], fraction: 
 
     module.zero_grad(set_to_none=True)
     measured = fxremat.measure_peak(step).peak_bytes
+    assert measured <= plan_of(optimized).peak_bytes <= plan_of(optimized).budget_bytes
+
+
+class Normalised(nn.Module):
+    """Under autocast BatchNorm's statistics are traced as bfloat16; the kernel's are float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = (nn.Linear(32, 32), nn.GELU(), nn.Dropout(0.2))
+        self.layers = nn.Sequential(*(copy.deepcopy(m) for _ in range(3) for m in block))
+        self.norm = nn.BatchNorm1d(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.norm(self.layers(x)).square().mean()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_types_of_the_kernel(share: float) -> None:
+    module, x = Normalised(), torch.randn(512, 32)
+    twin, batches = copy.deepcopy(module), [(x,)] * 3
+    least, most = floor_and_peak(module, (x,))
+    optimized = fxremat.optimize(module, budget=least + int(share * (most - least)), cost="flops")
+    assert_same(run_steps(twin, twin, batches), run_steps(module, optimized, batches))
+    module.zero_grad(set_to_none=True)
+    measured = fxremat.measure_peak(lambda: optimized(x).backward()).peak_bytes
     assert measured <= plan_of(optimized).peak_bytes <= plan_of(optimized).budget_bytes
