@@ -8,6 +8,8 @@ TORCH_VERSION ?= 2.13.0
 VENV ?= .venv
 PIP_ARGS ?=
 ARGS ?=
+# Each takes up to 2 GB of memory.
+TEST_PROCESSES ?= 2
 # Not where the kept results are: a run goes on from the rows that it finds.
 BENCH_OUT ?= bench-output
 # The CUDA kit. The time is for all of it, installing from WHEELS included.
@@ -55,7 +57,8 @@ demo: $(ENVIRONMENT)
 	$(PY) -m benchmarks.demo $(ARGS)
 
 test: $(ENVIRONMENT)
-	$(PY) -m pytest --ignore=tests/packaging $(ARGS)
+	$(PY) -m pytest --ignore=tests/packaging \
+	    --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 operators: $(ENVIRONMENT)
 	$(PY) -m tests.operators --out $(BENCH_OUT)/operators $(ARGS)
@@ -72,7 +75,7 @@ types: $(ENVIRONMENT)
 	$(PY) -m pyright --pythonpath "$$($(PY) -c 'import sys; print(sys.executable)')" $(ARGS)
 
 boundary: $(ENVIRONMENT)
-	$(PY) -m pytest tests/packaging/test_boundary.py
+	$(PY) -m pytest tests/packaging/test_boundary.py tests/packaging/test_layers.py
 
 wheel-check: $(ENVIRONMENT)
 	$(PY) -m pytest tests/packaging/test_wheel.py
