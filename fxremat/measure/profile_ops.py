@@ -211,7 +211,7 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
 
     def run_all() -> None:
         for key, node in nodes.items():
-            for op in _Op.ways(node):
+            for op in _Op.ways_by_memory(node):
                 _mark(device)
                 made = op.outputs(_makes_new(node))
                 _mark(device)
@@ -274,6 +274,18 @@ class _Op:
         return [replace(op, args=(branch, *others)) for branch in (True, False)]
 
     @staticmethod
+    def ways_by_memory(node: fx.Node) -> list[_Op]:
+        """Those, and with masks of ones, too: some kernels first pick what a mask has ones for."""
+        ways = _Op.ways(node)
+        masked = _Op.of(node)
+        masks = [] if masked is None else _masks((masked.args, masked.kwargs))
+        if masked is None or not masks:
+            return ways
+        for mask in masks:
+            mask.fill_(True)
+        return [*ways, masked]
+
+    @staticmethod
     def of(node: fx.Node) -> _Op | None:
         try:
             args, kwargs = torch_hooks.tree_map(_real, (node.args, node.kwargs))
@@ -327,19 +339,24 @@ def _spread(matrices: torch.Tensor) -> None:
     flat.mul_(2**steps)
 
 
+def _masks(arguments: Any) -> list[torch.Tensor]:
+    leaves = torch_hooks.tree_leaves(arguments)
+    return [x for x in leaves if isinstance(x, torch.Tensor) and x.dtype is torch.bool]
+
+
 def _pick_all(node: fx.Node, arguments: Any) -> None:
     """Give masks ones and, where data say how large the result is, tensors distinct numbers.
 
     What is picked of them is then all, and the result as large as it was traced: `x[mask]`,
     `nonzero`, `unique`.
     """
-    distinct = torch_hooks.makes_sizes(node) and op_name(node.target) != "repeat_interleave"
+    for mask in _masks(arguments):
+        mask.fill_(True)
+    if not torch_hooks.makes_sizes(node) or op_name(node.target) == "repeat_interleave":
+        return
     for value in torch_hooks.tree_leaves(arguments):
-        if not isinstance(value, torch.Tensor):
-            continue
-        if value.dtype is torch.bool:
-            value.fill_(True)
-        elif distinct and value.is_contiguous():
+        distinct = isinstance(value, torch.Tensor) and value.dtype is not torch.bool
+        if distinct and value.is_contiguous():
             numbers = torch.arange(1, value.numel() + 1, device=value.device)
             value.copy_(numbers.view(value.shape))
 
