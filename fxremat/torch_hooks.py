@@ -47,6 +47,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode,
     PendingUnbackedSymbolNotFound,
     constrain_range,
     free_unbacked_symbols,
@@ -248,18 +249,25 @@ def depends_on_data(value: object) -> bool:
     return is_symbolic(value) and bool(free_unbacked_symbols(cast("Any", value)))
 
 
-def largest(size: Any) -> Any:
-    """The largest that a number can be which depends on the data; None where nothing says so.
-
-    Of one that is no size (it may be below 0, or any float) some number that it can be.
-    """
+def largest_size(size: int | torch.SymInt) -> int | None:
+    """The largest that a size can be which depends on the data; None where nothing says so."""
     if not isinstance(size, torch.SymInt):
-        return True if isinstance(size, torch.SymBool) else 1.0 if is_symbolic(size) else size
-    ranges = size.node.shape_env.bound_sympy(size.node.expr)
+        return size
+    upper = size.node.shape_env.bound_sympy(size.node.expr).upper
     # torch's own largest index stands for no bound at all.
-    if ranges.upper.is_finite and ranges.upper < sys.maxsize // 2:
-        return int(ranges.upper)
-    return None if ranges.lower >= 0 else 0
+    return int(upper) if upper.is_Integer and upper < sys.maxsize // 2 else None
+
+
+def some_number(number: Any) -> int | float | bool:
+    """The largest that a number can be which depends on the data, or where nothing says it, one
+    that it can be."""
+    if not isinstance(number, torch.SymInt):
+        return isinstance(number, torch.SymBool) or 1.0
+    found = largest_size(number)
+    if found is not None:
+        return found
+    lower = number.node.shape_env.bound_sympy(number.node.expr).lower
+    return max(0, int(lower)) if lower.is_Integer else 0
 
 
 def state_at_most(size: torch.SymInt, most: int) -> None:
@@ -325,7 +333,8 @@ def specialize_sizes(
     sizes: list[Any] = [value for value in example_inputs if numbers]
     for value in pytree.tree_leaves([list(example_inputs), traced]):
         if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-            sizes += (*value.shape, *value.stride(), value.storage_offset())
+            storage: Any = value.untyped_storage().nbytes()  # of a view, it has a symbol of its own
+            sizes += (*value.shape, *value.stride(), value.storage_offset(), storage)
     for size in sizes:
         # What depends on data has no number yet.
         if isinstance(size, torch.SymInt) and size.node.has_hint():
@@ -393,9 +402,10 @@ def compile_whole(
         except torch._dynamo.exc.TorchDynamoException as error:
             if not ran or "specialize_float" in settings or isinstance(error, PassesThroughDynamo):
                 raise
-            settings.update(automatic_dynamic_shapes=False, specialize_float=True)
-            with torch._dynamo.config.patch(settings):
+            fixed = {"automatic_dynamic_shapes": False, "specialize_float": True}
+            with torch._dynamo.config.patch({**settings, **fixed}):
                 results = compiled(*args, **kwargs)
+            settings.update(fixed)  # Not where that failed, too: the call was at fault.
         ran = True
         return results
 
@@ -543,7 +553,13 @@ def unwrap_graph_break(error: BaseException) -> str | None:
 
 def torch_failure(error: BaseException) -> str | None:
     """What torch says, if `error` is one that its tracing shouldn't raise, with the user's line."""
-    internal = (torch._dynamo.exc.InternalTorchDynamoError, PendingUnbackedSymbolNotFound)
+    if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+        error = error.inner_exception
+    internal = (
+        torch._dynamo.exc.InternalTorchDynamoError,
+        PendingUnbackedSymbolNotFound,
+        GuardOnDataDependentSymNode,
+    )
     return str(error) if isinstance(error, internal) else None
 
 

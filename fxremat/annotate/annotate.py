@@ -33,7 +33,7 @@ from fxremat.graph import Cost, JointGraph, Operation, Storage
 from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
 from fxremat.memory_model import storage_bytes
-from fxremat.nodes import tensors_of, traced_value
+from fxremat.nodes import depends_on_data, tensors_of, traced_value
 
 COST_MODELS = ("auto", "flops", "roofline", "measured")
 
@@ -97,7 +97,12 @@ def node_costs(
                     scaled[key] = _scaled_seconds(node, twins[node], profiles, joint.device)
                 found = scaled[key]
         seconds, source = found or _modelled_seconds(node, cost, joint.device)
-        by_output = profile.output_bytes if profile else storage_bytes(traced_value(node))
+        by_output = storage_bytes(traced_value(node))
+        if profile is not None:
+            by_output = profile.output_bytes
+            if depends_on_data(node):
+                # What was picked of invented data may be less than can be.
+                by_output = _larger(by_output, storage_bytes(traced_value(node)))
         costs[node] = Cost(
             seconds=seconds,
             flops=node_flops(node),
@@ -113,6 +118,11 @@ def node_costs(
             workspace_measured=profile is not None,
         )
     return costs
+
+
+def _larger(first: Sequence[int | None], second: Sequence[int | None]) -> tuple[int | None, ...]:
+    pairs = zip(first, second, strict=True)
+    return tuple(None if a is None else max(a, b or 0) for a, b in pairs)
 
 
 def same_operations(joint: JointGraph, other: JointGraph) -> bool:

@@ -42,7 +42,7 @@ def bound_data_sizes(module: fx.GraphModule) -> None:
 
     def bounded(node: fx.Node, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
-            return torch_hooks.largest(value) if torch_hooks.depends_on_data(value) else value
+            return torch_hooks.some_number(value) if torch_hooks.depends_on_data(value) else value
         key = torch_hooks.storage_key(value)
         if torch_hooks.depends_on_data(value):
             value = _view(node, value, bases.get(key))
@@ -68,7 +68,7 @@ def _bound_picked(node: fx.Node) -> None:
     # masked_select broadcasts its arguments.
     most = math.prod(max(sizes) for sizes in itertools.zip_longest(*shapes, fillvalue=1))
     for size in traced_value(node).shape:
-        if torch_hooks.depends_on_data(size) and torch_hooks.largest(size) is None:
+        if torch_hooks.depends_on_data(size) and torch_hooks.largest_size(size) is None:
             torch_hooks.state_at_most(size, most)
 
 
@@ -81,7 +81,7 @@ def _view(node: fx.Node, value: torch.Tensor, base: torch.Tensor | None) -> torc
     """The largest that a value can be, as a view of its storage's first tensor, or in a new one."""
 
     def largest(size: int | torch.SymInt) -> int:
-        found = torch_hooks.largest(size)
+        found = torch_hooks.largest_size(size)
         if found is None and inner_graphs(node):
             raise graphs_inside(f"{node.name} ({node.target})")  # How often while_loop runs.
         if found is None:
@@ -94,7 +94,7 @@ def _view(node: fx.Node, value: torch.Tensor, base: torch.Tensor | None) -> torc
         return found
 
     shape, stride = tuple(map(largest, value.shape)), tuple(map(largest, value.stride()))
-    offset = torch_hooks.largest(value.storage_offset()) or 0
+    offset = torch_hooks.largest_size(value.storage_offset()) or 0
     with torch_hooks.fake_mode(value):
         if base is None:
             elements = -(-largest(value.untyped_storage().nbytes()) // value.itemsize)

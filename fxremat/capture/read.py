@@ -289,7 +289,7 @@ def _check_supported(node: fx.Node, storage_of: Mapping[fx.Node, Storage]) -> No
         if torch_hooks.is_symbolic(traced_value(arg)) and not _is_given(arg):
             raise SymbolicSizeError(
                 f"{node.name} depends on {arg.name}, a number that is not known before the step "
-                "runs (it is read from a tensor): keep that part out of the optimized function"
+                "runs: keep that part out of the optimized function"
             )
 
 

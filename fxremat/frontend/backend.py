@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -260,10 +261,12 @@ class _Executable:
     steps: PlannedSteps
     draft: Draft | None = None
     ran: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, *args: Any) -> Any:
         self.steps.count += 1
-        if self.draft is not None and self.draft.is_due and not torch_hooks.profiler_is_active():
+        draft = self.draft
+        if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
             self._plan_well(args)
         if self.graph is not None:
             self.graph.calls.count += 1
@@ -279,7 +282,8 @@ class _Executable:
 
     def _plan_well(self, args: tuple[Any, ...]) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
-        draft, self.draft = self.draft, None
+        with self.lock:
+            draft, self.draft = self.draft, None
         if draft is None:  # another thread was faster
             return
         run, self.graph = draft.plan_well(args)

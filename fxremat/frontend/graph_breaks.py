@@ -31,9 +31,10 @@ class WholeStep:
         if reason is not None:
             raise GraphBreakError(
                 f"the model breaks into several graphs: {reason}. One budget can't be kept over "
-                "graphs that are compiled one by one. Remove what breaks the graph "
-                "(torch._dynamo.explain(model)(*inputs) lists every place), or optimize only the "
-                "function without it"
+                "graphs that are compiled one by one. Give torch.compile fullgraph=True, which "
+                "traces sizes and numbers that depend on the data; else remove what breaks the "
+                "graph (torch._dynamo.explain(model)(*inputs) lists every place), or optimize only "
+                "the function without it"
             )
         compiling = torch_hooks.compiled_frame_id()
         if self.fullgraph or compiling is None:

@@ -27,12 +27,17 @@ def pad_to_multiple(
     object; what has one is a new tensor, for one tensor under two names would be one more graph.
 
     Raises `OptionError` for a multiple below 1, a name that is not in the batch or no tensor with
-    that dimension, tensors of several lengths, and a tensor of that length without a value.
+    that dimension, a value that a tensor can't hold, tensors of several lengths, and a tensor of
+    that length without a value.
     """
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise OptionError(f"multiple is {multiple!r}: it must be an integer of 1 or more")
+    if isinstance(dim, bool) or not isinstance(dim, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(f"dim is {dim!r}: it must be an integer")
     named = {name: value for name, value in values.items() if value is not None}
     lengths = {name: _length(batch, name, dim) for name in named}
+    for name, value in named.items():
+        _check_value(name, batch[name].dtype, value)
     if len(set(lengths.values())) != 1:
         raise OptionError(f"the tensors to pad have several lengths, or there are none: {lengths}")
     length = next(iter(lengths.values()))
@@ -58,6 +63,18 @@ def _length(batch: Mapping[str, Any], name: str, dim: int) -> int:
             f"{name!r} is a {type(batch[name]).__name__} of shape {shape}, with no dimension {dim}"
         )
     return batch[name].shape[dim]
+
+
+def _check_value(name: str, dtype: torch.dtype, value: object) -> None:
+    """Refuse what a tensor of this type would hold as another number, or not at all."""
+    number: Any = value
+    try:
+        held = torch.tensor(number, dtype=dtype).item()
+    except (TypeError, ValueError, RuntimeError):
+        held = None
+    rounded = dtype.is_floating_point and held is not None
+    if not rounded and (held is None or held != number):
+        raise OptionError(f"{name!r} is of {dtype}, which can't hold the value {value!r}")
 
 
 def _has_dimension(value: Any, dim: int) -> bool:

@@ -352,11 +352,14 @@ def _pick_all(node: fx.Node, arguments: Any) -> None:
     """
     for mask in _masks(arguments):
         mask.fill_(True)
-    if not torch_hooks.makes_sizes(node) or op_name(node.target) == "repeat_interleave":
+    if not torch_hooks.makes_sizes(node):
         return
     for value in torch_hooks.tree_leaves(arguments):
-        distinct = isinstance(value, torch.Tensor) and value.dtype is not torch.bool
-        if distinct and value.is_contiguous():
+        if not isinstance(value, torch.Tensor) or value.dtype is torch.bool:
+            continue
+        if op_name(node.target) == "repeat_interleave":
+            value.fill_(1)  # How often: distinct numbers would ask for ever more.
+        elif all(step for size, step in zip(value.shape, value.stride(), strict=True) if size > 1):
             numbers = torch.arange(1, value.numel() + 1, device=value.device)
             value.copy_(numbers.view(value.shape))
 

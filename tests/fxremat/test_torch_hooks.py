@@ -220,9 +220,9 @@ def test_sizes_that_depend_on_the_data_have_bounds() -> None:
     made = [n.meta["val"] for n in joint.graph.nodes if torch_hooks.makes_sizes(n)]
     assert all(map(torch_hooks.depends_on_data, made))
     # Of one element torch says nothing here.
-    assert [torch_hooks.largest(value.shape[0]) for value in made] == [24, None]
+    assert [torch_hooks.largest_size(value.shape[0]) for value in made] == [24, None]
     torch_hooks.state_at_most(made[1].shape[0], 7)
-    assert torch_hooks.largest(made[1].shape[0]) == 7
+    assert torch_hooks.largest_size(made[1].shape[0]) == 7
 
 
 def test_what_dynamo_makes_for_a_call() -> None:

@@ -61,7 +61,21 @@ def by_a_stated_bound(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (torch.ones(count, 4).sin() * x[0]).cos().sin().sum()
 
 
+def by_repeats(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """As a length regulator stretches what is spoken."""
+    longer = x.sin().repeat_interleave(mask.sum(-1), dim=0)
+    torch._check(longer.shape[0] <= 4 * ROWS)
+    return longer.cos().sin().sum()
+
+
+def by_what_is_not_contiguous(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    columns, rows = mask.long().t().nonzero(as_tuple=True)
+    return (x.exp()[rows, columns].sin() * 0.5).sin().sum()
+
+
 PROGRAMS = [
+    by_repeats,
+    by_what_is_not_contiguous,
     by_mask,
     by_masked_select,
     by_nonzero,
@@ -142,5 +156,11 @@ def test_a_size_without_a_bound() -> None:
         torch._check(count >= 0)
         return (torch.ones(count, 4).sin() * x[0]).sum()
 
-    with pytest.raises(SymbolicSizeError, match=r"nothing says how large.*torch\._check"):
-        fxremat.optimize(unbounded, budget=1.0)(torch.ones(3, 4, requires_grad=True))
+    def difference(x: torch.Tensor) -> torch.Tensor:
+        first, last = (x.detach()[i].sum().long().item() for i in (0, 1))
+        torch._check(last - first >= 0)
+        return (torch.ones(last - first, 4).sin() * x[0]).sum()
+
+    for function in (unbounded, difference):
+        with pytest.raises(SymbolicSizeError, match=r"nothing says how large.*torch\._check"):
+            fxremat.optimize(function, budget=1.0)(torch.ones(3, 4, requires_grad=True))

@@ -164,6 +164,41 @@ def test_a_larger_step_raises_what_a_fraction_is_of() -> None:
     assert first.budget_bytes < second.budget_bytes == third.budget_bytes
 
 
+def test_views_of_a_larger_tensor_in_many_lengths() -> None:
+    """As tokens and the next ones are: their storages change as their shapes do."""
+    weight = torch.randn(8, 8, requires_grad=True)
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return ((x @ weight).tanh() - y).square().mean()
+
+    optimized = fxremat.optimize(loss, budget=1.0)
+    for length in (5, 7, 9):
+        tokens = torch.randn(2, length, 8)
+        args = tokens[:, :-1], tokens[:, 1:]
+        ours, original = (torch.autograd.grad(f(*args), weight) for f in (optimized, loss))
+        assert torch.equal(*ours, *original)
+
+
+def test_a_call_that_fails_does_not_fix_the_numbers_of_others() -> None:
+    traced: list[int] = []
+
+    def backend(module: Any, inputs: Any) -> Any:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        traced.append(len(inputs))
+        return module.forward
+
+    call = torch_hooks.compile_whole(lambda x, scale: (x * scale).sum(), backend, 9)
+    x = torch.randn(8)
+    for scale in (1.5, 2.5, 3.5):
+        call(x, scale)
+    count = len(traced)
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        call(x, "no number")
+    for scale in (4.5, 5.5, 6.5):
+        call(x, scale)
+    assert len(traced) == count
+
+
 def test_past_the_limit_a_new_shape_takes_the_place_of_the_oldest() -> None:
     compiled: list[int] = []
     evicted: list[int] = []

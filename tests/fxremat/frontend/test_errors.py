@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -223,14 +224,22 @@ def test_cuda_model_where_there_is_none() -> None:
         fxremat.optimize(OnCuda(), budget=0.5)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_what_torch_fails_to_trace(ahead: bool) -> None:
-    def begins_at_data(x: torch.Tensor) -> torch.Tensor:
-        return x.sin().narrow(0, (x[:, 0] > 0).sum(), 1).mean()
+def begins_at_data(x: torch.Tensor) -> torch.Tensor:
+    return x.sin().narrow(0, (x[:, 0] > 0).sum(), 1).mean()
 
+
+def sums_up_what_is_picked(x: torch.Tensor) -> torch.Tensor:
+    return x.sin()[x > 0].cumsum(0).mean()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("function", [begins_at_data, sums_up_what_is_picked])
+def test_what_torch_fails_to_trace(
+    function: Callable[[torch.Tensor], torch.Tensor], ahead: bool
+) -> None:
     x = X.clone().requires_grad_()
     with pytest.raises(UnsupportedGraphError, match=r"torch itself fails.*\n.*u0"):
-        fxremat.optimize(begins_at_data, budget=1.0, example_inputs=x if ahead else None)(x)
+        fxremat.optimize(function, budget=1.0, example_inputs=x if ahead else None)(x)
 
 
 def test_a_loop_over_the_data() -> None:

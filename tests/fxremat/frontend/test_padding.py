@@ -64,6 +64,8 @@ def test_any_dimension_and_what_is_padded_already() -> None:
         (8, {**VALUES, "text": 0}, r"'text' is a list of shape \(\)"),
         (8, {**VALUES, "other": 0}, "several lengths"),
         (8, {}, "there are none"),
+        (8, {**VALUES, "labels": 0.5}, "int64, which can't hold the value 0.5"),
+        (8, {**VALUES, "attention_mask": float("nan")}, "can't hold the value nan"),
     ],
 )
 def test_what_is_wrong_is_said(multiple: int, values: dict[str, float], message: str) -> None:
