@@ -99,10 +99,10 @@ def node_costs(
         seconds, source = found or _modelled_seconds(node, cost, joint.device)
         by_output = storage_bytes(traced_value(node))
         if profile is not None:
-            by_output = profile.output_bytes
-            if depends_on_data(node):
-                # What was picked of invented data may be less than can be.
-                by_output = _larger(by_output, storage_bytes(traced_value(node)))
+            # What was picked of invented data may be less than can be.
+            picked = depends_on_data(node)
+            made = profile.output_bytes
+            by_output = _larger(made, by_output) if picked else made
         costs[node] = Cost(
             seconds=seconds,
             flops=node_flops(node),

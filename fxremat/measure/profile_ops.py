@@ -32,6 +32,7 @@ from fxremat.nodes import (
     argument_of,
     attribute,
     inner_graphs,
+    input_tensors,
     is_effect,
     is_op,
     op_name,
@@ -277,11 +278,11 @@ class _Op:
     def ways_by_memory(node: fx.Node) -> list[_Op]:
         """Those, and with masks of ones, too: some kernels first pick what a mask has ones for."""
         ways = _Op.ways(node)
-        masked = _Op.of(node)
-        masks = [] if masked is None else _masks((masked.args, masked.kwargs))
-        if masked is None or not masks:
+        has_masks = any(tensor.dtype is torch.bool for tensor in input_tensors(node))
+        masked = _Op.of(node) if has_masks else None
+        if masked is None:
             return ways
-        for mask in masks:
+        for mask in _masks((masked.args, masked.kwargs)):
             mask.fill_(True)
         return [*ways, masked]
 
