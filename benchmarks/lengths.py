@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def main() -> None:
     about = {
         **records.environment(1),
         "commit": commit(),
-        "command": "python -m benchmarks.lengths",
+        "command": " ".join(["python -m benchmarks.lengths", *sys.argv[1:]]),
     }
     for layers in args.layers:
         for way in WAYS:

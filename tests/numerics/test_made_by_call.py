@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fxremat
-from tests.numerics.steps import plan_of
+from tests.numerics.steps import plan_of, tight_budget
 
 
 class Scaled(nn.Module):
@@ -28,11 +28,9 @@ class Scaled(nn.Module):
 def test_numpy_numbers(share: float) -> None:
     torch.manual_seed(0)
     model, x = Scaled(), torch.randn(16, 32)
-    probe = fxremat.optimize(model, budget=1.0, cost="flops", example_inputs=x)
-    least, most = fxremat.floor(probe), plan_of(probe).baseline_peak_bytes
-    budget = least + int(share * (most - least))
-    step = fxremat.optimize(model, budget=budget, cost="flops")
-    assert plan_of(probe).problem.ops[0].name == "call"
+    budget = tight_budget(model, (x,), share)
+    step = fxremat.optimize(model, budget=budget, cost="flops", example_inputs=x)
+    assert plan_of(step).problem.ops[0].name == "call"
     model(x).backward()
     expected = [parameter.grad for parameter in model.parameters()]
     for _ in range(3):

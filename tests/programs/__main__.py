@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 import sys
 import time
 import warnings
@@ -20,7 +19,7 @@ import torch
 
 from benchmarks import records
 from benchmarks.cuda.machine import commit
-from benchmarks.own_process import child_environment, print_row, row_of
+from benchmarks.own_process import ProcessFailed, print_row, rows_of
 from tests.programs.many import check_many
 
 BLOCK = 500
@@ -57,18 +56,12 @@ def main() -> None:
 def _block(seed: int) -> dict[str, Any]:
     """What became of the programs of one seed."""
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.programs", "--here", "--seed", str(seed)],
-        capture_output=True,
-        text=True,
-        env=child_environment(threads=1),
-        check=False,
-    )
-    row = next(filter(None, map(row_of, done.stdout.splitlines())), None)
-    seconds = round(time.perf_counter() - started)
-    if row is None:
-        return {"outcome": "failed", "reason": done.stderr[-4000:], "seconds": seconds}
-    return {"outcome": "ok", **row, "seconds": seconds}
+    try:
+        (row,) = rows_of("tests.programs", "--here", "--seed", str(seed))
+        found = {"outcome": "ok", **row}
+    except ProcessFailed as error:
+        found = {"outcome": "failed", "reason": str(error)}
+    return {**found, "seconds": round(time.perf_counter() - started)}
 
 
 if __name__ == "__main__":

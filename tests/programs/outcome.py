@@ -10,7 +10,7 @@ import torch
 
 import fxremat
 from benchmarks.measure import same
-from tests.numerics.steps import plan_of
+from tests.numerics.steps import plan_of, tight_budget
 from tests.programs.programs import Program, batch
 
 STEPS = 3
@@ -60,10 +60,7 @@ def check(program: Program, share: float) -> None:
     The budget lies by `share` between the least that a plan needs and what the step takes.
     """
     torch._dynamo.reset()
-    inputs = batch(0)
-    probe = fxremat.optimize(program.module(), budget=1.0, cost="flops", example_inputs=inputs)
-    least, most = fxremat.floor(probe), fxremat.explain(probe).baseline_peak_bytes
-    budget = least + int(share * (most - least))
+    budget = tight_budget(program.module(), batch(0), share)
     found, step = steps_of(
         program, lambda m: fxremat.optimize(m, budget=budget, cost="flops", effort=0.02)
     )

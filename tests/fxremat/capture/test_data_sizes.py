@@ -10,7 +10,7 @@ import torch
 
 import fxremat
 from fxremat.errors import SymbolicSizeError
-from tests.numerics.steps import plan_of
+from tests.numerics.steps import plan_of, tight_budget
 
 Inputs = tuple[torch.Tensor, ...]
 ROWS = 48
@@ -110,9 +110,7 @@ def run_steps(call: Callable[..., torch.Tensor]) -> list[Any]:
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("share", [1.0, 0.0])
 def test_one_plan_for_all_sizes(program: Callable[..., torch.Tensor], share: float) -> None:
-    probe = fxremat.optimize(program, budget=1.0, cost="flops", example_inputs=batch(0))
-    least, most = fxremat.floor(probe), plan_of(probe).baseline_peak_bytes
-    budget = least + int(share * (most - least))
+    budget = tight_budget(program, batch(0), share)
     step = fxremat.optimize(program, budget=budget, cost="flops")
     expected = run_steps(program)
     assert all(map(torch.equal, expected, run_steps(step)))

@@ -18,7 +18,7 @@ from fxremat.graph import JointGraph
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import outputs_of, traced_value
 from tests.fxremat.test_torch_hooks import traced
-from tests.numerics.steps import assert_same, floor_and_peak, plan_of, run_steps
+from tests.numerics.steps import assert_same, plan_of, run_steps, tight_budget
 
 
 @pytest.fixture(autouse=True)
@@ -239,8 +239,8 @@ class Normalised(nn.Module):
 def test_types_of_the_kernel(share: float) -> None:
     module, x = Normalised(), torch.randn(512, 32)
     twin, batches = copy.deepcopy(module), [(x,)] * 3
-    least, most = floor_and_peak(module, (x,))
-    optimized = fxremat.optimize(module, budget=least + int(share * (most - least)), cost="flops")
+    budget = tight_budget(module, (x,), share)
+    optimized = fxremat.optimize(module, budget=budget, cost="flops")
     assert_same(run_steps(twin, twin, batches), run_steps(module, optimized, batches))
     module.zero_grad(set_to_none=True)
     measured = fxremat.measure_peak(lambda: optimized(x).backward()).peak_bytes
