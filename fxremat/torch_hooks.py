@@ -275,11 +275,6 @@ def state_at_most(size: torch.SymInt, most: int) -> None:
     constrain_range(size, min=0, max=most)
 
 
-def fake_mode(tensor: torch.Tensor) -> FakeTensorMode:
-    """The mode under which new tensors are fake as this one is."""
-    return cast("FakeTensor", tensor).fake_mode
-
-
 def makes_sizes(node: fx.Node) -> bool:
     """Whether a node's data say what size its result has, or what number it is."""
     return bool(node.meta.get("unbacked_bindings"))

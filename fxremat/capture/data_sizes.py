@@ -95,7 +95,9 @@ def _view(node: fx.Node, value: torch.Tensor, base: torch.Tensor | None) -> torc
 
     shape, stride = tuple(map(largest, value.shape)), tuple(map(largest, value.stride()))
     offset = torch_hooks.largest_size(value.storage_offset()) or 0
-    with torch_hooks.fake_mode(value):
+    mode = torch_hooks.fake_mode_of(node)
+    assert mode is not None  # Only tracing has sizes that are no numbers.
+    with mode:
         if base is None:
             elements = -(-largest(value.untyped_storage().nbytes()) // value.itemsize)
             base = torch.empty(elements, dtype=value.dtype, device=value.device)

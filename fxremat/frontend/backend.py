@@ -72,14 +72,15 @@ class Backend:
     def _compile(
         self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
     ) -> tuple[Callable[..., Any], CompiledGraph | None]:
-        torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
+        def trace(*, numbers: bool) -> tuple[Callable[..., Any], CompiledGraph | None]:
+            torch_hooks.specialize_sizes(module, example_inputs, numbers=numbers)
+            at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
+            return self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
+
         try:
-            at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
-            run, graph = self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
+            run, graph = trace(numbers=False)
         except SymbolicSizeError:
-            torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
-            at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
-            run, graph = self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
+            run, graph = trace(numbers=True)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
         return run, graph

@@ -1,8 +1,7 @@
 """The passes from a traced joint graph to two graphs that keep a budget, in order.
 
-Three calls, so that a plan can be made for several graphs at once, before or after they run:
-`collect` (what is there to plan; `read` and `weigh` are its halves), `plan` (under which budget)
-and `compile_plan` (written out).
+Four calls, so that a plan can be made for several graphs at once, before or after they run: `read`
+(what runs), `weigh` (what it takes), `plan` (under which budget) and `compile_plan` (written out).
 
     capture -> units -> annotate -> classify -> lower | solve | rewrite -> verify
 """
@@ -170,24 +169,13 @@ class Verify:
         return state
 
 
-def collect(
-    traced: Traced,
-    cost: str,
-    profiles: OpProfiles,
-    between: Sequence[Between] = (),
-    executor: Executor = EAGER,
-) -> Lowered:
-    """What there is to plan in one graph. New measurements of ops go to `profiles`."""
-    return weigh(read(traced, profiles, between, executor), cost, profiles, between, executor)
-
-
 def read(
     traced: Traced,
     profiles: OpProfiles,
     between: Sequence[Between] = (),
     executor: Executor = EAGER,
 ) -> Grouped:
-    """The first half of `collect`: the graph as it runs, with nothing known of times."""
+    """The graph as it runs, with nothing known of times. New measurements go to `profiles`."""
     return run_passes((Capture(profiles, executor), Units(executor)), traced, between)
 
 
@@ -199,9 +187,10 @@ def weigh(
     executor: Executor = EAGER,
     like: JointGraph | None = None,
 ) -> Lowered:
-    """The second half of `collect`. May be asked again, where more has been measured since.
+    """What there is to plan in one graph. May be asked again, where more has been measured since.
 
-    With a graph that it is `like` times come from there, and only memory is measured.
+    New measurements of ops go to `profiles`. With a graph that it is `like` times come from there,
+    and only memory is measured.
     """
     passes = (Annotate(cost, profiles, executor, like), Classify(), Lower())
     return run_passes(passes, grouped, between)

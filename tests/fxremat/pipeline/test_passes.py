@@ -17,7 +17,7 @@ from fxremat.errors import BudgetInfeasible
 from fxremat.frontend.compiled import compiled_of
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.pipeline import observe
-from fxremat.pipeline.passes import collect, compile_plan, plan
+from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.states import Planned, Traced
 from fxremat.plan.options import make_options
 from fxremat_solvers import RematProblem, Schedule, simulate
@@ -84,7 +84,8 @@ def test_one_graph_is_planned_under_many_budgets_and_compiled_once() -> None:
 
     def partition(joint: fx.GraphModule, _inputs: Any, **options: Any) -> Any:
         traced = Traced(joint, options["num_fwd_outputs"])
-        lowered = collect(traced, "flops", OpProfiles())
+        profiles = OpProfiles()
+        lowered = weigh(read(traced, profiles), "flops", profiles)
         peak = lowered.baseline.peak_bytes
         with pytest.raises(BudgetInfeasible) as caught:
             plan(lowered, make_options({"budget": 1000}))
