@@ -49,9 +49,14 @@ def generator_state_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """What a step on one device counts, run op by op."""
+    """What a step on one device counts, run op by op.
+
+    `holds_outputs` says that what forward returns is held until backward ends, by who called it.
+    Of one of several graphs of a step that isn't known beforehand: its outputs are the step's.
+    """
 
     device: torch.device
+    holds_outputs: bool = True
 
     def counts(self, device: torch.device) -> bool:
         """Whether memory there is part of the step's: CPU tensors beside a GPU are not."""

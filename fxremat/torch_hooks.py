@@ -29,6 +29,12 @@ import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
+from torch._C._profiler import (
+    ProfilerConfig,
+    ProfilerState,
+    RecordScope,
+    _ExperimentalConfig,
+)
 from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list, reset_code
 from torch._dispatch.python import no_python_dispatcher
 from torch._dynamo import convert_frame, eval_frame
@@ -52,6 +58,8 @@ from torch.fx.experimental.symbolic_shapes import (
     constrain_range,
     free_unbacked_symbols,
 )
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import (
     _disable_current_modes,
@@ -371,15 +379,17 @@ def compile_whole(
     backend: Callable[..., Any],
     graphs_limit: int,
     on_evict: Callable[[], None] = lambda: None,
+    *,
+    fullgraph: bool = True,
 ) -> Callable[..., Any]:
-    """`torch.compile` of the whole of `function`: one graph a shape, or an error.
+    """`torch.compile` of `function`: one graph a shape, or an error; several without `fullgraph`.
 
     With more than `graphs_limit` graphs the one that was called the longest ago is let go of, and
     `on_evict` called; it is compiled anew when it comes back. Dynamo itself would fail there.
     What torch can't trace with sizes and numbers as symbols (from the second call on) is traced
     with them fixed, one graph for each.
     """
-    compiled, code = _compile_own_code(function, backend)
+    compiled, code = _compile_own_code(function, backend, fullgraph)
     settings: dict[str, Any] = {
         # Dynamo counts compilations, those that were let go of too.
         "recompile_limit": sys.maxsize,
@@ -493,12 +503,12 @@ def _unmoved_random() -> Generator[None, None, None]:
 
 
 def _compile_own_code(
-    function: Callable[..., Any], backend: Callable[..., Any]
+    function: Callable[..., Any], backend: Callable[..., Any], fullgraph: bool
 ) -> tuple[Callable[..., Any], types.CodeType]:
     """`function` compiled in a code object of its own, and that object."""
     own = _in_own_code(function)
     compile_function = cast("Callable[..., Callable[..., Any]]", torch.compile)
-    return compile_function(own, backend=backend, fullgraph=True), own.__code__
+    return compile_function(own, backend=backend, fullgraph=fullgraph), own.__code__
 
 
 def _in_own_code(function: Callable[..., Any]) -> types.FunctionType:
@@ -635,6 +645,69 @@ def memory_events(recorded: torch.profiler.profile, device: torch.device) -> lis
     ]
     events.sort(key=lambda event: event[0])
     return [nbytes for _, nbytes in events]
+
+
+def start_memory_events() -> None:
+    """Have the CPU allocator's events of this thread noted, and nothing else, until they are taken.
+
+    No op is noted: of the scopes that torch can note, one is asked for that nothing has.
+    """
+    config = ProfilerConfig(
+        ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig()
+    )
+    activities = {torch.autograd.ProfilerActivity.CPU}
+    torch._C._autograd._prepare_profiler(config, activities)
+    torch._C._autograd._enable_profiler(config, activities, {RecordScope.LITE_INTERPRETER})
+
+
+def take_memory_events() -> list[int]:
+    """The events since `start_memory_events`, in order of time, which ends it."""
+    recorded = torch._C._autograd._disable_profiler()
+    events = [(e.start_ns(), e.nbytes()) for e in recorded.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event[0])
+    return [nbytes for _, nbytes in events]
+
+
+def in_backward() -> bool:
+    """Whether the autograd engine runs in this thread."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def keeps_graph() -> bool:
+    """Whether the backward that runs leaves its graph for another one (``retain_graph=True``)."""
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
+
+
+def when_backward_ends(function: Callable[[], None]) -> None:
+    """Call `function` when the backward that runs has accumulated all of its gradients."""
+    torch.autograd.Variable._execution_engine.queue_callback(function)
+
+
+def call_before_optimizers(function: Callable[..., None]) -> Removable:
+    """Call `function` before any optimizer's next step, until the hook is removed."""
+    return register_optimizer_step_pre_hook(function)
+
+
+def compiled_backward_of(results: Sequence[Any]) -> Any:
+    """The autograd node of the graph of AOTAutograd's that made some results; None without one.
+
+    Where a result is a view that AOTAutograd takes outside of the graph the node is behind it.
+    """
+    for result in results:
+        node = result.grad_fn if isinstance(result, torch.Tensor) else None
+        for _ in range(3):
+            if node is None:
+                break
+            if node.name() == "CompiledFunctionBackward":
+                return node
+            node = next((before for before, _ in node.next_functions if before is not None), None)
+    return None
+
+
+def storage_lives(tensor: torch.Tensor) -> Callable[[], bool]:
+    """A function that says whether a tensor's memory is still held by anything."""
+    reference = StorageWeakRef(tensor.untyped_storage())
+    return lambda: not reference.expired()
 
 
 def is_impure(node: fx.Node) -> bool:

@@ -48,7 +48,7 @@ def timeline(rewritten: Rewritten, memory: MemoryModel) -> list[int]:
     held_by_user = {
         block: None
         for node in results[: rewritten.num_fwd_outputs]
-        if isinstance(node, fx.Node)
+        if isinstance(node, fx.Node) and memory.holds_outputs
         for block in _each(forward.blocks.get(node))
     }
     by_name = {n.name: forward.blocks.get(n) for n in results if isinstance(n, fx.Node)}

@@ -1,12 +1,14 @@
 """The torch.compile backend: plans every training graph that Dynamo gives it.
 
 ``torch.compile(model, backend="fxremat", options={"budget": "6GiB"})`` comes in by the entry point
-`fxremat`, `fxremat.optimize` by a `Backend` object; both do the same.
+`fxremat`, `fxremat.optimize` by a `Backend` object; both do the same. A graph that is a whole step
+is planned when it comes; graphs that are parts of one are planned together, by `step.tracker`.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 import warnings
@@ -18,13 +20,21 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.errors import BudgetInfeasible, DoubleBackwardError, SymbolicSizeError
+from fxremat.capture.read import graphs_inside
+from fxremat.errors import (
+    BudgetInfeasible,
+    DoubleBackwardError,
+    SymbolicSizeError,
+    UnsupportedGraphError,
+)
 from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Executor
 from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
+from fxremat.graph import JointGraph
+from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import MADE_BY_CALL
 from fxremat.pipeline.observe import observers
@@ -32,17 +42,29 @@ from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.runner import Between, State
 from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
 from fxremat.plan.options import Options
-from fxremat.plan.plan import Plan, replay_schedules
-from fxremat_solvers import Status, simulate
+from fxremat.plan.plan import Plan, follow, replay_schedules, source_line
+from fxremat.step.compose import Front
+from fxremat.step.least import least_saved
+from fxremat.step.part import Part, Run, Watch
+from fxremat.step.tracker import StepTracker
+from fxremat_solvers import Schedule, Status, simulate
+
+_LOG = logging.getLogger("fxremat")
+
+Shapes = tuple[tuple[int, ...], ...]
+
+Planner = Callable[[Grouped, Shapes, Sequence[Between]], tuple[Planned, Origin]]
+"""How one graph gets its plan."""
 
 
 @dataclass
 class Backend:
     """A torch.compile backend with its options.
 
-    `step` says which graphs it takes, `history` what was planned, `steps` counts the planned steps
-    that began. `between` sees the states between the passes, before the log does. `at_once` says
-    that further shapes are planned at once, and well when that has become worth it.
+    `step` says which graphs are whole steps; those that are not share a `tracker`, which may be
+    given. `history` has what was planned, `steps` counts the planned steps that began. `between`
+    sees the states between the passes, before the log does. `at_once` says that further shapes are
+    planned at once, and well when that has become worth it.
     """
 
     options: Options
@@ -53,37 +75,68 @@ class Backend:
     steps: PlannedSteps = field(default_factory=PlannedSteps)
     between: tuple[Between, ...] = ()
     at_once: bool = True
+    tracker: StepTracker | None = None
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         if not torch_hooks.needs_gradients(example_inputs):
             # Nothing is held for a backward, so there is nothing to plan: it runs as traced.
             return torch_hooks.without_dynamo(module.forward)
         self.step.warn_of_the_last_shape()
-        run, graph = self._compile(module, example_inputs, ahead=False)
+        why = self.step.why_a_part(module)
+        if why and self.tracker is None:
+            self.track(why)
+        if self.tracker is not None:
+            return self._compile_part(self.tracker, module, example_inputs, why)
+        run, watch, graph = self._compile(module, example_inputs, ahead=False)
         draft = None if graph is None else self._draft(module, graph)
+        executable = _Executable(self, module, run, watch, graph, draft)
         # The method: of an object torch's wrapper would keep the first attributes.
-        return torch_hooks.without_dynamo(_Executable(run, graph, self.steps, draft).__call__)
+        return torch_hooks.without_dynamo(executable.__call__)
+
+    def track(self, why: str) -> StepTracker:
+        """From now on the graphs are parts of steps."""
+        if self.tracker is None:
+            _LOG.warning(
+                "the step is several graphs (%s). They are planned together, from the second step "
+                "on; the first saves as little as it can, to be safe, and is recorded. What runs "
+                "uncompiled between them is counted, and can't be planned",
+                why,
+            )
+            self.tracker = StepTracker(self.options)
+        return self.tracker
 
     def plan_ahead(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
         """Plan a graph, and check that what would be compiled keeps the plan. Nothing runs."""
         if torch_hooks.needs_gradients(example_inputs):
             self._compile(module, example_inputs, ahead=True)
 
+    # A graph that is a whole step.
+
     def _compile(
         self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
-    ) -> tuple[Callable[..., Any], CompiledGraph | None]:
-        def trace(*, numbers: bool) -> tuple[Callable[..., Any], CompiledGraph | None]:
-            torch_hooks.specialize_sizes(module, example_inputs, numbers=numbers)
+    ) -> tuple[Run, Watch, CompiledGraph | None]:
+        def trace() -> tuple[Run, Watch, CompiledGraph | None]:
             at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
-            return self._trace(module, example_inputs, ahead=ahead, at_once=at_once)
+            planner = self._planner(at_once=at_once)
+            return self._trace(module, example_inputs, planner, ahead=ahead)
 
-        try:
-            run, graph = trace(numbers=False)
-        except SymbolicSizeError:
-            run, graph = trace(numbers=True)
+        run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
-        return run, graph
+        return run, watch, graph
+
+    def _with_sizes_fixed(
+        self,
+        module: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        trace: Callable[[], tuple[Run, Watch, CompiledGraph | None]],
+    ) -> tuple[Run, Watch, CompiledGraph | None]:
+        torch_hooks.specialize_sizes(module, example_inputs, numbers=False)
+        try:
+            return trace()
+        except SymbolicSizeError:
+            torch_hooks.specialize_sizes(module, example_inputs, numbers=True)
+            return trace()
 
     def _may_be_drafted(
         self, module: fx.GraphModule, example_inputs: Sequence[Any], *, ahead: bool
@@ -97,21 +150,40 @@ class Backend:
             return False
         return torch_hooks.numbers_are_fixed(module, example_inputs)
 
+    def _planner(self, *, at_once: bool = False, known: Plan | None = None) -> Planner:
+        """Plans a graph at once, where that is asked for and can be, else by a search.
+
+        `known` is the plan where the problem is the same.
+        """
+
+        def planner(
+            grouped: Grouped, shapes: Shapes, between: Sequence[Between]
+        ) -> tuple[Planned, Origin]:
+            quick = None
+            if at_once and not self.history.was_planned_ahead(shapes):
+                quick = self._plan_at_once(grouped, between)
+            if quick is not None:
+                return quick, Origin.QUICK
+            return self._search(grouped, shapes, between, known), Origin.SEARCHED
+
+        return planner
+
     def _trace(
         self,
         module: fx.GraphModule,
         inputs: Sequence[Any],
+        planner: Planner,
         *,
         ahead: bool = False,
-        at_once: bool = False,
-        known: Plan | None = None,
-    ) -> tuple[Callable[..., Any], CompiledGraph | None]:
-        """What AOTAutograd makes of a graph, and its plan; None where nothing is differentiated.
+        is_part: bool = False,
+    ) -> tuple[Run, Watch, CompiledGraph | None]:
+        """What AOTAutograd makes of a graph, a watch on it, and its plan.
 
-        `inputs` are Dynamo's, or real ones. `known` is the plan where the problem is the same.
+        `inputs` are Dynamo's, or real ones. There is no plan where nothing is differentiated.
         """
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
+        watch = Watch()
 
         def partition(
             joint: fx.GraphModule,
@@ -121,21 +193,30 @@ class Backend:
             static_lifetime_input_indices: Sequence[int] | None = None,
             **_unused: object,
         ) -> tuple[fx.GraphModule, fx.GraphModule]:
-            self.step.check(module)
+            if torch_hooks.has_compiled_regions(module):
+                raise graphs_inside("nested_compile_region")
             capture_s = time.perf_counter() - started
             for node in torch_hooks.made_by_call(joint, module):
                 node.meta[MADE_BY_CALL] = True
-            traced = Traced(joint, num_fwd_outputs, tuple(static_lifetime_input_indices or ()))
-            graph, graphs = self._plan(traced, capture_s, at_once=at_once, known=known)
+            static = tuple(static_lifetime_input_indices or ())
+            traced = Traced(joint, num_fwd_outputs, static, is_part)
+            graph, graphs = self._plan(traced, capture_s, planner)
             planned.append(graph)
             return graphs
 
-        compile_graph = torch_hooks.boxed_executor if ahead else self.executor.compile
+        def compile_graph(module: fx.GraphModule) -> Run:
+            if ahead:
+                return torch_hooks.boxed_executor(module)
+            run = self.executor.compile(module)
+            if not planned:
+                return run
+            return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
+
         run = torch_hooks.make_aot_backend(partition, compile_graph)(module, inputs)
-        return run, planned[0] if planned else None
+        return run, watch, planned[0] if planned else None
 
     def _plan(
-        self, traced: Traced, capture_s: float, *, at_once: bool, known: Plan | None
+        self, traced: Traced, capture_s: float, planner: Planner
     ) -> tuple[CompiledGraph, tuple[fx.GraphModule, fx.GraphModule]]:
         started = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -147,10 +228,7 @@ class Backend:
         between = (*self.between, keep_time, *observers())
         grouped = read(traced, self.profiles, between, self.executor)
         shapes = _shapes(traced.module)
-        quick = None
-        if at_once and not self.history.was_planned_ahead(shapes):
-            quick = self._plan_at_once(grouped, between)
-        planned = quick or self._search(grouped, shapes, between, known)
+        planned, origin = planner(grouped, shapes, between)
         written = compile_plan(planned, between, self.executor)
         graph = CompiledGraph(
             plan=planned.plan,
@@ -159,7 +237,7 @@ class Backend:
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,
-            origin=Origin.SEARCHED if quick is None else Origin.QUICK,
+            origin=origin,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
 
@@ -180,7 +258,7 @@ class Backend:
     def _search(
         self,
         grouped: Grouped,
-        shapes: tuple[tuple[int, ...], ...],
+        shapes: Shapes,
         between: Sequence[Between],
         known: Plan | None,
     ) -> Planned:
@@ -203,7 +281,7 @@ class Backend:
 
     def _plan_well(
         self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[Callable[..., Any] | None, CompiledGraph]:
+    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """What runs from now on, and its graph; None for what runs where the plan stays.
 
         Where that fails it is said, the plan stays, and no further one is made at once.
@@ -226,7 +304,7 @@ class Backend:
 
     def _search_again(
         self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[Callable[..., Any] | None, CompiledGraph]:
+    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """Search for the plan of a graph that was planned at once, and compile it if it gains.
 
         The search needs no trace: the graph is as it was read. `args` are those of a call.
@@ -239,42 +317,137 @@ class Backend:
         as_it_is = simulate(found.problem, draft.plan.schedule).cost
         if as_it_is - found.solution.cost <= WORTH_IT * found.problem.baseline_cost:
             return None, replace(draft, origin=Origin.KEPT)
-        run, graph = self._trace(module, args, known=found)
+        run, watch, graph = self._trace(module, args, self._planner(known=found))
         assert graph is not None
         planning_s = time.perf_counter() - started - graph.capture_s
-        return run, replace(graph, planning_s=planning_s, calls=draft.calls)
+        return (run, watch), replace(graph, planning_s=planning_s, calls=draft.calls)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
         self.history.largest_step_bytes = largest
         return largest
 
+    # A graph that is a part of a step.
+
+    def _compile_part(
+        self,
+        tracker: StepTracker,
+        module: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        why: str,
+    ) -> Callable[..., Any]:
+        """A part, by the plan that saves the least; as it is where it can't be planned."""
+
+        def trace() -> tuple[Run, Watch, CompiledGraph | None]:
+            return self._trace(module, example_inputs, self._follow(None), is_part=True)
+
+        with tracker.compiling():
+            changes = torch_hooks.numbers_are_fixed(module, example_inputs)
+            try:
+                run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
+            except UnsupportedGraphError as error:
+                tracker.say_once(
+                    f"a graph of the step runs as it is, without a plan: {error}. What it holds is "
+                    "counted"
+                )
+                return torch_hooks.without_dynamo(module.forward)
+            part = None if graph is None else self._part(module, graph, run, watch, changes, why)
+        if graph is not None:
+            self.history.add(graph, ahead=False)
+        executable = _Executable(self, module, run, watch, graph, part=part)
+        return torch_hooks.without_dynamo(executable.__call__)
+
+    def _follow(self, schedule: Schedule | None) -> Planner:
+        """Plans a graph by a schedule of its problem; without one by that which saves the least."""
+
+        def planner(
+            grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
+        ) -> tuple[Planned, Origin]:
+            lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+            chosen = schedule or least_saved(lowered.lowering)
+            followed = follow(lowered.lowering, lowered.baseline, self.options, chosen)
+            return Planned(followed), Origin.PART
+
+        return planner
+
+    def _part(
+        self,
+        module: fx.GraphModule,
+        graph: CompiledGraph,
+        run: Run,
+        watch: Watch,
+        changes: bool,
+        why: str,
+    ) -> Part:
+        """What was compiled of a graph as a part of a step."""
+        lowering = graph.plan.lowering
+        least = graph.plan.schedule
+        if lowering.graph.memory.holds_outputs:
+            # It was taken for a whole step.
+            memory = replace(lowering.graph.memory, holds_outputs=False)
+            lowering = Lowering.apply(replace(lowering.graph, memory=memory))
+            least = least_saved(lowering)
+
+        def compile_by(schedule: Schedule, args: tuple[Any, ...]) -> tuple[Run, Watch]:
+            with torch_hooks.compiling_again():
+                run, watch, _ = self._trace(module, args, self._follow(schedule), is_part=True)
+            return run, watch
+
+        return Part(
+            front=Front.of(lowering, least, changes=changes),
+            runs={graph.plan.schedule.ops: (run, watch)},
+            compile=compile_by if changes else None,
+            name=_described(lowering.graph),
+            ends_with=why,
+        )
+
+    def part_of(self, executable: _Executable) -> Part | None:
+        """A graph that was taken for a whole step, as a part of one."""
+        graph = executable.graph
+        if graph is None:
+            return None
+        module = executable.module
+        changes = torch_hooks.numbers_are_fixed(module, ())
+        return self._part(module, graph, executable.run, executable.watch, changes, "")
+
 
 @dataclass
 class _Executable:
     """A compiled training graph, guarded against gradients of gradients; it keeps its plan.
 
-    With a `draft` that has become due it is planned well, before it runs.
+    With a `draft` that has become due it is planned well, before it runs. As a `part` of a step it
+    runs by what the step's tracker says.
     """
 
-    run: Callable[..., Any]
+    backend: Backend
+    module: fx.GraphModule
+    run: Run
+    watch: Watch
     graph: CompiledGraph | None
-    steps: PlannedSteps
     draft: Draft | None = None
+    part: Part | None = None
     ran: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, *args: Any) -> Any:
-        self.steps.count += 1
-        draft = self.draft
-        if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
-            self._plan_well(args)
+        self.backend.steps.count += 1
         if self.graph is not None:
             self.graph.calls.count += 1
         if not self.ran:
             self.ran = True
             note_planned(args)
-        results = self.run(*args)
+        tracker = self.backend.tracker
+        if tracker is not None and self.part is None:
+            self.part = self.backend.part_of(self)
+        if tracker is not None and self.part is not None:
+            call, run = tracker.forward_begins(self.part, args)
+            results = run(*args)
+            tracker.forward_ended(call, results)
+        else:
+            draft = self.draft
+            if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
+                self._plan_well(args)
+            results = self.run(*args)
         for result in results:
             if isinstance(result, torch.Tensor) and result.grad_fn is not None:
                 result.grad_fn.register_prehook(_refuse_double_backward)
@@ -287,8 +460,9 @@ class _Executable:
             draft, self.draft = self.draft, None
         if draft is None:  # another thread was faster
             return
-        run, self.graph = draft.plan_well(args)
-        self.run = run or self.run
+        found, self.graph = draft.plan_well(args)
+        if found is not None:
+            self.run, self.watch = found
 
 
 def _refuse_double_backward(_gradients: object) -> None:
@@ -300,9 +474,17 @@ def _refuse_double_backward(_gradients: object) -> None:
         )
 
 
-def _shapes(joint: fx.GraphModule) -> tuple[tuple[int, ...], ...]:
+def _shapes(joint: fx.GraphModule) -> Shapes:
     return tuple(
         tuple(node.meta["val"].shape)
         for node in joint.graph.find_nodes(op="placeholder")
         if torch_hooks.is_primal(node) and isinstance(node.meta.get("val"), torch.Tensor)
     )
+
+
+def _described(graph: JointGraph) -> str:
+    """Where a graph begins and ends in the user's code."""
+    lines = [line for op in graph.forward for n in op.nodes if (line := source_line(n))]
+    if not lines:
+        return f"{len(graph.forward)} operations"
+    return lines[0] if lines[0] == lines[-1] else f"{lines[0]} ... {lines[-1]}"

@@ -45,8 +45,14 @@ class Compiled:
         backend: Backend,
         module: nn.Module | None = None,
         shapes_limit: int = _SHAPES_LIMIT,
+        *,
+        fullgraph: bool = False,
     ) -> Compiled:
-        """`function` as one that is compiled by `backend` when it is called."""
+        """`function` as one that is compiled by `backend` when it is called.
+
+        Where it breaks into several graphs they are parts of a step; with `fullgraph` that is an
+        error.
+        """
 
         warned = False
 
@@ -63,7 +69,15 @@ class Compiled:
                 )
 
         weakly = _Weakly(weakref.ref(backend))
-        call = torch_hooks.compile_whole(function, weakly, shapes_limit, warn)
+
+        def compile_function(fullgraph: bool) -> Callable[..., Any]:
+            return torch_hooks.compile_whole(
+                function, weakly, shapes_limit, warn, fullgraph=fullgraph
+            )
+
+        call = compile_function(True)
+        if not fullgraph:
+            call = _WholeOrParts(backend, compile_function, call, _device_of(module))
         return Compiled(function, backend, call, module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,8 +134,9 @@ class Compiled:
         reason = torch_hooks.unwrap_graph_break(error)
         if reason is not None:
             raise GraphBreakError(
-                "the model does not trace into one graph, so one budget can't hold for its whole "
-                f"step. Remove what breaks the graph, or optimize only the part without it:\n"
+                "the model does not trace into one graph, as fullgraph=True and planning ahead "
+                "(example_inputs) need it. Leave them out, and the graphs of a step are planned "
+                "together from its second one on; or remove what breaks the graph:\n"
                 f"{reason}"
             ) from error
         inside = torch_hooks.torch_failure(error)
@@ -131,6 +146,43 @@ class Compiled:
                 '(torch.compile(model, backend="eager", fullgraph=True) fails too). Rewrite the '
                 f"line, or keep it out of the optimized function:\n{inside}"
             ) from error
+
+
+@dataclass(eq=False)
+class _WholeOrParts:
+    """A function compiled as one graph, or, once it turns out to break, as the parts of a step."""
+
+    backend: Backend
+    compile: Callable[[bool], Callable[..., Any]]
+    call: Callable[..., Any]
+    device: torch.device
+    breaks: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.breaks and self.backend.tracker is None:
+            try:
+                return self.call(*args, **kwargs)
+            except Exception as error:
+                reason = torch_hooks.unwrap_graph_break(error)
+                if reason is None:
+                    raise
+                self.backend.track(reason.strip().splitlines()[0])
+        if not self.breaks:
+            self.breaks = True
+            self.call = self.compile(False)
+        tracker = self.backend.tracker
+        assert tracker is not None
+        with tracker.inside(self.device):
+            return self.call(*args, **kwargs)
+
+
+def _device_of(module: nn.Module | None) -> torch.device:
+    """The device whose memory a step is planned for."""
+    tensors = () if module is None else (*module.parameters(), *module.buffers())
+    found = next((t.device for t in tensors if t.device.type not in ("cpu", "meta")), None)
+    if found is not None:
+        return found
+    return torch.device("cuda" if module is None and torch.cuda.is_available() else "cpu")
 
 
 def refuse_inside() -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fxremat.frontend.history import CompiledGraph
+from fxremat.step.part import Run, Watch
 
 # Shares of the step: what a search must gain to be compiled.
 WORTH_IT = 0.01
@@ -31,7 +32,7 @@ class Draft:
 
     graph: CompiledGraph
     search_s: float
-    plan_well: Callable[[tuple[Any, ...]], tuple[Callable[..., Any] | None, CompiledGraph]]
+    plan_well: Callable[[tuple[Any, ...]], tuple[tuple[Run, Watch] | None, CompiledGraph]]
 
     @property
     def is_due(self) -> bool:

@@ -1,4 +1,4 @@
-"""One budget is for one whole step: refuse graphs that are only a part of it."""
+"""Tell graphs that are a whole step from those that are a part of one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.capture.read import graphs_inside
-from fxremat.errors import GraphBreakError
 
 
 @dataclass
@@ -23,33 +21,22 @@ class WholeStep:
     fullgraph: bool
     frame: int | None = None
 
-    def check(self, module: fx.GraphModule) -> None:
-        """Raise `GraphBreakError` for a piece, `UnsupportedGraphError` for one that has pieces."""
-        if torch_hooks.has_compiled_regions(module):
-            raise graphs_inside("nested_compile_region")
+    def why_a_part(self, module: fx.GraphModule) -> str:
+        """Why a graph is only a part of its step; empty where nothing says that it is."""
         reason = torch_hooks.graph_break_of(module)
         if reason is not None:
-            raise GraphBreakError(
-                f"the model breaks into several graphs: {reason}. One budget can't be kept over "
-                "graphs that are compiled one by one. Give torch.compile fullgraph=True, which "
-                "traces sizes and numbers that depend on the data; else remove what breaks the "
-                "graph (torch._dynamo.explain(model)(*inputs) lists every place), or optimize only "
-                "the function without it"
-            )
+            return reason
         compiling = torch_hooks.compiled_frame_id()
         if self.fullgraph or compiling is None:
-            return
+            return ""
         frame, _ = compiling
         around = torch_hooks.running_inside()
-        if around is not None or self.frame not in (None, frame):
-            raise GraphBreakError(
-                "the model was split into several functions that are compiled one by one"
-                f"{f' inside {around}' if around else ''} (a graph break in a loop or a disabled "
-                "function does this): one budget can't be kept over them. "
-                "torch._dynamo.explain(model)(*inputs) names the place; remove it, or optimize "
-                "only the function without it"
-            )
+        if around is not None:
+            return f"compiled by itself inside {around}, which runs as it is"
+        if self.frame not in (None, frame):
+            return "one of several functions that are compiled one by one"
         self.frame = frame
+        return ""
 
     def warn_of_the_last_shape(self) -> None:
         """Say when Dynamo will compile no further graph for the function that it compiles now."""

@@ -26,6 +26,8 @@ class Origin(StrEnum):
     """At once, from the plans of other sizes; it is searched for once that is worth it."""
     KEPT = "quick, kept"
     """At once; a search since then has failed, or found nothing much better."""
+    PART = "part"
+    """One of several graphs of a step: by the least plan at first, then by the step's."""
 
 
 @dataclass

@@ -31,6 +31,7 @@ def optimize(
     time_limit_s: float = 20.0,
     seed: int = 0,
     effort: float = 0.2,
+    fullgraph: bool = False,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.
 
@@ -69,13 +70,13 @@ def optimize(
             "effort": effort,
         }
     )
-    backend = Backend(options, WholeStep(fullgraph=True))
+    backend = Backend(options, WholeStep(fullgraph=fullgraph))
     module = original(model) if isinstance(model, nn.Module) else None
     if module is not None:
         _check_wrapper(module)
         _check_device(module)
     function: Callable[..., Any] = model if module is None else module.forward
-    compiled = Compiled.of(function, backend, module)
+    compiled = Compiled.of(function, backend, module, fullgraph=fullgraph)
     if example_inputs is not None:
         compiled.plan_ahead(example_inputs)
     if module is None:

@@ -83,6 +83,12 @@ class Lowering:
         """Lower a classified graph: costs in seconds, values in bytes on the step's device."""
         return _Lowerer(graph).run()
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The values that forward returns, one for each of the graph's `forward_outputs`."""
+        value_of = {storage: v for v, storage in enumerate(self.storage_of) if storage is not None}
+        return tuple(value_of[self.graph.storage_of[node]] for node in self.graph.forward_outputs)
+
     def invert(self, schedule: Schedule) -> Program:
         """What a schedule runs. Raises `ScheduleError` where it can't be executed."""
         simulation = simulate(self.problem, schedule)
@@ -229,7 +235,9 @@ class _Lowerer:
     def _outputs(self) -> tuple[int, ...]:
         graph = self.graph
         # Larger tangents are handed over and freed after their last use.
-        kept = (*graph.forward_outputs, *graph.gradients, *graph.scalar_tangents)
+        kept = (*graph.gradients, *graph.scalar_tangents)
+        if graph.memory.holds_outputs:
+            kept = (*graph.forward_outputs, *kept)
         storages = dict.fromkeys(graph.storage_of[node] for node in kept)
         return tuple(self.value_of[s] for s in storages if not s.resident)
 

@@ -6,10 +6,7 @@ allocator's counters. Nothing here looks at a graph: this is what predictions ar
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fxremat import torch_hooks
 from fxremat.errors import FxrematError
+from fxremat.measure.recorder import interrupt_recording, quiet_profiler
 
 
 class ProfilerBusyError(FxrematError):
@@ -72,6 +70,7 @@ def allocation_events(function: Callable[[], Any], device: torch.device) -> list
 
     Raises `ProfilerBusyError` where a profiler is running already.
     """
+    interrupt_recording()
     if torch_hooks.profiler_is_active():
         raise ProfilerBusyError(
             "memory can't be measured while a torch profiler is running: start the profiler after "
@@ -80,24 +79,8 @@ def allocation_events(function: Callable[[], Any], device: torch.device) -> list
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with _quiet_profiler(), profile(activities=activities, profile_memory=True) as recorded:
+    with quiet_profiler(), profile(activities=activities, profile_memory=True) as recorded:
         function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     return torch_hooks.memory_events(recorded, device)
-
-
-@contextmanager
-def _quiet_profiler() -> Generator[None]:
-    """Keep kineto from writing its stages to stderr, unless its log level was chosen, and torch
-    from warning that a profile of one cycle has the events of one cycle."""
-    name = "KINETO_LOG_LEVEL"
-    chosen = name in os.environ
-    os.environ.setdefault(name, "99")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*Profiler clears events")
-            yield
-    finally:
-        if not chosen:
-            del os.environ[name]

@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
+from fxremat.measure.marks import mark, split_at_marks
 from fxremat.measure.peak import ProfilerBusyError, allocation_events
 from fxremat.memory_model import allocated_bytes, storage_bytes
 from fxremat.nodes import (
@@ -41,8 +42,6 @@ from fxremat.nodes import (
     traced_value,
 )
 
-# Two allocations of odd sizes in a row mark the begin and the end of an op in the stream of events.
-_MARK = (1_000_003, 1_000_033)
 _TIMED_SECONDS = 0.005
 _TIMED_RUNS = (4, 10)
 
@@ -213,13 +212,13 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
     def run_all() -> None:
         for key, node in nodes.items():
             for op in _Op.ways_by_memory(node):
-                _mark(device)
+                mark(device)
                 made = op.outputs(_makes_new(node))
-                _mark(device)
+                mark(device)
                 outputs.append((key, made))
 
     with _by_themselves(device):
-        parts = _between_marks(allocation_events(run_all, device))
+        parts = split_at_marks(allocation_events(run_all, device))[1::2]
     profiles: dict[str, OpProfile] = {}
     for (key, made), part in zip(outputs, parts, strict=True):
         if made is not None:
@@ -368,34 +367,6 @@ def _pick_all(node: fx.Node, arguments: Any) -> None:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _mark(device: torch.device) -> None:
-    for nbytes in _MARK:
-        torch.empty(nbytes, dtype=torch.uint8, device=device)
-
-
-def _between_marks(events: list[int]) -> list[list[int]]:
-    """The events of each op: those between its two marks."""
-    parts: list[list[int]] = [[]]
-    position = 0
-    while position < len(events):
-        if _is_mark(events[position : position + 4]):
-            parts.append([])
-            position += 4
-        else:
-            parts[-1].append(events[position])
-            position += 1
-    return parts[1::2]
-
-
-def _is_mark(events: list[int]) -> bool:
-    if len(events) < 4:
-        return False
-    first, first_freed, second, second_freed = events
-    on_cuda = torch.device("cuda")
-    sizes = _MARK if first in _MARK else tuple(allocated_bytes(n, on_cuda) for n in _MARK)
-    return (first, second) == sizes and (first_freed, second_freed) == (-first, -second)
 
 
 def _peak(events: list[int]) -> int:

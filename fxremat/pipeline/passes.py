@@ -9,7 +9,9 @@ Four calls, so that a plan can be made for several graphs at once, before or aft
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from fxremat.annotate.annotate import annotate
 from fxremat.capture.cpu_dropout import split_dropout
@@ -23,6 +25,7 @@ from fxremat.graph import JointGraph
 from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
+from fxremat.memory_model import MemoryModel
 from fxremat.pipeline.runner import Between, run_passes
 from fxremat.pipeline.states import (
     Annotated,
@@ -63,11 +66,11 @@ class Capture:
         return Captured(graph)
 
     def _read(self, state: Traced) -> JointGraph:
+        def memory_of(device: torch.device) -> MemoryModel:
+            return replace(self.executor.memory(device), holds_outputs=not state.is_part)
+
         return read_joint_graph(
-            state.module,
-            state.num_fwd_outputs,
-            state.static_lifetime_input_indices,
-            self.executor.memory,
+            state.module, state.num_fwd_outputs, state.static_lifetime_input_indices, memory_of
         )
 
 

@@ -16,11 +16,15 @@ from fxremat_solvers import Simulation
 
 @dataclass(frozen=True)
 class Traced:
-    """AOTAutograd's joint graph and what it says of it."""
+    """AOTAutograd's joint graph and what it says of it.
+
+    `is_part` says that it is one of several graphs of its step.
+    """
 
     module: fx.GraphModule
     num_fwd_outputs: int
     static_lifetime_input_indices: tuple[int, ...] = ()
+    is_part: bool = False
 
 
 @dataclass(frozen=True)

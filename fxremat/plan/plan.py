@@ -149,6 +149,32 @@ def plan_step(
     )
 
 
+def follow(
+    lowering: Lowering, baseline: Simulation, options: Options, schedule: Schedule
+) -> Plan:
+    """The plan that is a given schedule, under a budget of what it needs.
+
+    Raises `ScheduleError` where the schedule can't be executed.
+    """
+    simulation = simulate(lowering.problem, schedule)
+    return Plan(
+        lowering=lowering,
+        baseline=baseline,
+        options=options,
+        budget_bytes=max(1, simulation.peak_bytes),
+        solution=Solution(
+            schedule=schedule,
+            cost=simulation.cost,
+            peak_bytes=simulation.peak_bytes,
+            lower_bound=lowering.problem.baseline_cost,
+            status=Status.FEASIBLE,
+            solver="given",
+        ),
+        simulation=simulation,
+        solve_s=0.0,
+    )
+
+
 def _solve(
     problem: RematProblem,
     replay: Simulation,

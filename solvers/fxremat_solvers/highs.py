@@ -49,8 +49,13 @@ class Answer:
     steps: int
 
 
-def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S) -> Answer:
-    """Branch and bound until HiGHS has asked `steps` times whether to go on."""
+def minimise(
+    program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S, *, whole: bool = True
+) -> Answer:
+    """Branch and bound until HiGHS has asked `steps` times whether to go on.
+
+    Without `whole` x need not be whole, and the bound is the objective.
+    """
     highspy: Any = importlib.import_module("highspy")
     model = highspy.HighsLp()
     model.num_row_, model.num_col_ = len(program.at_least), len(program.cost)
@@ -58,7 +63,8 @@ def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S)
     model.col_lower_, model.col_upper_ = program.low, program.high
     model.row_lower_ = program.at_least
     model.row_upper_ = np.full(len(program.at_least), np.inf)
-    model.integrality_ = [highspy.HighsVarType.kInteger] * len(program.cost)
+    if whole:
+        model.integrality_ = [highspy.HighsVarType.kInteger] * len(program.cost)
     entries = model.a_matrix_
     entries.format_ = highspy.MatrixFormat.kRowwise
     entries.start_, entries.index_, entries.value_ = program.start, program.column, program.entry
@@ -88,10 +94,12 @@ def minimise(program: Program, steps: int, time_limit_s: float = _SAFETY_STOP_S)
 
     solver.cbMipInterrupt.subscribe(count)
     solver.run()
-    bound = float(solver.getInfo().mip_dual_bound)
+    information = solver.getInfo()
+    bound = float(information.mip_dual_bound if whole else information.objective_function_value)
     found = solver.getSolution()
+    solved = found.value_valid and (whole or solver.getModelStatus() == highspy.HighsModelStatus.kOptimal)
     return Answer(
         bound=bound if math.isfinite(bound) else -math.inf,
-        point=np.array(found.col_value) if found.value_valid else None,
+        point=np.array(found.col_value) if solved else None,
         steps=asked,
     )

@@ -1,0 +1,186 @@
+"""Levels of allocated memory at moments of a step that goes on meanwhile.
+
+On CUDA the caching allocator is asked. The CPU's has no counters: its events are noted from `start`
+to `finish`, and marks among them say where the moments are. While it is paused nothing is noted,
+and the level is taken to be the same afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from fxremat import torch_hooks
+from fxremat.measure.marks import mark, split_at_marks
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Bytes above the level at the start: at each mark, and the most from it to the next one."""
+
+    at_mark: tuple[int, ...]
+    peak_after: tuple[int, ...]
+
+
+class Recorder(Protocol):
+    """Notes levels from its making on."""
+
+    def mark(self) -> None:
+        """Note a moment."""
+        ...
+
+    def pause(self) -> None:
+        """Leave out what comes until `resume`; a mark is made on both sides of it."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def finish(self) -> Levels:
+        """The levels, which ends it. Not to be called within a backward on the CPU."""
+        ...
+
+    def abandon(self) -> None:
+        """End it, whatever was noted."""
+        ...
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether levels can be noted now: on the CPU not beside a profiler, nor within a backward."""
+    if device.type == "cuda":
+        return True
+    return not torch_hooks.profiler_is_active() and not torch_hooks.in_backward()
+
+
+def start_recorder(device: torch.device, interrupted: Callable[[], None]) -> Recorder:
+    """A recorder of a device's memory that has begun.
+
+    `interrupted` is called where it is to end before its time: two can't run in one thread.
+    """
+    if device.type == "cuda":
+        return CudaRecorder(device)
+    recorder = CpuRecorder()
+    _running.append((weakref.ref(recorder), interrupted))
+    return recorder
+
+
+def interrupt_recording() -> None:
+    """End the recording that runs in this thread, if there is one that can be ended now."""
+    while _running and not torch_hooks.in_backward():
+        reference, interrupted = _running.pop()
+        recorder = reference()
+        if recorder is not None and recorder.running:
+            interrupted()
+            recorder.abandon()
+
+
+# Those that were started; torch's profiler, which they stand on, is the thread's only one.
+_running: list[tuple[weakref.ref[CpuRecorder], Callable[[], None]]] = []
+
+
+@dataclass(eq=False)
+class CpuRecorder:
+    """By the allocator's events."""
+
+    events: list[int] = field(default_factory=list[int])
+    running: bool = False
+
+    def __post_init__(self) -> None:
+        self.resume()
+
+    def mark(self) -> None:
+        if self.running:
+            mark(torch.device("cpu"))
+
+    def pause(self) -> None:
+        if self.running:
+            self.mark()
+            self.running = False
+            self._take()
+
+    def resume(self) -> None:
+        if not self.running:
+            with quiet_profiler():
+                torch_hooks.start_memory_events()
+            self.running = True
+            self.mark()
+
+    def _take(self) -> None:
+        with quiet_profiler():
+            self.events += torch_hooks.take_memory_events()
+
+    def finish(self) -> Levels:
+        self.abandon()
+        level = 0
+        at_mark: list[int] = []
+        peaks: list[int] = []
+        before, *parts = split_at_marks(self.events)
+        assert not before
+        for part in parts:
+            at_mark.append(level)
+            peak = level
+            for nbytes in part:
+                level += nbytes
+                peak = max(peak, level)
+            peaks.append(peak)
+        return Levels(tuple(at_mark), tuple(peaks))
+
+    def abandon(self) -> None:
+        if self.running:
+            self.running = False
+            self._take()
+
+
+@dataclass
+class CudaRecorder:
+    """By the caching allocator's counters, whose peak statistics are reset at every mark."""
+
+    device: torch.device
+    at_mark: list[int] = field(default_factory=list[int])
+    peaks: list[int] = field(default_factory=list[int])
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        self.start = torch.cuda.memory_allocated(self.device)
+        self.mark()
+
+    def mark(self) -> None:
+        if self.at_mark:
+            self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
+        self.at_mark.append(torch.cuda.memory_allocated(self.device) - self.start)
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def pause(self) -> None:
+        self.mark()
+
+    def resume(self) -> None:
+        self.mark()
+
+    def finish(self) -> Levels:
+        self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
+        return Levels(tuple(self.at_mark), tuple(self.peaks))
+
+    def abandon(self) -> None:
+        pass
+
+
+@contextmanager
+def quiet_profiler() -> Generator[None]:
+    """Keep kineto from writing its stages to stderr, unless its log level was chosen, and torch
+    from warning that a profile of one cycle has the events of one cycle."""
+    name = "KINETO_LOG_LEVEL"
+    chosen = name in os.environ
+    os.environ.setdefault(name, "99")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Profiler clears events")
+            yield
+    finally:
+        if not chosen:
+            del os.environ[name]

@@ -1,0 +1,1 @@
+"""Steps of many graphs: what is held between them, and one plan for each under one budget."""

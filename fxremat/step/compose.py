@@ -1,0 +1,270 @@
+"""One plan for each call of a step, under one budget.
+
+Each part has a front of plans, which starts with a grid of limits and grows where the step wants a
+plan between those there are (column generation): the relaxed program says what each call could
+have, and the part is solved for that. What is picked at last is the integer program's.
+
+Limits: the bound is one over the fronts, not over all schedules of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fxremat.lower.lowering import Lowering
+from fxremat.plan.budget import Budget
+from fxremat.step.least import least_saved
+from fxremat.step.limits import Limits, limited
+from fxremat.step.parts import PartPlan, part_plan
+from fxremat.step.record import Kind, Moment
+from fxremat_solvers import RematProblem, Schedule, Solution, Status, baseline
+from fxremat_solvers.compose import Choice, Composition, compose, shares
+
+Search = Callable[[RematProblem, int], Solution]
+"""What finds a schedule for a problem and a budget in bytes."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """`saved_levels` between the least and the most that can be saved, each with a tight and a
+    loose limit for backward; then `rounds` of at most `wanted` plans a part, while a round gains
+    `worth_it` of the step. On GPT-2's blocks a finer grid gains less than a thousandth."""
+
+    saved_levels: int = 4
+    rounds: int = 3
+    wanted: int = 4
+    worth_it: float = 0.001
+
+
+TUNING = Tuning()
+
+
+@dataclass
+class Front:
+    """The plans of a part that are known: nothing recomputed, the least saved, and others.
+
+    One that never `changes` can only run by the second.
+    """
+
+    lowering: Lowering
+    known: list[PartPlan]
+    changes: bool = True
+    solved: set[tuple[Limits, frozenset[int]]] = field(
+        default_factory=set[tuple[Limits, frozenset[int]]]
+    )
+
+    @staticmethod
+    def of(lowering: Lowering, least: Schedule | None = None, *, changes: bool = True) -> Front:
+        """With the plan that saves the least, where it is known already."""
+        as_it_is = part_plan(lowering, baseline(lowering.problem))
+        safe = part_plan(lowering, least or least_saved(lowering))
+        return Front(lowering, [as_it_is, safe], changes)
+
+    @property
+    def baseline(self) -> PartPlan:
+        return self.known[0]
+
+    @property
+    def least(self) -> PartPlan:
+        return self.known[1]
+
+    @property
+    def plans(self) -> list[PartPlan]:
+        """Those that it can run by."""
+        return self.known if self.changes else [self.least]
+
+    def add(self, limits: Limits, alive: frozenset[int], search: Search) -> None:
+        """Solve the part under limits, if it wasn't; what is found is added where it is new."""
+        if not self.changes or (limits, alive) in self.solved:
+            return
+        self.solved.add((limits, alive))
+        problem = limited(self.lowering, limits, alive)
+        found = search(problem.problem, problem.budget_bytes)
+        if found.status is Status.INFEASIBLE:
+            return
+        schedule = problem.schedule_of_part(found.schedule)
+        if all(plan.schedule != schedule for plan in self.known):
+            self.known.append(part_plan(self.lowering, schedule))
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A plan for each call of a step. Peaks in bytes, costs in seconds.
+
+    `baseline_peak_bytes` is the step's peak with nothing recomputed. No picks from the parts'
+    fronts cost less than `lower_bound`.
+    """
+
+    plans: tuple[PartPlan, ...]
+    moments: tuple[Moment, ...]
+    budget_bytes: int
+    peak_bytes: int
+    baseline_peak_bytes: int
+    cost: float
+    baseline_cost: float
+    lower_bound: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the budget holds."""
+        return self.peak_bytes <= self.budget_bytes
+
+    @property
+    def extra_seconds(self) -> float:
+        """Predicted time of all recomputation, a step."""
+        return self.cost - self.baseline_cost
+
+
+def peak_under(moments: Sequence[Moment], plans: Sequence[PartPlan]) -> int:
+    """The step's peak under a plan for each call."""
+    return max((moment.bytes_under(plans) for moment in moments), default=0)
+
+
+def plan_calls(
+    moments: Sequence[Moment],
+    calls: Sequence[Front],
+    budget: Budget,
+    largest_step_bytes: int,
+    search: Search,
+) -> StepPlan:
+    """A plan for each call, the cheapest found whose peak is within the budget at every moment.
+
+    `calls` are the fronts of the parts that were called, in order; a part that was called twice
+    comes twice. They grow. Where nothing fits the plan is that of the lowest peak found.
+    """
+    as_it_is = [front.baseline for front in calls]
+    baseline_peak = peak_under(moments, as_it_is)
+    budget_bytes = budget.to_bytes(max(baseline_peak, largest_step_bytes))
+    room = [budget_bytes - moment.outside_bytes for moment in moments]
+    if baseline_peak > budget_bytes:
+        _grow(moments, calls, room, search)
+    found = compose(_choices(moments, calls), room)
+    picked = [front.plans[pick] for front, pick in zip(calls, found.picks, strict=True)]
+    return StepPlan(
+        plans=tuple(picked),
+        moments=tuple(moments),
+        budget_bytes=budget_bytes,
+        peak_bytes=peak_under(moments, picked),
+        baseline_peak_bytes=baseline_peak,
+        cost=found.cost,
+        baseline_cost=sum(plan.cost for plan in as_it_is),
+        lower_bound=found.lower_bound,
+    )
+
+
+def _grow(
+    moments: Sequence[Moment], calls: Sequence[Front], room: Sequence[int], search: Search
+) -> None:
+    """Add plans to the fronts as long as the step gains by them."""
+    for index, front in _distinct(calls):
+        for limits in _grid(front):
+            front.add(limits, _alive(moments, index), search)
+    before = float("inf")
+    for _ in range(TUNING.rounds):
+        choices = _choices(moments, calls)
+        mixture = shares(choices, room)
+        if not mixture:
+            # Nothing fits yet: what each call could have beside the others at their lowest.
+            lowest: Composition = compose(choices, room)
+            mixture = [
+                [float(k == pick) for k in range(len(part))]
+                for part, pick in zip(choices, lowest.picks, strict=True)
+            ]
+        else:
+            cost = sum(
+                w * c.cost
+                for part, ws in zip(choices, mixture, strict=True)
+                for c, w in zip(part, ws, strict=True)
+            )
+            worth_it = TUNING.worth_it * sum(front.baseline.cost for front in calls)
+            if before - cost < worth_it:
+                return
+            before = cost
+        for call, limits in _wanted(moments, calls, choices, mixture, room):
+            calls[call].add(limits, _alive(moments, call), search)
+
+
+def _distinct(calls: Sequence[Front]) -> list[tuple[int, Front]]:
+    """Each front once, with the first call that has it."""
+    first: dict[int, tuple[int, Front]] = {}
+    for index, front in enumerate(calls):
+        first.setdefault(id(front), (index, front))
+    return list(first.values())
+
+
+def _grid(front: Front) -> list[Limits]:
+    """Limits between what is saved at least and at most."""
+    nobody = frozenset[int]()
+    least, most = front.least, front.baseline
+    low, high = least.saved_bytes(nobody), most.saved_bytes(nobody)
+    beyond = least.backward_peak(nobody, 0) - low
+    loose = max(p.backward_peak(nobody, 0) + p.forward_bytes for p in (least, most))
+    levels = [low + (high - low) * k // TUNING.saved_levels for k in range(TUNING.saved_levels + 1)]
+    tight = [Limits(loose, saved, saved + beyond + beyond // 4) for saved in levels[:-1]]
+    return [*tight, *(Limits(loose, saved, loose) for saved in levels[:-1])]
+
+
+def _alive(moments: Sequence[Moment], call: int) -> frozenset[int]:
+    """The outputs of a call that others hold from its forward to its backward."""
+    held = [m.mark.waiting[call] for m in moments if call in m.mark.waiting]
+    held += [m.mark.alive for m in moments if m.mark.call == call and m.mark.kind is Kind.BACKWARD]
+    return frozenset.intersection(*held) if held else frozenset()
+
+
+def _choices(moments: Sequence[Moment], calls: Sequence[Front]) -> list[list[Choice]]:
+    return [
+        [
+            Choice(
+                plan.cost,
+                {
+                    index: load
+                    for index, moment in enumerate(moments)
+                    if (load := moment.load(call, plan))
+                },
+            )
+            for plan in front.plans
+        ]
+        for call, front in enumerate(calls)
+    ]
+
+
+def _wanted(
+    moments: Sequence[Moment],
+    calls: Sequence[Front],
+    choices: Sequence[Sequence[Choice]],
+    mixture: Sequence[Sequence[float]],
+    room: Sequence[int],
+) -> list[tuple[int, Limits]]:
+    """What calls could have beside a mixture of the others: those that are mixed first."""
+    mixed = [
+        {
+            index: sum(w * c.loads.get(index, 0) for c, w in zip(part, weights, strict=True))
+            for index in range(len(moments))
+        }
+        for part, weights in zip(choices, mixture, strict=True)
+    ]
+    total = [sum(loads[index] for loads in mixed) for index in range(len(moments))]
+    order = sorted(range(len(calls)), key=lambda call: max(mixture[call]))
+    asked: dict[int, int] = {}
+    wanted: list[tuple[int, Limits]] = []
+    for call in order:
+        front = id(calls[call])
+        if asked.get(front, 0) >= TUNING.wanted:
+            continue
+        asked[front] = asked.get(front, 0) + 1
+        kinds: dict[Kind, list[int]] = {Kind.FORWARD: [], Kind.BACKWARD: [], Kind.OUTSIDE: []}
+        for index, moment in enumerate(moments):
+            left = int(room[index] - total[index] + mixed[call][index])
+            if moment.mark.call == call:
+                extra = moment.handed_over if moment.mark.kind is Kind.BACKWARD else 0
+                kinds[moment.mark.kind].append(left + extra)
+            elif call in moment.mark.waiting:
+                kinds[Kind.OUTSIDE].append(left)
+        most = max(p.forward_bytes + p.backward_peak(frozenset(), 0) for p in calls[call].plans)
+        forward, saved, backward = (
+            max(0, min([most, *kinds[kind]]))
+            for kind in (Kind.FORWARD, Kind.OUTSIDE, Kind.BACKWARD)
+        )
+        wanted.append((call, Limits(forward, saved, backward)))
+    return wanted

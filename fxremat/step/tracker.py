@@ -1,0 +1,408 @@
+"""Which plan each call of a step runs by: record, plan together, run.
+
+A step is what happens from the first call of a part to the end of the backward after which none
+waits for its own. The first step of a kind runs by the plans that save the least, and is recorded;
+from then on steps that make the same calls run by plans that were made for all of them together.
+The first of these is recorded, too, and planned once more where uncompiled code took more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from fxremat import torch_hooks
+from fxremat.errors import BudgetInfeasible
+from fxremat.measure.recorder import Recorder, can_record, start_recorder
+from fxremat.plan.options import Options
+from fxremat.plan.plan import search_schedule
+from fxremat.step.compose import StepPlan, peak_under, plan_calls
+from fxremat.step.part import Part, Run, is_first_accumulation
+from fxremat.step.parts import Outputs, PartPlan
+from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
+from fxremat_solvers import RematProblem, Solution
+
+# How many steps are recorded to meet one again whose calls were new.
+_TRIES = 4
+# Kinds of steps whose plans are kept; further ones take the place of the oldest.
+_KINDS_LIMIT = 64
+
+Key = tuple[int, bool]
+"""A call of a step: the number of its part, and whether its gradients are the first."""
+
+
+class _Held:
+    """Alive as long as autograd's graph of a call is."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One forward of a part, and its backward where that comes."""
+
+    part: Part
+    plan: PartPlan
+    first: bool
+    held: weakref.ref[_Held] | None = None
+    outputs: dict[int, Callable[[], bool]] = field(default_factory=dict[int, Callable[[], bool]])
+    tangents: list[tuple[int, Callable[[], bool]]] = field(
+        default_factory=list[tuple[int, Callable[[], bool]]]
+    )
+    handed_over: int = 0
+    waits: bool = True
+    went_back: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.part.number, self.first
+
+    def note_outputs(self, results: Sequence[Any]) -> None:
+        """What AOTAutograd's forward returned."""
+        for position, value in self.part.output_values.items():
+            result = results[position]
+            if isinstance(result, torch.Tensor):
+                self.outputs[value] = torch_hooks.storage_lives(result)
+
+    def note_tangents(self, gradients: Sequence[Any]) -> None:
+        """What its backward is given."""
+        self.tangents = [
+            (each.untyped_storage().nbytes(), torch_hooks.storage_lives(each))
+            for each in gradients
+            if isinstance(each, torch.Tensor)
+        ]
+
+    def backward_ended(self) -> None:
+        """Its backward has run; it may run again, where its graph is kept."""
+        self.went_back = True
+        self.handed_over = sum(nbytes for nbytes, lives in self.tangents if not lives())
+        self.waits = torch_hooks.keeps_graph()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it holds its residuals."""
+        return self.waits and self.held is not None and self.held() is not None
+
+    def alive(self) -> Outputs:
+        """The outputs whose memory something holds."""
+        return frozenset(value for value, lives in self.outputs.items() if lives())
+
+
+@dataclass(eq=False)
+class KindOfStep:
+    """Steps that make the same calls: what they hold, and their plan once there is one."""
+
+    parts: tuple[weakref.ref[Part], ...]
+    keys: tuple[Key, ...]
+    moments: tuple[Moment, ...]
+    plan: StepPlan | None = None
+    checked: bool = False
+
+
+@dataclass(eq=False)
+class _Step:
+    """A step that goes on, or has ended and wasn't finished yet.
+
+    `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
+    """
+
+    safely: bool
+    calls: list[Call] = field(default_factory=list[Call])
+    marks: list[Mark] = field(default_factory=list[Mark])
+    recorder: Recorder | None = None
+    kind: KindOfStep | None = None
+    ended: bool = False
+    backward_runs: bool = False
+    hook: torch_hooks.Removable | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a call's backward is still to come.
+
+        One that a later call's backward has passed by is not waited for: nothing came of it.
+        """
+        for call in reversed(self.calls):
+            if call.went_back:
+                return False
+            if call.is_waiting:
+                return True
+        return False
+
+
+@dataclass(eq=False)
+class StepTracker:
+    """The steps of all the parts that share a budget.
+
+    `largest_step_bytes` is the largest step memory, with nothing recomputed, of all kinds seen.
+    """
+
+    options: Options
+    kinds: list[KindOfStep] = field(default_factory=list[KindOfStep])
+    largest_step_bytes: int = 0
+    said: set[str] = field(default_factory=set[str])
+    _step: _Step | None = None
+    _entered: int = 0
+    _tries: int = 0
+
+    # What a step does, in the order in which it does it.
+
+    @contextlib.contextmanager
+    def inside(self, device: torch.device) -> Generator[None, None, None]:
+        """Around the forward of a function whose graphs are the parts."""
+        if not self._entered and not self._goes_on():
+            self._begin(device)
+        self._entered += 1
+        try:
+            yield
+        finally:
+            self._entered -= 1
+
+    @contextlib.contextmanager
+    def compiling(self) -> Generator[None, None, None]:
+        """Around a compilation, which is no part of the step, and may measure memory itself."""
+        step = self._step
+        recorder = None if step is None else step.recorder
+        if step is None or recorder is None:
+            yield
+            return
+        step.marks.append(self._mark_of(step, Kind.APART))
+        recorder.pause()
+        try:
+            yield
+        finally:
+            recorder.resume()
+            step.marks.append(self._mark_of(step, Kind.OUTSIDE))
+
+    def forward_begins(self, part: Part, args: tuple[Any, ...]) -> tuple[Call, Run]:
+        """A part is called: by which plan, and what runs it."""
+        if not self._entered and not self._goes_on():
+            self._begin(part.device)
+        step = self._step
+        assert step is not None
+        first = is_first_accumulation(args)
+        plan = self._plan_for(step, (part.number, first), part.device) or part.front.least
+        if part.has(plan):
+            run, watch = part.run_by(plan, args)
+        else:
+            with self.compiling():
+                run, watch = part.run_by(plan, args)
+        call = Call(part, plan, first)
+        step.calls.append(call)
+        watch.outputs = call.note_outputs
+        self._mark(Kind.FORWARD, call)
+        return call, run
+
+    def forward_ended(self, call: Call, results: Sequence[Any]) -> None:
+        """A part has returned its results to who called it."""
+        node = torch_hooks.compiled_backward_of(results)
+        if node is not None:
+            held = _Held()
+            call.held = weakref.ref(held, self._graph_is_gone)
+
+            def backward_begins(gradients: Sequence[Any], _held: _Held = held) -> None:
+                self._backward_begins(call, gradients)
+
+            node.register_prehook(backward_begins)
+        self._mark(Kind.OUTSIDE)
+
+    def _backward_begins(self, call: Call, gradients: Sequence[Any]) -> None:
+        step = self._step
+        if step is None or call not in step.calls:
+            return
+        step.ended = False
+        call.note_tangents(gradients)
+        _, watch = call.part.runs[call.plan.schedule.ops]
+
+        def backward_ran() -> None:
+            call.backward_ended()
+            self._mark(Kind.OUTSIDE)
+
+        watch.backward_ran = backward_ran
+        if not step.backward_runs:
+            step.backward_runs = True
+            torch_hooks.when_backward_ends(self._all_accumulated)
+        self._mark(Kind.BACKWARD, call)
+
+    def _all_accumulated(self) -> None:
+        step = self._step
+        if step is None:
+            return
+        step.backward_runs = False
+        self._mark(Kind.OUTSIDE)
+        if self._entered or step.is_waiting:
+            return
+        step.ended = True
+        if step.recorder is None:
+            self._step = None
+        elif step.hook is None:
+            # A recording can't end within the backward that it sees.
+            step.hook = torch_hooks.call_before_optimizers(self._finish)
+
+    def _graph_is_gone(self, _held: object) -> None:
+        step = self._step
+        if step is not None and step.ended and not torch_hooks.in_backward():
+            self._finish()
+
+    def say_once(self, message: str) -> None:
+        """Warn of what happens in every step, once."""
+        if message not in self.said:
+            self.said.add(message)
+            warnings.warn(message, stacklevel=3)
+
+    # Which plan.
+
+    def _plan_for(self, step: _Step, key: Key, device: torch.device) -> PartPlan | None:
+        """The plan of the next call; None for the least one."""
+        if step.safely:
+            return None
+        keys = (*(call.key for call in step.calls), key)
+        for kind in (step.kind, *self.kinds):
+            if kind is None or kind.plan is None or kind.keys[: len(keys)] != keys:
+                continue
+            plans = kind.plan.plans
+            if all(c.plan is p for c, p in zip(step.calls, plans, strict=False)):
+                step.kind = kind
+                return plans[len(step.calls)]
+        # No step has made these calls before. This one goes on safely; it is recorded where it has
+        # just begun, else one of the next that are like it.
+        step.kind = None
+        step.safely = True
+        self._tries = _TRIES
+        if not step.calls and step.recorder is None:
+            self._start_recorder(step, device)
+        return None
+
+    # From one step to the next.
+
+    def _goes_on(self) -> bool:
+        step = self._step
+        if step is None:
+            return False
+        return torch_hooks.in_backward() or (not step.ended and step.is_waiting)
+
+    def _begin(self, device: torch.device) -> None:
+        """A new step: the one before is noted, and planned for where that is due."""
+        self._finish()
+        for kind in tuple(self.kinds):
+            if kind.plan is None:
+                self._make_plan(kind)
+        record = not self.kinds or self._tries > 0
+        self._tries -= self._tries > 0
+        step = self._step = _Step(safely=record)
+        if record or not all(kind.checked for kind in self.kinds):
+            self._start_recorder(step, device)
+            # What can't be recorded now runs by the plans there are.
+            step.safely = record and (step.recorder is not None or not self.kinds)
+
+    def _start_recorder(self, step: _Step, device: torch.device) -> None:
+        if can_record(device):
+            step.recorder = start_recorder(device, self._interrupted)
+            step.marks.append(self._mark_of(step, Kind.OUTSIDE))
+
+    def _interrupted(self) -> None:
+        """Something else needs torch's profiler."""
+        if self._step is not None and self._step.ended:
+            self._finish()
+
+    def _finish(self, *_unused: object) -> None:
+        """Note what a step held."""
+        step, self._step = self._step, None
+        if step is None or step.recorder is None:
+            return
+        if step.hook is not None:
+            step.hook.remove()
+        levels = step.recorder.finish()
+        # Not noted: one that was left halfway, or whose recording was interrupted.
+        if not step.ended or len(levels.at_mark) != len(step.marks):
+            return
+        step.marks[-1] = replace(step.marks[-1], kind=Kind.APART)
+        plans = [call.plan for call in step.calls]
+        handed_over = {index: call.handed_over for index, call in enumerate(step.calls)}
+        moments = moments_of(step.marks, levels, plans, handed_over)
+        keys = tuple(call.key for call in step.calls)
+        known = next((kind for kind in self.kinds if kind.keys == keys), None)
+        if known is not None:
+            if known is step.kind and not known.checked:
+                self._check(known, moments)
+        elif all(call.plan is call.part.front.least for call in step.calls):
+            self._tries = 0
+            parts = tuple(weakref.ref(call.part) for call in step.calls)
+            self.kinds = [KindOfStep(parts, keys, moments), *self.kinds[: _KINDS_LIMIT - 1]]
+
+    def _check(self, kind: KindOfStep, moments: tuple[Moment, ...]) -> None:
+        """Hold the first planned step against its plan; plan again, once, if it took more."""
+        kind.checked = True
+        plan = kind.plan
+        if plan is None:
+            return
+        measured = peak_under(moments, plan.plans)
+        same = [m.mark.call for m in moments] == [m.mark.call for m in kind.moments]
+        if measured <= plan.budget_bytes or not same:
+            return
+        warnings.warn(
+            f"a step took {measured:,} B where {plan.peak_bytes:,} B were planned, under a budget "
+            f"of {plan.budget_bytes:,} B: code outside of its graphs held more than in the step "
+            "that was recorded. It is planned once more, with what was measured",
+            stacklevel=2,
+        )
+        kind.moments = corrected(kind.moments, moments)
+        kind.plan = None
+
+    def _make_plan(self, kind: KindOfStep) -> None:
+        parts = [part() for part in kind.parts]
+        fronts = [part.front for part in parts if part is not None]
+        if len(fronts) != len(parts):
+            # A graph was let go of since: what takes its place is recorded.
+            self.kinds.remove(kind)
+            return
+        plan = plan_calls(
+            kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
+        )
+        self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
+        if not plan.fits:
+            raise infeasible(plan)
+        kind.plan = plan
+
+    def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
+        return search_schedule(problem, budget_bytes, self.options)
+
+    # Marks.
+
+    def _mark(self, kind: Kind, call: Call | None = None) -> None:
+        step = self._step
+        if step is not None and step.recorder is not None:
+            step.marks.append(self._mark_of(step, kind, call))
+            step.recorder.mark()
+
+    @staticmethod
+    def _mark_of(step: _Step, kind: Kind, running: Call | None = None) -> Mark:
+        waiting = {
+            index: call.alive()
+            for index, call in enumerate(step.calls)
+            if call is not running and call.is_waiting
+        }
+        if running is None:
+            return Mark(kind, -1, frozenset(), waiting)
+        alive = running.alive() if kind is Kind.BACKWARD else frozenset[int]()
+        return Mark(kind, step.calls.index(running), alive, waiting)
+
+
+def infeasible(plan: StepPlan) -> BudgetInfeasible:
+    """The error that says what a step needs at least, and what of that is not the parts'."""
+    worst = max(plan.moments, key=lambda moment: moment.bytes_under(plan.plans))
+    parts = worst.bytes_under(plan.plans) - worst.outside_bytes
+    return BudgetInfeasible(
+        f"the budget of {plan.budget_bytes:,} bytes can't be met by this step of "
+        f"{len(plan.plans)} graphs: the smallest that was reached is {plan.peak_bytes:,} bytes. "
+        f"Then {worst.outside_bytes:,} B are held outside of the graphs (by code that isn't "
+        f"compiled, what graphs pass on to each other, gradients) and {parts:,} B by the graphs "
+        f"themselves. Give a budget of at least {plan.peak_bytes} bytes, a smaller batch, or bring "
+        "more of the step into its graphs",
+        budget_bytes=plan.budget_bytes,
+        floor_bytes=plan.peak_bytes,
+        holders=(("outside of the graphs", worst.outside_bytes), ("graphs", parts)),
+    )
