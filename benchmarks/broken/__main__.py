@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks import broken, records
-from benchmarks.broken.check import CRASH, check
+from benchmarks.broken.check import CRASH, check, without_folders
 from benchmarks.cuda.machine import commit
 from benchmarks.own_process import ProcessFailed, child_environment, print_row, rows_of
 
@@ -38,7 +38,11 @@ def measured(name: str, budget: str, size: str) -> dict[str, Any]:
         (row,) = rows_of("benchmarks.broken", "--one", name, "--budget", budget, "--size", size)
     except ProcessFailed as error:
         said = [line for line in str(error).splitlines() if line.strip()]
-        row = {"cause": broken.get(name).cause, "status": CRASH, "reason": said[-1][:400]}
+        row = {
+            "cause": broken.get(name).cause,
+            "status": CRASH,
+            "reason": without_folders(said[-1])[:400],
+        }
     return {"key": f"{name}/{size}/{budget}", "name": name, **row}
 
 
@@ -50,9 +54,10 @@ def line(row: Mapping[str, Any]) -> str:
         if row.get(f"{what}_bytes") is not None
     }
     times = [row[each] for each in ("eager_s", "reference_s", "fxremat_s") if each in row]
+    broke = sum(row.get("breaks", {}).values())
     return (
-        f"{row['name']}: {row['status']}; {row.get('graphs', '?')} graphs, "
-        f"{row.get('breaks', '?')} breaks; MiB {mib}; seconds {times}; {row.get('reason', '')}"
+        f"{row['name']}: {row['status']}; {row.get('graphs', '?')} graphs, {broke} breaks; "
+        f"MiB {mib}; seconds {times}; {row.get('reason', '')}"
     )
 
 

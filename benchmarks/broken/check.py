@@ -5,9 +5,13 @@ nothing. Both train from the same parameters, on two batches in turn, each with 
 so the last steps, whose peaks are measured, meet what the first ones met, and compile nothing.
 """
 
+# torch's own types are partial.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo
-from torch import Tensor, fx, nn
-from torch._dynamo.backends.registry import lookup_backend
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxremat
@@ -29,7 +32,7 @@ from benchmarks.zoo import Batch, Workload
 
 STEPS, MEASURED = 4, 2  # the last ones are measured
 ROUNDS = 3
-RATE = 1e-4
+RATE = 1e-5
 BATCHES = 2
 
 OK, OVER, WRONG, REFUSED, CRASH = "ok", "over", "wrong", "refused", "crash"
@@ -51,23 +54,30 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trained:
-    """A step that was trained: what every step left, and the peaks of those that were measured."""
+    """A step that was trained.
+
+    `outcomes` are of every step, `peaks` of those that were measured, `graphs` how many Dynamo
+    made in each step, `breaks` where it broke them, by its own words and how often it said them.
+    """
 
     step: Step
     outcomes: Sequence[Outcome]
     peaks: Sequence[int]
+    graphs: Sequence[int]
+    breaks: Mapping[str, int]
 
 
-@dataclass
-class Counted:
-    """A backend of Dynamo's that counts the graphs it is given."""
+def reason_of(error: Exception) -> str:
+    """An error in one line that names no folder of a machine."""
+    return without_folders(short(error))
 
-    backend: Callable[..., Any]
-    graphs: int = 0
 
-    def __call__(self, graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        self.graphs += 1
-        return self.backend(graph, inputs)
+def without_folders(text: str) -> str:
+    return re.sub(r"/(?:[\w.-]+/)+", "", text)
+
+
+def as_graphs(module: nn.Module) -> Callable[..., Tensor]:
+    return torch.compile(module, backend="aot_eager_default_partitioner", dynamic=False)
 
 
 def optimized(module: nn.Module, budget: Budget) -> Callable[..., Tensor]:
@@ -85,41 +95,39 @@ def check(
 
 
 def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) -> dict[str, Any]:
-    backend = Counted(lookup_backend("aot_eager_default_partitioner"))
-
-    def as_graphs(module: nn.Module) -> Callable[..., Tensor]:
-        return torch.compile(module, backend=backend, dynamic=False)
-
     eager = train(broken.make(size), lambda module: module)
-    counters.clear()
     reference = train(broken.make(size), as_graphs)
     ways = {"eager": eager, "reference": reference}
     baseline = max(reference.peaks)
-    row = {
+    asked = fxremat.Budget.of(budget).to_bytes(baseline)
+    row: dict[str, Any] = {
         "cause": broken.cause,
         "source": broken.source,
         "size": size,
-        "asked": budget,
-        "graphs": backend.graphs,
-        "breaks": sum(counters["graph_break"].values()),
+        "budget": budget,
+        "graphs": sum(reference.graphs),
+        "graphs_by_step": reference.graphs,
+        "breaks": reference.breaks,
         "finite": all(map(is_finite, eager.outcomes)),
         "reference_against_eager": difference(eager, reference),
         "eager_peak_bytes": max(eager.peaks),
         "baseline_peak_bytes": baseline,
-        "budget_bytes": fxremat.Budget.of(budget).to_bytes(baseline),
+        "budget_bytes": asked,
     }
     try:
         mine, floor = _within(broken, size, budget, optimize)
     except Exception as error:
         status = REFUSED if isinstance(error, _REFUSALS) else CRASH
-        failed = {"status": status, "reason": short(error)}
+        failed = {"status": status, "reason": reason_of(error)}
         return row | failed | seconds(broken.make(size), ways)
+    bytes_ = floor or asked
     row |= {
         "floor_bytes": floor,
-        "budget_bytes": floor or row["budget_bytes"],
+        "budget_bytes": bytes_,
         "measured_peak_bytes": max(mine.peaks),
+        "fxremat_graphs_by_step": mine.graphs,
         **_explained(mine.step.call),
-        **judged(eager, reference, mine, floor or row["budget_bytes"]),
+        **judged(eager, reference, mine, bytes_),
     }
     return row | seconds(broken.make(size), {**ways, "fxremat": mine})
 
@@ -127,12 +135,20 @@ def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) ->
 def _within(
     broken: BrokenStep, size: str, budget: Budget, optimize: Optimize
 ) -> tuple[Trained, int | None]:
-    """The step trained within the budget; or within the floor, and this, where that is above."""
-    try:
-        return train(broken.make(size), lambda module: optimize(module, budget)), None
-    except fxremat.BudgetInfeasible as error:
-        floor = error.floor_bytes
-    return train(broken.make(size), lambda module: optimize(module, floor)), floor
+    """The step trained within the budget; or within the floor, and this, where that is above.
+
+    Each batch may have a floor of its own.
+    """
+    floor = 0
+    while True:
+        try:
+            mine = train(broken.make(size), lambda module: optimize(module, floor or budget))  # noqa: B023
+        except fxremat.BudgetInfeasible as error:
+            if error.floor_bytes <= floor:
+                raise
+            floor = error.floor_bytes
+        else:
+            return mine, floor or None
 
 
 def judged(eager: Trained, reference: Trained, mine: Trained, budget: int) -> dict[str, Any]:
@@ -153,7 +169,7 @@ def _explained(call: object) -> dict[str, Any]:
     try:
         report = fxremat.explain(call)
     except fxremat.FxrematError as error:
-        return {"explained": short(error)}
+        return {"explained": reason_of(error)}
     figures = ("budget_bytes", "baseline_peak_bytes", "planned_peak_bytes", "origin", "notes")
     said = {name: getattr(report, name) for name in figures}
     return {"explained": {**said, "graphs": len(report.shapes)}}
@@ -166,6 +182,8 @@ def train(workload: Workload, optimize: Callable[[nn.Module], Callable[..., Tens
     descent = torch.optim.SGD(module.parameters(), lr=RATE)
     outcomes: list[Outcome] = []
     peaks: list[int] = []
+    graphs: list[int] = []
+    counters.clear()
     for i in range(STEPS):
         batch = prepared(workload, step, i)
         losses: list[Tensor] = []
@@ -178,9 +196,11 @@ def train(workload: Workload, optimize: Callable[[nn.Module], Callable[..., Tens
         else:
             peaks.append(fxremat.measure_peak(run).peak_bytes)
         outcomes.append(outcome(module, losses[0]))
+        graphs.append(counters["stats"]["unique_graphs"] - sum(graphs))
         descent.step()
     step.clear()
-    return Trained(step, outcomes, peaks)
+    breaks = {why.partition("\n")[0]: count for why, count in counters["graph_break"].items()}
+    return Trained(step, outcomes, peaks, graphs, breaks)
 
 
 def prepared(workload: Workload, step: Step, index: int) -> Batch:

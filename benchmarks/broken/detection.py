@@ -1,15 +1,19 @@
 """Object detection by sets: Hungarian matching by scipy between the forward and the loss."""
 
+# scipy has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # pyright: ignore[reportMissingTypeStubs]
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.broken.step import BrokenStep
+from benchmarks.broken.step import BrokenStep, from_transformers
 from benchmarks.zoo import Batch, Workload
 from benchmarks.zoo.case import images
 
@@ -40,16 +44,14 @@ def loss(model: nn.Module, pictures: Tensor, classes: Tensor, boxes: Tensor) -> 
 
 
 def detr(n: Mapping[str, int]) -> Workload:
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-
-    backbone = ResNetConfig(
+    backbone = from_transformers("ResNetConfig")(
         embedding_size=16,
         hidden_sizes=[16, 32, 48, 64],
         depths=[1, 1, 1, 1],
         layer_type="basic",
         out_features=["stage4"],
     )
-    config = DetrConfig(
+    config = from_transformers("DetrConfig")(
         use_timm_backbone=False,
         use_pretrained_backbone=False,
         backbone=None,
@@ -65,20 +67,19 @@ def detr(n: Mapping[str, int]) -> Workload:
         decoder_attention_heads=4,
         auxiliary_loss=True,
     )
-    return Workload(DetrForObjectDetection(config), lambda g: sample(g, n), loss)
+    model = from_transformers("DetrForObjectDetection")(config)
+    return Workload(model, lambda generator: sample(generator, n), loss)
 
 
 def rt_detr(n: Mapping[str, int]) -> Workload:
-    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
-
-    backbone = RTDetrResNetConfig(
+    backbone = from_transformers("RTDetrResNetConfig")(
         embedding_size=16,
         hidden_sizes=[16, 32, 48, 64],
         depths=[1, 1, 1, 1],
         layer_type="basic",
         out_features=["stage2", "stage3", "stage4"],
     )
-    config = RTDetrConfig(
+    config = from_transformers("RTDetrConfig")(
         backbone_config=backbone,
         freeze_backbone_batch_norms=False,
         num_labels=_CLASSES,
@@ -96,7 +97,8 @@ def rt_detr(n: Mapping[str, int]) -> Workload:
         decoder_attention_heads=4,
         dropout=0.1,
     )
-    return Workload(RTDetrForObjectDetection(config), lambda g: sample(g, n), loss)
+    model = from_transformers("RTDetrForObjectDetection")(config)
+    return Workload(model, lambda generator: sample(generator, n), loss)
 
 
 class SetPredictor(nn.Module):
@@ -144,7 +146,7 @@ def set_loss(model: nn.Module, pictures: Tensor, classes: Tensor, boxes: Tensor)
 
 
 def set_predictor(n: Mapping[str, int]) -> Workload:
-    return Workload(SetPredictor(n), lambda g: sample(g, n), set_loss)
+    return Workload(SetPredictor(n), lambda generator: sample(generator, n), set_loss)
 
 
 _TINY = {"layers": 1, "width": 32, "side": 64, "batch": 2, "queries": 6}
@@ -158,14 +160,14 @@ STEPS = (
             "bench": {**_TINY, "layers": 3, "width": 64, "side": 288, "batch": 3, "queries": 32},
         },
         detr,
-        cause="Hungarian matching by scipy, once for each decoder layer",
+        cause="`if not isfinite().all()` in every layer, Hungarian matching by scipy for each",
     ),
     BrokenStep(
         "rt-detr",
         "transformers RTDetrForObjectDetection",
         {"tiny": _TINY, "bench": {**_TINY, "layers": 2, "side": 128, "queries": 16}},
         rt_detr,
-        cause="noisy boxes counted by the data, and Hungarian matching by scipy",
+        cause="noisy boxes by nonzero, checks in every layer, Hungarian matching by scipy",
     ),
     BrokenStep(
         "set-prediction",

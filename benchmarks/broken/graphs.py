@@ -1,11 +1,15 @@
 """Graphs and points: neighbourhoods that the data has, or that scipy finds."""
 
+# scipy has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -31,8 +35,9 @@ class GraphConvolution(nn.Module):
         source, target = torch.cat([edges, itself], dim=1)
         degree = x.new_zeros(len(x)).index_add(0, target, x.new_ones(len(target)))
         weight = degree[source].rsqrt() * degree[target].rsqrt()
-        passed = self.linear(x)[source] * weight[:, None]
-        return self.norm(torch.zeros_like(self.linear(x)).index_add(0, target, passed))
+        x = self.linear(x)
+        passed = x[source] * weight[:, None]
+        return self.norm(torch.zeros_like(x).index_add(0, target, passed))
 
 
 class GraphNetwork(nn.Module):
@@ -67,7 +72,7 @@ def network(n: Mapping[str, int]) -> Workload:
 
 def neighbours(points: Tensor, count: int) -> Tensor:
     """The nearest points of each point, by scipy's tree."""
-    found = [cKDTree(cloud).query(cloud, k=count)[1] for cloud in points.detach().numpy()]
+    found = [KDTree(cloud).query(cloud, k=count)[1] for cloud in points.detach().numpy()]
     return torch.stack([torch.from_numpy(each) for each in found])
 
 
@@ -133,6 +138,6 @@ STEPS = (
             "bench": {"width": 48, "points": 256, "near": 12, "batch": 4},
         },
         clouds,
-        cause="neighbours by scipy's cKDTree in the middle of every layer",
+        cause="neighbours by scipy's KDTree in the middle of every layer",
     ),
 )

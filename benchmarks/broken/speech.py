@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from benchmarks.broken.step import BrokenStep
+from benchmarks.broken.step import BrokenStep, from_transformers
 from benchmarks.zoo import Batch, Workload
 
 SIZES = {
@@ -24,9 +24,7 @@ def loss(model: nn.Module, sound: Tensor, mask: Tensor, letters: Tensor) -> Tens
 
 
 def build(n: Mapping[str, int], kind: str, own: Mapping[str, Any]) -> Workload:
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(
+    config = from_transformers(f"{kind}Config")(
         vocab_size=_LETTERS,
         hidden_size=n["width"],
         num_hidden_layers=n["layers"],
@@ -52,7 +50,7 @@ def build(n: Mapping[str, int], kind: str, own: Mapping[str, Any]) -> Workload:
         letters[0, -n["letters"] // 4 :] = -100
         return sound * mask, mask, letters
 
-    return Workload(getattr(transformers, f"{kind}ForCTC")(config), sample, loss)
+    return Workload(from_transformers(f"{kind}ForCTC")(config), sample, loss)
 
 
 def step(name: str, kind: str, cause: str, **own: Any) -> BrokenStep:
@@ -64,13 +62,13 @@ STEPS = (
     step(
         "wav2vec2-ctc",
         "Wav2Vec2",
-        "a branch on a random tensor (layerdrop), masks drawn by numpy, CTC under cudnn.flags",
+        "`if` on a random tensor (layerdrop), masks drawn by numpy, labels by masked_select",
         layerdrop=0.1,
     ),
     step(
         "hubert-ctc",
         "Hubert",
-        "CTC under the context manager cudnn.flags",
+        "requires_grad set on what convolutions return, labels checked and by masked_select",
         layerdrop=0.0,
         apply_spec_augment=False,
         feat_extract_norm="layer",
@@ -79,7 +77,7 @@ STEPS = (
     step(
         "wavlm-ctc",
         "WavLM",
-        "masks drawn by numpy, CTC under the context manager cudnn.flags",
+        "requires_grad set on the input, masks drawn by numpy, labels by masked_select",
         layerdrop=0.0,
     ),
 )

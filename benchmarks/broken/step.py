@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
 
 from benchmarks.zoo import Case
 
@@ -16,3 +20,13 @@ class BrokenStep(Case):
     """
 
     cause: str = field(kw_only=True)
+
+
+def whole(model: nn.Module, *batch: Tensor) -> Tensor:
+    """The loss of a model that returns it."""
+    return model(*batch)
+
+
+def from_transformers(name: str) -> Any:
+    """A class of transformers, which is imported only where a step of its is made."""
+    return getattr(importlib.import_module("transformers"), name)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.broken.step import BrokenStep
+from benchmarks.broken.step import BrokenStep, from_transformers, whole
 from benchmarks.zoo import Batch, Workload
 from benchmarks.zoo.case import tokens
 
@@ -19,9 +19,7 @@ def longformer_loss(model: nn.Module, ids: Tensor, attended: Tensor, targets: Te
 
 
 def longformer(n: Mapping[str, int]) -> Workload:
-    from transformers import LongformerConfig, LongformerForMaskedLM
-
-    config = LongformerConfig(
+    config = from_transformers("LongformerConfig")(
         vocab_size=n["vocabulary"],
         hidden_size=n["width"],
         num_hidden_layers=n["layers"],
@@ -38,7 +36,7 @@ def longformer(n: Mapping[str, int]) -> Workload:
         targets = torch.where(torch.rand(ids.shape, generator=generator) < 0.15, ids, -100)
         return ids, attended, targets
 
-    return Workload(LongformerForMaskedLM(config), sample, longformer_loss)
+    return Workload(from_transformers("LongformerForMaskedLM")(config), sample, longformer_loss)
 
 
 def mixtral_loss(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
@@ -46,9 +44,7 @@ def mixtral_loss(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def mixtral(n: Mapping[str, int]) -> Workload:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    config = MixtralConfig(
+    config = from_transformers("MixtralConfig")(
         vocab_size=n["vocabulary"],
         hidden_size=n["width"],
         num_hidden_layers=n["layers"],
@@ -60,8 +56,8 @@ def mixtral(n: Mapping[str, int]) -> Workload:
         attention_dropout=0.1,
         router_jitter_noise=0.01,
         use_cache=False,
+        experts_implementation="eager",
     )
-    config._experts_implementation = "eager"
 
     def sample(generator: Generator) -> Batch:
         ids = tokens(generator, n["batch"], n["length"], n["vocabulary"])
@@ -69,7 +65,7 @@ def mixtral(n: Mapping[str, int]) -> Workload:
         mask[0, -n["length"] // 4 :] = 0
         return ids, mask
 
-    return Workload(MixtralForCausalLM(config), sample, mixtral_loss)
+    return Workload(from_transformers("MixtralForCausalLM")(config), sample, mixtral_loss)
 
 
 class GatedConvolution(nn.Module):
@@ -110,7 +106,7 @@ def adaptive(n: Mapping[str, int]) -> Workload:
         even = torch.rand(n["batch"], n["length"] + 1, generator=generator)
         return ((even.square() * n["vocabulary"]).long(),)
 
-    return Workload(AdaptiveLanguageModel(n), sample, lambda model, ids: model(ids))
+    return Workload(AdaptiveLanguageModel(n), sample, whole)
 
 
 class Tagger(nn.Module):
@@ -164,10 +160,10 @@ class Mentions(nn.Module):
 
     def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
         x = self.encoder(self.words(ids))
-        mentions = []
+        pooled: list[Tensor] = []
         for row, column in starts.nonzero():
-            mentions.append(x[row, int(column) : int(column) + 4].mean(0))
-        return self.kinds(self.pooled(torch.stack(mentions)))
+            pooled += [x[row, int(column) : int(column) + 4].mean(0)]
+        return self.kinds(self.pooled(torch.stack(pooled)))
 
 
 def mentions_loss(model: nn.Module, ids: Tensor, starts: Tensor, kinds: Tensor) -> Tensor:
@@ -201,7 +197,7 @@ STEPS = (
             },
         },
         longformer,
-        cause="a branch on whether any token attends globally, and where it does",
+        cause="a branch on whether any token attends globally, by item(), and where by nonzero",
     ),
     BrokenStep(
         "mixtral-router",
@@ -217,7 +213,7 @@ STEPS = (
             },
         },
         mixtral,
-        cause="a loop over the experts that got tokens, by nonzero",
+        cause="a loop over nonzero: the experts that got tokens; locks around what layers return",
     ),
     BrokenStep(
         "adaptive-softmax",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.broken.step import BrokenStep
+from benchmarks.broken.step import BrokenStep, whole
 from benchmarks.zoo import Batch, Workload
 from benchmarks.zoo.case import images, labels
 
@@ -94,6 +95,19 @@ def mining(n: Mapping[str, int]) -> Workload:
     return Workload(UNet(n["width"]), sample, hardest)
 
 
+class Stage(nn.Module):
+    """Half as many rows and columns, and a classifier of what is left."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.layers = convolved(width_in, width, stride=2)
+        self.leave = nn.Linear(width, _CLASSES)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.layers(x)
+        return x, self.leave(x.mean((2, 3)))
+
+
 class EarlyExits(nn.Module):
     """A classifier behind every stage; the first that is sure enough ends the forward."""
 
@@ -101,16 +115,12 @@ class EarlyExits(nn.Module):
         super().__init__()
         width = n["width"]
         widths = [3, *(width * 2**i for i in range(n["stages"]))]
-        self.stages = nn.ModuleList(
-            convolved(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.exits = nn.ModuleList(nn.Linear(each, _CLASSES) for each in widths[1:])
+        self.stages = nn.ModuleList(Stage(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
         total = x.new_zeros(())
-        for stage, leave in zip(self.stages, self.exits, strict=True):
-            x = stage(x)
-            scores = leave(x.mean((2, 3)))
+        for stage in self.stages:
+            x, scores = stage(x)
             total = total + F.cross_entropy(scores, classes)
             if scores.softmax(-1).amax(-1).mean() > 0.9:
                 break
@@ -124,7 +134,7 @@ def early_exits(n: Mapping[str, int]) -> Workload:
         pictures = images(generator, n["batch"], 3, n["side"])
         return pictures, labels(generator, n["batch"], _CLASSES)
 
-    return Workload(EarlyExits(n), sample, lambda model, *batch: model(*batch))
+    return Workload(EarlyExits(n), sample, whole)
 
 
 class QuantizedAutoencoder(nn.Module):
@@ -163,16 +173,16 @@ class QuantizedAutoencoder(nn.Module):
         self.codes.lerp_((used.T @ flat) / used.sum(0).clamp(min=1)[:, None], 0.1)
         dead = self.counts < 1
         if dead.any():
-            drawn = torch.randint(len(flat), (int(dead.sum()),))
-            self.codes[dead] = flat[drawn]
-            self.counts[dead] = 1
+            drawn = flat[torch.randint(len(flat), dead.shape)]
+            self.codes.copy_(torch.where(dead[:, None], drawn, self.codes))
+            self.counts.clamp_(min=1)
 
 
 def quantized(n: Mapping[str, int]) -> Workload:
     def sample(generator: Generator) -> Batch:
         return (images(generator, n["batch"], 3, n["side"]),)
 
-    return Workload(QuantizedAutoencoder(n), sample, lambda model, *batch: model(*batch))
+    return Workload(QuantizedAutoencoder(n), sample, whole)
 
 
 STEPS = (
