@@ -121,7 +121,7 @@ class Logged(Stack):
             block.register_forward_hook(self.write)
 
     def write(self, _module: nn.Module, _args: object, x: Tensor) -> None:
-        self.log.write(f"{torch.linalg.vector_norm(x.detach()).item():.6f}\n")
+        self.log.write(f"{x.detach().square().mean().sqrt().item():.6f}\n")
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
