@@ -80,7 +80,7 @@ def _again(self: Any) -> Again:
     compiled: Compiled = self.__fxremat__
     options: dict[str, Any] = {**vars(compiled.backend.options)}
     budget: Budget = options.pop("budget")
-    plain = budget.nbytes if budget.fraction is None else budget.fraction
+    plain = f"{budget.nbytes}B" if budget.fraction is None else budget.fraction
     return functools.partial(self.__fxremat_again__, budget=plain, **options)
 
 

@@ -49,7 +49,7 @@ def test_registered() -> None:
     assert "fxremat" in torch._dynamo.list_backends()
 
 
-@pytest.mark.parametrize("budget", [0, -3, True, 1.2, float("nan"), "6 furlongs"])
+@pytest.mark.parametrize("budget", [0, -3, 2, True, 1.2, float("nan"), "6 furlongs"])
 def test_bad_budgets(budget: Any) -> None:
     with pytest.raises(BudgetError):
         fxremat.optimize(Small(), budget=budget)
@@ -72,13 +72,13 @@ def test_infeasible_budget_before_the_first_step() -> None:
 
 def test_infeasible_budget_under_torch_compile() -> None:
     with pytest.raises(BudgetInfeasible):
-        compiled(Small(), budget=100)(X)
+        compiled(Small(), budget="100B")(X)
 
 
 def test_a_failed_compilation_leaves_the_model_as_it_was() -> None:
     model = Small()
     with pytest.raises(BudgetInfeasible):
-        fxremat.optimize(model, budget=100, example_inputs=(X,))
+        fxremat.optimize(model, budget="100B", example_inputs=(X,))
     model(X).backward()
     assert all(p.grad is not None for p in model.parameters())
 
