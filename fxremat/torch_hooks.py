@@ -17,6 +17,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import sys
 import types
 import weakref
@@ -80,6 +81,8 @@ __all__ = [
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
+    "shorten",
+    "shown_cause",
     "specialize_sizes",
     "trace_whole",
     "unwrap_graph_break",
@@ -90,6 +93,14 @@ _NOT_THE_USERS = (
     os.path.dirname(torch.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
     contextlib.__file__,
+)
+
+# In Dynamo's messages: the frame of `_in_own_code`, and lines on bugs of PyTorch's.
+_NOT_TO_THE_USER = re.compile(
+    r"""^\ +File\ "[^"]*",\ line\ \d+,\ in\ fxremat_step_\d+\n(?:\ {4}.*\n)*
+    |^Set\ TORCHDYNAMO_VERBOSE=1.*\n?
+    |^.*[Rr]eport\ an\ issue\ to\ PyTorch.*\n?""",
+    re.MULTILINE | re.VERBOSE,
 )
 
 # The name that torch 2.12 gave to its set of log functions to leave out.
@@ -542,7 +553,7 @@ def _logging_methods() -> set[Callable[..., Any]]:
 def unwrap_graph_break(error: BaseException) -> str | None:
     """The reason, if `error` is Dynamo's way of saying that a function is not one graph."""
     if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
-        return str(error)
+        return _to_the_user(str(error))
     return None
 
 
@@ -555,7 +566,31 @@ def torch_failure(error: BaseException) -> str | None:
         PendingUnbackedSymbolNotFound,
         GuardOnDataDependentSymNode,
     )
-    return str(error) if isinstance(error, internal) else None
+    return _to_the_user(str(error)) if isinstance(error, internal) else None
+
+
+def shorten(error: BaseException) -> bool:
+    """Whether `error` is one that an op of the model raised, with its operands' sizes.
+
+    It then loses the frames of Dynamo, which names the user's own in its message.
+    """
+    if not isinstance(error, torch._dynamo.exc.TorchRuntimeError) or torch._dynamo.config.verbose:
+        return False
+    error.args = (_to_the_user(str(error)), *error.args[1:])
+    error.__traceback__ = None
+    return True
+
+
+def shown_cause(error: BaseException) -> BaseException | None:
+    """What to raise another error from: Dynamo's own has forty frames and nothing more to say,
+    unless it was told to show them (TORCHDYNAMO_VERBOSE=1)."""
+    return error if torch._dynamo.config.verbose else None
+
+
+def _to_the_user(message: str) -> str:
+    """Dynamo's message without our own frame among the user's, and without how to report to
+    PyTorch what is no bug of PyTorch's."""
+    return _NOT_TO_THE_USER.sub("", message).rstrip()
 
 
 def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:

@@ -115,22 +115,25 @@ class Compiled:
 
     def _raise_readable(self, error: Exception) -> None:
         """Raise in our words what torch says of a model that can't be traced."""
+        cause = torch_hooks.shown_cause(error)
         if self.module is not None and any(p.is_meta for p in self.module.parameters()):
-            raise DeviceError(ON_META) from error
+            raise DeviceError(ON_META) from cause
         reason = torch_hooks.unwrap_graph_break(error)
         if reason is not None:
             raise GraphBreakError(
                 "the model does not trace into one graph, so one budget can't hold for its whole "
                 f"step. Remove what breaks the graph, or optimize only the part without it:\n"
                 f"{reason}"
-            ) from error
+            ) from cause
         inside = torch_hooks.torch_failure(error)
         if inside is not None:
             raise UnsupportedGraphError(
                 "torch itself fails when it traces the model, before there is a graph to plan "
                 '(torch.compile(model, backend="eager", fullgraph=True) fails too). Rewrite the '
                 f"line, or keep it out of the optimized function:\n{inside}"
-            ) from error
+            ) from cause
+        if torch_hooks.shorten(error):
+            raise error from None
 
 
 def refuse_inside() -> None:
