@@ -22,8 +22,9 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch._dynamo
@@ -114,6 +115,8 @@ _IGNORED_LOGGING = (
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
 
 _step_numbers = itertools.count()
+
+_Result = TypeVar("_Result")
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
@@ -626,8 +629,49 @@ def flop_formula(target: Any) -> Callable[..., int] | None:
 
 
 def profiler_is_active() -> bool:
-    """Whether a torch profiler is running (only one can)."""
+    """Whether a torch profiler sees what this thread runs (only one can)."""
     return bool(torch._C._autograd._profiler_enabled())
+
+
+def unprofiled(function: Callable[[], _Result]) -> _Result:
+    """What `function` returns, run where no profiler sees it: if need be, in another thread."""
+    if not profiler_is_active():
+        return function()
+    threads = torch.get_num_threads()
+
+    def run() -> _Result:
+        torch.set_num_threads(threads)  # OpenMP has a number for each thread.
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def allocation_events(function: Callable[[], object], device: torch.device) -> list[int]:
+    """The allocator's events on a device while `function` runs, in order: bytes, negative frees.
+
+    By torch's older profiler. The other one exists once in a process: to start it beside one of
+    the user's, running in any thread or warming up, ends the process.
+    """
+    profiler = torch._C._profiler
+    config = profiler.ProfilerConfig(
+        profiler.ProfilerState.CPU,
+        report_input_shapes=False,
+        profile_memory=True,
+        with_stack=False,
+        with_flops=False,
+        with_modules=False,
+        experimental_config=profiler._ExperimentalConfig(),
+    )
+    torch._C._autograd._enable_profiler_legacy(config)
+    try:
+        function()
+    finally:
+        threads = torch._C._autograd._disable_profiler_legacy()
+    on_cpu = device.type == "cpu"
+    allocations = [e for events in threads for e in events if e.kind() == "memory_alloc"]
+    nbytes = [e.cpu_memory_usage() if on_cpu else e.cuda_memory_usage() for e in allocations]
+    return [n for n in nbytes if n]
 
 
 def dispatch_modes() -> list[str]:
@@ -659,14 +703,13 @@ def forked_generators(device: torch.device) -> AbstractContextManager[Any]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def memory_events(recorded: torch.profiler.profile, device: torch.device) -> list[int]:
-    """The allocation events of a finished profile on one device, in order of time."""
+def memory_events(recorded: torch.profiler.profile) -> list[int]:
+    """The allocation events of a finished profile on the CPU, in order of time."""
     results = recorded.profiler.kineto_results
-    wanted = {"cpu": torch.autograd.DeviceType.CPU, "cuda": torch.autograd.DeviceType.CUDA}
     events = [
         (event.start_ns(), event.nbytes())
         for event in results.events()
-        if event.name() == "[memory]" and event.device_type() == wanted[device.type]
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
     ]
     events.sort(key=lambda event: event[0])
     return [nbytes for _, nbytes in events]
