@@ -318,6 +318,11 @@ def needs_gradients(example_inputs: Sequence[Any]) -> bool:
     )
 
 
+def compiles_itself(module: torch.nn.Module) -> bool:
+    """Whether `module.compile()` was called, so that torch compiles whatever a call of it runs."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
 def call_when_accumulated(
     parameter: torch.Tensor, function: Callable[[torch.Tensor], None]
 ) -> Removable:
@@ -400,6 +405,8 @@ def compile_whole(
         "accumulated_recompile_limit": sys.maxsize,
         # A module's own count of its steps is a number like any other.
         "allow_unspec_int_on_nn_module": True,
+        # A hook that comes or goes after the first step counts from then on, as it does uncompiled.
+        "skip_nnmodule_hook_guards": False,
     }
     ran = False
     graphs = 0
