@@ -25,6 +25,7 @@ from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
+from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import MADE_BY_CALL
 from fxremat.pipeline.observe import observers
@@ -51,6 +52,7 @@ class Backend:
     history: History = field(default_factory=History)
     profiles: OpProfiles = field(default_factory=OpProfiles)
     steps: PlannedSteps = field(default_factory=PlannedSteps)
+    outer_loss: OuterLoss = field(default_factory=OuterLoss)
     between: tuple[Between, ...] = ()
     at_once: bool = True
 
@@ -83,6 +85,7 @@ class Backend:
             run, graph = trace(numbers=True)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
+            self.outer_loss.say(graph.plan)
         return run, graph
 
     def _may_be_drafted(
@@ -155,7 +158,6 @@ class Backend:
         graph = CompiledGraph(
             plan=planned.plan,
             input_shapes=shapes,
-            sees_loss=bool(planned.plan.graph.scalar_tangents),
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,
