@@ -17,25 +17,27 @@ import itertools
 import logging
 import os
 import random
+import re
 import sys
 import types
 import weakref
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch._dynamo
 import torch._dynamo.config
 import torch._dynamo.exc
 from torch import fx
+from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list, reset_code
 from torch._C._profiler import (
     ProfilerConfig,
     ProfilerState,
     RecordScope,
     _ExperimentalConfig,
 )
-from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list, reset_code
 from torch._dispatch.python import no_python_dispatcher
 from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
@@ -88,6 +90,8 @@ __all__ = [
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
+    "shorten",
+    "shown_cause",
     "specialize_sizes",
     "trace_whole",
     "unwrap_graph_break",
@@ -98,6 +102,14 @@ _NOT_THE_USERS = (
     os.path.dirname(torch.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
     contextlib.__file__,
+)
+
+# In Dynamo's messages: the frame of `_in_own_code`, and lines on bugs of PyTorch's.
+_NOT_TO_THE_USER = re.compile(
+    r"""^\ +File\ "[^"]*",\ line\ \d+,\ in\ fxremat_step_\d+\n(?:\ {4}.*\n)*
+    |^Set\ TORCHDYNAMO_VERBOSE=1.*\n?
+    |^.*[Rr]eport\ an\ issue\ to\ PyTorch.*\n?""",
+    re.MULTILINE | re.VERBOSE,
 )
 
 # The name that torch 2.12 gave to its set of log functions to leave out.
@@ -111,6 +123,8 @@ _IGNORED_LOGGING = (
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
 
 _step_numbers = itertools.count()
+
+_Result = TypeVar("_Result")
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
@@ -312,6 +326,11 @@ def needs_gradients(example_inputs: Sequence[Any]) -> bool:
     )
 
 
+def compiles_itself(module: torch.nn.Module) -> bool:
+    """Whether `module.compile()` was called, so that torch compiles whatever a call of it runs."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
 def call_when_accumulated(
     parameter: torch.Tensor, function: Callable[[torch.Tensor], None]
 ) -> Removable:
@@ -396,6 +415,8 @@ def compile_whole(
         "accumulated_recompile_limit": sys.maxsize,
         # A module's own count of its steps is a number like any other.
         "allow_unspec_int_on_nn_module": True,
+        # A hook that comes or goes after the first step counts from then on, as it does uncompiled.
+        "skip_nnmodule_hook_guards": False,
     }
     ran = False
     graphs = 0
@@ -552,7 +573,7 @@ def _logging_methods() -> set[Callable[..., Any]]:
 def unwrap_graph_break(error: BaseException) -> str | None:
     """The reason, if `error` is Dynamo's way of saying that a function is not one graph."""
     if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
-        return str(error)
+        return _to_the_user(str(error))
     return None
 
 
@@ -565,7 +586,31 @@ def torch_failure(error: BaseException) -> str | None:
         PendingUnbackedSymbolNotFound,
         GuardOnDataDependentSymNode,
     )
-    return str(error) if isinstance(error, internal) else None
+    return _to_the_user(str(error)) if isinstance(error, internal) else None
+
+
+def shorten(error: BaseException) -> bool:
+    """Whether `error` is one that an op of the model raised, with its operands' sizes.
+
+    It then loses the frames of Dynamo, which names the user's own in its message.
+    """
+    if not isinstance(error, torch._dynamo.exc.TorchRuntimeError) or torch._dynamo.config.verbose:
+        return False
+    error.args = (_to_the_user(str(error)), *error.args[1:])
+    error.__traceback__ = None
+    return True
+
+
+def shown_cause(error: BaseException) -> BaseException | None:
+    """What to raise another error from: Dynamo's own has forty frames and nothing more to say,
+    unless it was told to show them (TORCHDYNAMO_VERBOSE=1)."""
+    return error if torch._dynamo.config.verbose else None
+
+
+def _to_the_user(message: str) -> str:
+    """Dynamo's message without our own frame among the user's, and without how to report to
+    PyTorch what is no bug of PyTorch's."""
+    return _NOT_TO_THE_USER.sub("", message).rstrip()
 
 
 def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
@@ -601,8 +646,49 @@ def flop_formula(target: Any) -> Callable[..., int] | None:
 
 
 def profiler_is_active() -> bool:
-    """Whether a torch profiler is running (only one can)."""
+    """Whether a torch profiler sees what this thread runs (only one can)."""
     return bool(torch._C._autograd._profiler_enabled())
+
+
+def unprofiled(function: Callable[[], _Result]) -> _Result:
+    """What `function` returns, run where no profiler sees it: if need be, in another thread."""
+    if not profiler_is_active():
+        return function()
+    threads = torch.get_num_threads()
+
+    def run() -> _Result:
+        torch.set_num_threads(threads)  # OpenMP has a number for each thread.
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def allocation_events(function: Callable[[], object], device: torch.device) -> list[int]:
+    """The allocator's events on a device while `function` runs, in order: bytes, negative frees.
+
+    By torch's older profiler. The other one exists once in a process: to start it beside one of
+    the user's, running in any thread or warming up, ends the process.
+    """
+    profiler = torch._C._profiler
+    config = profiler.ProfilerConfig(
+        profiler.ProfilerState.CPU,
+        report_input_shapes=False,
+        profile_memory=True,
+        with_stack=False,
+        with_flops=False,
+        with_modules=False,
+        experimental_config=profiler._ExperimentalConfig(),
+    )
+    torch._C._autograd._enable_profiler_legacy(config)
+    try:
+        function()
+    finally:
+        threads = torch._C._autograd._disable_profiler_legacy()
+    on_cpu = device.type == "cpu"
+    allocations = [e for events in threads for e in events if e.kind() == "memory_alloc"]
+    nbytes = [e.cpu_memory_usage() if on_cpu else e.cuda_memory_usage() for e in allocations]
+    return [n for n in nbytes if n]
 
 
 def dispatch_modes() -> list[str]:
@@ -634,14 +720,13 @@ def forked_generators(device: torch.device) -> AbstractContextManager[Any]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def memory_events(recorded: torch.profiler.profile, device: torch.device) -> list[int]:
-    """The allocation events of a finished profile on one device, in order of time."""
+def memory_events(recorded: torch.profiler.profile) -> list[int]:
+    """The allocation events of a finished profile on the CPU, in order of time."""
     results = recorded.profiler.kineto_results
-    wanted = {"cpu": torch.autograd.DeviceType.CPU, "cuda": torch.autograd.DeviceType.CUDA}
     events = [
         (event.start_ns(), event.nbytes())
         for event in results.events()
-        if event.name() == "[memory]" and event.device_type() == wanted[device.type]
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
     ]
     events.sort(key=lambda event: event[0])
     return [nbytes for _, nbytes in events]

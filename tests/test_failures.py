@@ -14,7 +14,7 @@ import torch
 import fxremat
 
 
-@pytest.mark.parametrize("budget", [1.0, 100], ids=["fits", "does_not"])
+@pytest.mark.parametrize("budget", [1.0, "100B"], ids=["fits", "does_not"])
 def test_that_fails(budget):
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 1))
     step = fxremat.optimize(lambda x: model(x).sum(), budget=budget)

@@ -59,7 +59,7 @@ def floor_of(step: torch.nn.Module, batch: Batch, solver: str = "auto") -> int:
     import fxremat
 
     try:
-        fxremat.optimize(step, budget=1, solver=solver, example_inputs=batch)
+        fxremat.optimize(step, budget="1B", solver=solver, example_inputs=batch)
     except fxremat.BudgetInfeasible as error:
         return error.floor_bytes
     raise RuntimeError("a budget of one byte was met")

@@ -33,6 +33,7 @@ from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
+from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.graph import JointGraph
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
@@ -73,6 +74,7 @@ class Backend:
     history: History = field(default_factory=History)
     profiles: OpProfiles = field(default_factory=OpProfiles)
     steps: PlannedSteps = field(default_factory=PlannedSteps)
+    outer_loss: OuterLoss = field(default_factory=OuterLoss)
     between: tuple[Between, ...] = ()
     at_once: bool = True
     tracker: StepTracker | None = None
@@ -123,6 +125,7 @@ class Backend:
         run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
+            self.outer_loss.say(graph.plan)
         return run, watch, graph
 
     def _with_sizes_fixed(
@@ -233,7 +236,6 @@ class Backend:
         graph = CompiledGraph(
             plan=planned.plan,
             input_shapes=shapes,
-            sees_loss=bool(planned.plan.graph.scalar_tangents),
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,

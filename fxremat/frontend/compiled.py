@@ -129,8 +129,9 @@ class Compiled:
 
     def _raise_readable(self, error: Exception) -> None:
         """Raise in our words what torch says of a model that can't be traced."""
+        cause = torch_hooks.shown_cause(error)
         if self.module is not None and any(p.is_meta for p in self.module.parameters()):
-            raise DeviceError(ON_META) from error
+            raise DeviceError(ON_META) from cause
         reason = torch_hooks.unwrap_graph_break(error)
         if reason is not None:
             raise GraphBreakError(
@@ -138,14 +139,16 @@ class Compiled:
                 "(example_inputs) need it. Leave them out, and the graphs of a step are planned "
                 "together from its second one on; or remove what breaks the graph:\n"
                 f"{reason}"
-            ) from error
+            ) from cause
         inside = torch_hooks.torch_failure(error)
         if inside is not None:
             raise UnsupportedGraphError(
                 "torch itself fails when it traces the model, before there is a graph to plan "
                 '(torch.compile(model, backend="eager", fullgraph=True) fails too). Rewrite the '
                 f"line, or keep it out of the optimized function:\n{inside}"
-            ) from error
+            ) from cause
+        if torch_hooks.shorten(error):
+            raise error from None
 
 
 @dataclass(eq=False)

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from fxremat.errors import OptionError
 from fxremat.frontend.compiled import Compiled, refuse_inside
 from fxremat.plan.budget import Budget
 
@@ -41,6 +42,7 @@ def drop_in(model: nn.Module, compiled: Compiled, again: Again) -> nn.Module:
             "__doc__": cls.__doc__,
             "__deepcopy__": _deepcopy,
             "__reduce_ex__": _reduce,
+            "compile": _refuse_to_compile,
             "forward": _CompiledForward(cls.forward),
         },
     )
@@ -75,12 +77,19 @@ def _reduce(self: Any, _protocol: int) -> tuple[Again, tuple[Any, ...]]:
     return _again(self), (compiled.module,)
 
 
+def _refuse_to_compile(_self: Any, *_args: Any, **_kwargs: Any) -> None:
+    raise OptionError(
+        "compile() was called on what fxremat.optimize returned, which is compiled under its "
+        "budget already: torch would compile around it, and no plan would run. Leave the call out"
+    )
+
+
 def _again(self: Any) -> Again:
     """`optimize` with the options of a drop-in, of plain values, so that pickles stay readable."""
     compiled: Compiled = self.__fxremat__
     options: dict[str, Any] = {**vars(compiled.backend.options)}
     budget: Budget = options.pop("budget")
-    plain = budget.nbytes if budget.fraction is None else budget.fraction
+    plain = f"{budget.nbytes}B" if budget.fraction is None else budget.fraction
     return functools.partial(self.__fxremat_again__, budget=plain, **options)
 
 

@@ -43,13 +43,10 @@ class CompiledGraph:
 
     `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
     and `seconds` what each pass of that took.
-    `sees_loss` is False where the graph returns no scalar to differentiate: what happens between
-    its forward and its backward is outside the plan.
     """
 
     plan: Plan
     input_shapes: tuple[tuple[int, ...], ...]
-    sees_loss: bool
     capture_s: float
     planning_s: float
     seconds: Mapping[str, float]

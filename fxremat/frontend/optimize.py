@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from fxremat import torch_hooks
 from fxremat.errors import DeviceError, OptionError
 from fxremat.frontend.backend import Backend
 from fxremat.frontend.bypass import watch_parameters
@@ -101,6 +102,11 @@ def _check_wrapper(model: nn.Module) -> None:
         raise OptionError(
             f"the model is a {type(model).__name__}, whose Python code is gone, so that it can't "
             "be traced: optimize the module that it was scripted or traced from"
+        )
+    if torch_hooks.compiles_itself(model):
+        raise OptionError(
+            "model.compile() was called before, which compiles around what optimize makes, so that "
+            "no plan would run: leave it out, optimize compiles the model too"
         )
     name = next((wrapper.__name__ for wrapper in wrappers if isinstance(model, wrapper)), None)
     if name is not None:

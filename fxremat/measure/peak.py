@@ -43,7 +43,8 @@ def measure_peak(
 
     Run it a few times before: compilation and first calls allocate more than later ones. To
     measure a training step, set gradients to None first, so that they count as the step's.
-    CUDA figures are whole 512-byte blocks, and the call resets torch's peak statistics.
+    CUDA figures are whole 512-byte blocks, and the call resets torch's peak statistics. Raises
+    `ProfilerBusyError` where a profiler is running already.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -58,29 +59,24 @@ def measure_peak(
         )
     level = peak = 0
     timeline: list[int] = []
-    for nbytes in allocation_events(function, device):
+    for nbytes in _cpu_events(function):
         level += nbytes
         peak = max(peak, level)
         timeline.append(level)
     return PeakMeasurement(peak, level, tuple(timeline))
 
 
-def allocation_events(function: Callable[[], Any], device: torch.device) -> list[int]:
-    """The allocator's events on a device while `function` runs, in order: bytes, negative frees.
-
-    Raises `ProfilerBusyError` where a profiler is running already.
-    """
+def _cpu_events(function: Callable[[], Any]) -> list[int]:
+    """The allocator's events on the CPU, of all threads, in order of time."""
     interrupt_recording()
     if torch_hooks.profiler_is_active():
         raise ProfilerBusyError(
-            "memory can't be measured while a torch profiler is running: start the profiler after "
-            "the first (compiling) call of the optimized model"
+            "memory can't be measured while a torch profiler is running: call measure_peak before "
+            "the profiler starts, or after it stopped"
         )
-    activities = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with quiet_profiler(), profile(activities=activities, profile_memory=True) as recorded:
+    with (
+        quiet_profiler(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
+    ):
         function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return torch_hooks.memory_events(recorded, device)
+    return torch_hooks.memory_events(recorded)

@@ -16,17 +16,15 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.measure.marks import mark, split_at_marks
-from fxremat.measure.peak import ProfilerBusyError, allocation_events
-from fxremat.memory_model import allocated_bytes, storage_bytes
+from fxremat.memory_model import storage_bytes
 from fxremat.nodes import (
     BOUNDED,
     argument_by_storage,
@@ -41,6 +39,8 @@ from fxremat.nodes import (
     schema_arguments,
     traced_value,
 )
+
+_Result = TypeVar("_Result")
 
 _TIMED_SECONDS = 0.005
 _TIMED_RUNS = (4, 10)
@@ -161,7 +161,7 @@ def profile_ops(
 
     Ops are timed as long as that takes less than `timing_limit_s` in all (0 for no timing). Ops
     that must not or can't be run by themselves (no kernel, out of memory, refusing such data) are
-    left out of the result. Raises `ProfilerBusyError`; any other failure leaves ops out.
+    left out of the result; so is what any other failure meets.
     """
     wanted = {signature(node): node for node in nodes if measurable(node)}
     seen = {*known.by_signature, *known.unmeasured}
@@ -185,8 +185,6 @@ def _memory_or_none(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[
     """What each op allocates; nothing at all, with a warning, where measuring itself fails."""
     try:
         return _memory(nodes, device)
-    except ProfilerBusyError:
-        raise
     except Exception as error:
         warnings.warn(
             f"the memory of {len(nodes)} operations could not be measured "
@@ -197,12 +195,15 @@ def _memory_or_none(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[
         return {}
 
 
-def _by_themselves(device: torch.device) -> ExitStack:
-    """A context in which ops run on real tensors and leave no trace in generators."""
-    stack = ExitStack()
-    stack.enter_context(torch_hooks.real_ops(device))
-    stack.enter_context(torch_hooks.forked_generators(device))
-    return stack
+def _by_themselves(function: Callable[[], _Result], device: torch.device) -> _Result:
+    """What `function` returns: its ops run on real tensors and leave no trace in generators, nor in
+    a profile of the user's."""
+
+    def run() -> _Result:
+        with torch_hooks.real_ops(device), torch_hooks.forked_generators(device):
+            return function()
+
+    return torch_hooks.unprofiled(run)
 
 
 def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpProfile]:
@@ -217,8 +218,8 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
                 mark(device)
                 outputs.append((key, made))
 
-    with _by_themselves(device):
-        parts = split_at_marks(allocation_events(run_all, device))[1::2]
+    events = _by_themselves(lambda: torch_hooks.allocation_events(run_all, device), device)
+    parts = split_at_marks(events)[1::2]
     profiles: dict[str, OpProfile] = {}
     for (key, made), part in zip(outputs, parts, strict=True):
         if made is not None:
@@ -234,7 +235,8 @@ def _times(nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float) -
     """Seconds of each op, until the time for it is used up; ops that fail are left out."""
     seconds: dict[str, float] = {}
     stop = time.perf_counter() + limit_s
-    with _by_themselves(device):
+
+    def run_all() -> None:
         for key, node in nodes.items():
             taken = [op.seconds(device) for op in _Op.ways(node)]
             found = [each for each in taken if each is not None]
@@ -242,6 +244,8 @@ def _times(nodes: Mapping[str, fx.Node], device: torch.device, limit_s: float) -
                 seconds[key] = max(found)
             if time.perf_counter() > stop:
                 break
+
+    _by_themselves(run_all, device)
     return seconds
 
 

@@ -1,8 +1,7 @@
 """Levels of allocated memory at moments of a step that goes on meanwhile.
 
-On CUDA the caching allocator is asked. The CPU's has no counters: its events are noted from `start`
-to `finish`, and marks among them say where the moments are. While it is paused nothing is noted,
-and the level is taken to be the same afterwards.
+On CUDA the caching allocator is asked. The CPU's has no counters: its events are noted, and marks
+among them say where the moments are.
 """
 
 from __future__ import annotations
@@ -35,12 +34,6 @@ class Recorder(Protocol):
     def mark(self) -> None:
         """Note a moment."""
         ...
-
-    def pause(self) -> None:
-        """Leave out what comes until `resume`; a mark is made on both sides of it."""
-        ...
-
-    def resume(self) -> None: ...
 
     def finish(self) -> Levels:
         """The levels, which ends it. Not to be called within a backward on the CPU."""
@@ -86,42 +79,26 @@ _running: list[tuple[weakref.ref[CpuRecorder], Callable[[], None]]] = []
 
 @dataclass(eq=False)
 class CpuRecorder:
-    """By the allocator's events."""
+    """By the allocator's events in this thread."""
 
     events: list[int] = field(default_factory=list[int])
-    running: bool = False
+    running: bool = True
 
     def __post_init__(self) -> None:
-        self.resume()
+        with quiet_profiler():
+            torch_hooks.start_memory_events()
+        self.mark()
 
     def mark(self) -> None:
         if self.running:
             mark(torch.device("cpu"))
-
-    def pause(self) -> None:
-        if self.running:
-            self.mark()
-            self.running = False
-            self._take()
-
-    def resume(self) -> None:
-        if not self.running:
-            with quiet_profiler():
-                torch_hooks.start_memory_events()
-            self.running = True
-            self.mark()
-
-    def _take(self) -> None:
-        with quiet_profiler():
-            self.events += torch_hooks.take_memory_events()
 
     def finish(self) -> Levels:
         self.abandon()
         level = 0
         at_mark: list[int] = []
         peaks: list[int] = []
-        before, *parts = split_at_marks(self.events)
-        assert not before
+        _, *parts = split_at_marks(self.events)
         for part in parts:
             at_mark.append(level)
             peak = level
@@ -134,7 +111,8 @@ class CpuRecorder:
     def abandon(self) -> None:
         if self.running:
             self.running = False
-            self._take()
+            with quiet_profiler():
+                self.events = torch_hooks.take_memory_events()
 
 
 @dataclass
@@ -155,12 +133,6 @@ class CudaRecorder:
             self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
         self.at_mark.append(torch.cuda.memory_allocated(self.device) - self.start)
         torch.cuda.reset_peak_memory_stats(self.device)
-
-    def pause(self) -> None:
-        self.mark()
-
-    def resume(self) -> None:
-        self.mark()
 
     def finish(self) -> Levels:
         self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)

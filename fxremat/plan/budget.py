@@ -10,14 +10,20 @@ import inspect
 import math
 import re
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, cast
 
 import torch
 
 from fxremat.errors import BudgetError
 
+# A letter alone is a power of 1024, as in the memory flags of most tools (docker, java, slurm).
 _UNITS = {
     "b": 1,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "t": 2**40,
     "kb": 10**3,
     "mb": 10**6,
     "gb": 10**9,
@@ -27,22 +33,25 @@ _UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
+# A bare int below this is a slip: no step that one would plan fits into it.
+_LEAST_BARE_BYTES = 1000
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
 
 
 def parse_bytes(text: str) -> int:
-    """``"6GiB"`` -> 6·2^30, ``"6GB"`` -> 6·10^9; `BudgetError` otherwise."""
+    """``"6GiB"`` and ``"6G"`` -> 6·2^30, ``"6GB"`` -> 6·10^9; `BudgetError` otherwise."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise BudgetError(
-            f"{text!r} is not a size: write a number and a unit, such as '6GiB' or '500MB'"
+            f"{text!r} is not a size: write a number and a unit, such as '6GiB' or '500MB' "
+            "(a fraction is a float and no text: 0.5)"
         )
     number, unit = match.groups()
     factor = _UNITS.get(unit.lower())
     if factor is None:
         raise BudgetError(
-            f"unknown unit {unit!r} in {text!r}: use one of B, KB, MB, GB, TB (powers of 1000) "
-            "or KiB, MiB, GiB, TiB (powers of 1024)"
+            f"unknown unit {unit!r} in {text!r}: use one of B, KB, MB, GB, TB (powers of 1000), "
+            "KiB, MiB, GiB, TiB or K, M, G, T (powers of 1024)"
         )
     return int(float(number) * factor)
 
@@ -71,20 +80,29 @@ class Budget:
     def of(budget: object) -> Budget:
         """An `int` is bytes, a `str` a size with units, a `float` in (0, 1] a fraction.
 
-        Raises `BudgetError` (a `ValueError`) for anything else.
+        Numbers of NumPy's are what Python's are. Raises `BudgetError` (a `ValueError`) for
+        anything else, and for an int below 1000, which is meant as something else.
         """
         if isinstance(budget, Budget):
             return budget
         if isinstance(budget, bool):
             raise BudgetError(f"budget is {budget}: give bytes, a size or a fraction, not a bool")
-        if isinstance(budget, int):
-            return Budget(nbytes=budget)
-        if isinstance(budget, float):
-            if not math.isfinite(budget):
-                raise BudgetError(f"budget is {budget}: it must be a finite number")
-            return Budget(fraction=budget)
         if isinstance(budget, str):
             return Budget(nbytes=parse_bytes(budget))
+        if isinstance(budget, Integral):
+            nbytes = int(budget)
+            if 0 < nbytes < _LEAST_BARE_BYTES:
+                raise BudgetError(
+                    f"budget={nbytes} is {nbytes} bytes, which is hardly meant: for GiB write "
+                    f"'{nbytes}GiB', for a fraction of the step memory a float such as 0.5 or "
+                    f"1.0, and for a step that is really so small '{nbytes}B'"
+                )
+            return Budget(nbytes=nbytes)
+        if isinstance(budget, Real):
+            fraction = float(budget)
+            if not math.isfinite(fraction):
+                raise BudgetError(f"budget is {fraction}: it must be a finite number")
+            return Budget(fraction=fraction)
         raise BudgetError(
             f"budget is a {type(budget).__name__}: give an int (bytes), a str such as '6GiB', "
             "a float in (0, 1] (fraction of the step memory with nothing recomputed) or a Budget"
@@ -109,12 +127,13 @@ class Budget:
 
         Subtracted: the optimizer's parameters, its state as it will be after its first step, the
         `model`'s further parameters and buffers, and `reserve` (inputs, other models, allocator
-        slack). On CUDA, memory that is allocated already counts where that is more.
+        slack); both are ints or sizes with units. On CUDA, memory that is allocated already counts
+        where that is more.
 
         Raises `BudgetError` where nothing is left or the optimizer's state can't be foreseen.
         """
-        total_bytes = parse_bytes(total) if isinstance(total, str) else total
-        reserve_bytes = parse_bytes(reserve) if isinstance(reserve, str) else reserve
+        total_bytes = parse_bytes(total) if isinstance(total, str) else int(total)
+        reserve_bytes = parse_bytes(reserve) if isinstance(reserve, str) else int(reserve)
         parameters: list[torch.Tensor] = [
             p for group in optimizer.param_groups for p in group["params"]
         ]

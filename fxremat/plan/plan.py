@@ -149,9 +149,7 @@ def plan_step(
     )
 
 
-def follow(
-    lowering: Lowering, baseline: Simulation, options: Options, schedule: Schedule
-) -> Plan:
+def follow(lowering: Lowering, baseline: Simulation, options: Options, schedule: Schedule) -> Plan:
     """The plan that is a given schedule, under a budget of what it needs.
 
     Raises `ScheduleError` where the schedule can't be executed.

@@ -19,8 +19,9 @@ from torch import fx
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph, Origin
+from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
-from fxremat.nodes import depends_on_data, is_effect, traced_value
+from fxremat.nodes import depends_on_data, is_effect
 from fxremat.plan.plan import Plan, source_line
 from fxremat.report.plot import Timeline, plot_timelines
 from fxremat.report.shapes import PlannedShape, planned_shapes
@@ -193,13 +194,9 @@ def _budget_from(plan: Plan) -> str:
 def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
     plan = compiled.plan
     notes: list[str] = []
-    if not compiled.sees_loss:
-        sizes = ", ".join(str(tuple(traced_value(n).shape)) for n in plan.graph.tangents)
-        notes.append(
-            "The loss is computed outside: the plan can't see what it allocates between forward "
-            f"and backward. Gradients of the outputs {sizes} are counted. To bring the loss "
-            "inside, optimize a function that returns it."
-        )
+    outside = outer_loss(plan)
+    if outside is not None:
+        notes.append(outside)
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)
     if sized:
         notes.append(

@@ -1,8 +1,8 @@
 """The plan of a part that is safe in any step: it saves the least, and with that takes the least.
 
 Of a forward's values only those are saved that can't be made again from the part's inputs; backward
-makes the others again when it first needs them. From there the peak of backward is bisected by
-greedy's walks. The least is not proven: it is what the first step of many graphs runs by.
+makes the others again when it first needs them. From there the peak of backward is lowered by short
+searches. The least is not proven: it is what the first step of many graphs runs by.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 from fxremat.lower.lowering import Lowering
 from fxremat.step.limits import Limits, limited
 from fxremat.step.parts import part_plan
-from fxremat_solvers import Schedule, Status, baseline, quick
+from fxremat_solvers import Schedule, Status, baseline
+from fxremat_solvers.auto import auto
 
-_HALVINGS = 6
+# What of its own peak a backward is tried with, one after the other.
+_SHARES = (0.7, 0.5, 0.35)
+_EFFORT = 0.03
+_LIMIT_S = 1.0
 _NOBODY = frozenset[int]()
 
 
@@ -26,17 +30,22 @@ def least_saved(lowering: Lowering) -> Schedule:
         return as_it_is
     found = made_again(lowering, kept)
     reached = part_plan(lowering, found)
-    low, high = saved, reached.backward_peak(_NOBODY, 0)
-    for _ in range(_HALVINGS):
-        middle = (low + high) // 2
-        within = limited(lowering, Limits(max(middle, plain.forward_bytes), saved, middle))
-        known = within.schedule_of_problem(found)
-        solution = quick(within.problem, within.budget_bytes, [known])
+    high = reached.backward_peak(_NOBODY, 0)
+    for share in _SHARES:
+        backward = saved + int(share * (high - saved))
+        limits = Limits(max(backward, plain.forward_bytes), saved, backward)
+        within = limited(lowering, limits)
+        solution = auto(
+            within.problem,
+            within.budget_bytes,
+            time_limit_s=_LIMIT_S,
+            seed=0,
+            effort=_EFFORT,
+            prove=False,
+        )
         if solution.status is Status.INFEASIBLE:
-            low = middle
-        else:
-            found = within.schedule_of_part(solution.schedule)
-            high = min(middle, part_plan(lowering, found).backward_peak(_NOBODY, 0))
+            break
+        found = within.schedule_of_part(solution.schedule)
     return found
 
 

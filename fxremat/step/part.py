@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from fxremat.lower.lowering import Lowering
 from fxremat.nodes import returned
 from fxremat.step.compose import Front
 from fxremat.step.parts import PartPlan

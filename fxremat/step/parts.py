@@ -83,5 +83,5 @@ def part_plan(lowering: Lowering, schedule: Schedule) -> PartPlan:
 
 def forward_outputs(lowering: Lowering) -> set[int]:
     """The values that forward returns and that take memory of their own."""
-    resident = {value for value in lowering.problem.inputs}
+    resident = set(lowering.problem.inputs)
     return {value for value in lowering.outputs if value not in resident}

@@ -27,6 +27,7 @@ from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
 from fxremat_solvers import RematProblem, Solution
+from fxremat_solvers.auto import auto
 
 # How many steps are recorded to meet one again whose calls were new.
 _TRIES = 4
@@ -163,19 +164,12 @@ class StepTracker:
 
     @contextlib.contextmanager
     def compiling(self) -> Generator[None, None, None]:
-        """Around a compilation, which is no part of the step, and may measure memory itself."""
-        step = self._step
-        recorder = None if step is None else step.recorder
-        if step is None or recorder is None:
-            yield
-            return
-        step.marks.append(self._mark_of(step, Kind.APART))
-        recorder.pause()
+        """Around a compilation, which is no part of the step."""
+        self._mark(Kind.APART)
         try:
             yield
         finally:
-            recorder.resume()
-            step.marks.append(self._mark_of(step, Kind.OUTSIDE))
+            self._mark(Kind.OUTSIDE)
 
     def forward_begins(self, part: Part, args: tuple[Any, ...]) -> tuple[Call, Run]:
         """A part is called: by which plan, and what runs it."""
@@ -368,7 +362,15 @@ class StepTracker:
         kind.plan = plan
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
-        return search_schedule(problem, budget_bytes, self.options)
+        """A plan of one part, without a proof: the step's bound is one over the fronts."""
+        options = self.options
+        if options.solver != "auto":
+            return search_schedule(problem, budget_bytes, options)
+        limit_s, effort = options.time_limit_s, options.effort / 2
+        seed = options.seed
+        return auto(
+            problem, budget_bytes, time_limit_s=limit_s, seed=seed, effort=effort, prove=False
+        )
 
     # Marks.
 

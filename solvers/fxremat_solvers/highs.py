@@ -97,7 +97,9 @@ def minimise(
     information = solver.getInfo()
     bound = float(information.mip_dual_bound if whole else information.objective_function_value)
     found = solver.getSolution()
-    solved = found.value_valid and (whole or solver.getModelStatus() == highspy.HighsModelStatus.kOptimal)
+    solved = found.value_valid and (
+        whole or solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    )
     return Answer(
         bound=bound if math.isfinite(bound) else -math.inf,
         point=np.array(found.col_value) if solved else None,

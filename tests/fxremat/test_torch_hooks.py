@@ -171,6 +171,22 @@ def test_profiler_state_is_known() -> None:
     assert not torch_hooks.profiler_is_active()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
         assert torch_hooks.profiler_is_active()
+        assert not torch_hooks.unprofiled(torch_hooks.profiler_is_active)
+        assert torch_hooks.unprofiled(torch.get_num_threads) == torch.get_num_threads()
+
+
+def test_allocations_are_recorded_beside_a_profiler() -> None:
+    def allocate() -> None:
+        torch.zeros(100) + torch.zeros(100)
+
+    def recorded() -> list[int]:
+        return torch_hooks.allocation_events(allocate, torch.device("cpu"))
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        beside = torch_hooks.unprofiled(recorded)
+    assert beside == recorded()
+    assert [abs(nbytes) for nbytes in beside] == [400] * 6
+    assert sum(beside) == 0
 
 
 def test_torch_compile_takes_what_we_give_it() -> None:

@@ -237,4 +237,4 @@ def test_peak_by_both_counts(budget: float, record_property: Record) -> None:
 
 def test_below_the_floor_is_an_error() -> None:
     with pytest.raises(fxremat.BudgetInfeasible):
-        fxremat.optimize(convolutions(), budget=1, example_inputs=images(0))
+        fxremat.optimize(convolutions(), budget="1B", example_inputs=images(0))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
+import traceback
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -49,7 +52,7 @@ def test_registered() -> None:
     assert "fxremat" in torch._dynamo.list_backends()
 
 
-@pytest.mark.parametrize("budget", [0, -3, True, 1.2, float("nan"), "6 furlongs"])
+@pytest.mark.parametrize("budget", [0, -3, 2, True, 1.2, float("nan"), "6 furlongs"])
 def test_bad_budgets(budget: Any) -> None:
     with pytest.raises(BudgetError):
         fxremat.optimize(Small(), budget=budget)
@@ -72,13 +75,13 @@ def test_infeasible_budget_before_the_first_step() -> None:
 
 def test_infeasible_budget_under_torch_compile() -> None:
     with pytest.raises(BudgetInfeasible):
-        compiled(Small(), budget=100)(X)
+        compiled(Small(), budget="100B")(X)
 
 
 def test_a_failed_compilation_leaves_the_model_as_it_was() -> None:
     model = Small()
     with pytest.raises(BudgetInfeasible):
-        fxremat.optimize(model, budget=100, example_inputs=(X,))
+        fxremat.optimize(model, budget="100B", example_inputs=(X,))
     model(X).backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -254,12 +257,77 @@ def test_a_loop_over_the_data() -> None:
         fxremat.optimize(loop, budget=1.0)(X)
 
 
-def test_an_error_is_itself_without_the_frames_of_dynamo() -> None:
+class WrongSizes(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[0](x) @ x
+
+
+class Raises(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError(f"of the model's own: {x.dim()}")
+
+
+def on_meta() -> nn.Module:
+    return Small().to("meta")
+
+
+def optimized(model: Any, budget: float | str = 1.0) -> Any:
+    return fxremat.optimize(model, budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: optimized(Small(), "2000B")(X), BudgetInfeasible),
+        (lambda: compiled(Small(), budget="2000B")(X), BudgetInfeasible),
+        (
+            lambda: fxremat.optimize(Small(), budget="2000B", example_inputs=(X,)),
+            BudgetInfeasible,
+        ),
+        (lambda: compiled(Small(), budget=1.5)(X), BudgetError),
+        (lambda: optimized(Broken())(X), GraphBreakError),
+        (lambda: compiled(Broken(), budget=1.0)(X), GraphBreakError),
+        (lambda: optimized(begins_at_data)(X.clone().requires_grad_()), UnsupportedGraphError),
+        (lambda: optimized(on_meta())(X), DeviceError),
+        (lambda: optimized(WrongSizes())(X), RuntimeError),
+        (lambda: optimized(Raises())(X), GraphBreakError),
+    ],
+)
+def test_what_a_user_reads_of_an_error(
+    call: Callable[[], object], expected: type[Exception]
+) -> None:
+    """The error itself: neither Dynamo's frames nor how to report a bug to PyTorch."""
+    with pytest.raises(expected) as caught:
+        call()
+    error = caught.value
+    assert "TORCHDYNAMO" not in str(error)
+    assert "PyTorch" not in str(error)
+    assert "fxremat_step" not in str(error), "a frame that is no user's"
+    read = traceback.format_exception(error)
+    assert sum(f"{os.sep}_dynamo{os.sep}" in line for line in read) <= 5
+    assert sum(line.startswith("  File") for line in read) <= 12
+
+
+def test_an_error_of_the_model_says_where_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"must have same reduction dim(.|\n)*test_errors\.py"):
+        optimized(WrongSizes())(X)
+    with pytest.raises(GraphBreakError, match=r"of the model's own(.|\n)*test_errors\.py"):
+        optimized(Raises())(X)
+
+
+def test_dynamo_shows_its_frames_where_it_is_told_to() -> None:
+    with torch._dynamo.config.patch(verbose=True), pytest.raises(GraphBreakError) as caught:
+        optimized(Broken())(X)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_error_goes_from_process_to_process() -> None:
     with pytest.raises(BudgetInfeasible) as caught:
-        fxremat.optimize(Small(), budget=2000, example_inputs=(X,))
-    assert "TORCHDYNAMO" not in str(caught.value)
-    frames = [entry.path for entry in caught.traceback]
-    assert not [path for path in frames if "convert_frame" in str(path)]
+        optimized(Small(), "2000B")(X)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert type(copied) is BudgetInfeasible
+    assert str(copied) == str(caught.value)
+    assert copied.floor_bytes == caught.value.floor_bytes
 
 
 def test_log_calls_break_no_graph_through_either_door() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import io
 import pickle
 import pickletools
 import weakref
@@ -14,8 +15,10 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.nn.utils import parametrize
 
 import fxremat
+from fxremat import OptionError
 from fxremat.frontend.compiled import compiled_of
 from tests.numerics.steps import keeps_nothing
 
@@ -85,6 +88,70 @@ def test_hooks_run() -> None:
     assert seen == ["pre", "post"]
 
 
+def step(module: nn.Module) -> list[torch.Tensor]:
+    """The gradients of one step, the input's last."""
+    module.zero_grad()
+    x = X.clone().requires_grad_()
+    module(x).square().mean().backward()
+    assert x.grad is not None
+    return [*(p.grad for p in module.parameters() if p.grad is not None), x.grad]
+
+
+def assert_steps_are_the_same(drop_in: nn.Module, twin: nn.Module) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(step(drop_in), step(twin), strict=True))
+
+
+def test_backward_hooks_see_and_change_gradients() -> None:
+    twin = Model()
+    drop_in = optimized(copy.deepcopy(twin))
+    seen: list[torch.Tensor] = []
+    for module in (drop_in, twin):
+        module.register_full_backward_pre_hook(lambda _, grads: (grads[0] * 2,))
+        module.register_full_backward_hook(lambda _, grads, __: (grads[0] * 3,))
+        module.register_full_backward_hook(lambda *given: seen.append(given[2][0]))
+        module.first.weight.register_hook(lambda grad: grad * 5)
+    assert_steps_are_the_same(drop_in, twin)
+    assert torch.equal(*seen)
+
+
+def test_hooks_of_parts_may_come_and_go_between_steps() -> None:
+    twin = Model()
+    drop_in = optimized(copy.deepcopy(twin))
+    assert_steps_are_the_same(drop_in, twin)
+    hooks = [m.first.register_forward_hook(lambda *given: given[2] * 2) for m in (drop_in, twin)]
+    assert_steps_are_the_same(drop_in, twin)
+    for hook in hooks:
+        hook.remove()
+    assert_steps_are_the_same(drop_in, twin)
+    assert len(compiled_of(drop_in).backend.history.graphs) == 2
+
+
+class Symmetric(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.triu() + weight.triu(1).T
+
+
+def test_parametrizations_of_parts_may_come_and_go() -> None:
+    twin = Model()
+    drop_in = optimized(copy.deepcopy(twin))
+    assert_steps_are_the_same(drop_in, twin)
+    for module in (drop_in, twin):
+        parametrize.register_parametrization(module.first, "weight", Symmetric())
+    assert_steps_are_the_same(drop_in, twin)
+    for module in (drop_in, twin):
+        parametrize.remove_parametrizations(module.first, "weight")
+    assert_steps_are_the_same(drop_in, twin)
+
+
+def test_compile_is_refused_as_no_plan_would_run() -> None:
+    with pytest.raises(OptionError, match="compiled under its budget already"):
+        optimized().compile()
+    model = Model()
+    model.compile()
+    with pytest.raises(OptionError, match="leave it out"):
+        optimized(model)
+
+
 def test_state_dict_round_trip() -> None:
     model, other = Model(), Model()
     drop_in = optimized(model)
@@ -106,7 +173,14 @@ def pickletools_strings(value: object) -> set[str]:
 
 def test_copies_and_pickles_are_optimized_too() -> None:
     drop_in = optimized()
-    for copied in (copy.deepcopy(drop_in), pickle.loads(pickle.dumps(drop_in))):
+    saved = io.BytesIO()
+    torch.save(drop_in, saved)
+    saved.seek(0)
+    for copied in (
+        copy.deepcopy(drop_in),
+        pickle.loads(pickle.dumps(drop_in)),
+        torch.load(saved, weights_only=False),
+    ):
         assert isinstance(copied, Model)
         assert copied.first.weight is not drop_in.first.weight
         assert torch.equal(copied.first.weight, drop_in.first.weight)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import torch
 from torch import fx, nn
 
 import fxremat
-from fxremat.measure.peak import ProfilerBusyError
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
 from tests.numerics.steps import check_input_gradient, plan_of
 
@@ -160,27 +160,63 @@ numbers = itertools.count()
 
 def test_a_broken_profiler_does_not_lose_the_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("kineto is gone")
+        raise RuntimeError("the profiler is gone")
 
-    monkeypatch.setattr(torch.profiler.profile, "start", broken)
+    monkeypatch.setattr(torch._C._autograd, "_enable_profiler_legacy", broken)
     x = torch.randn(16, 8)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         return x.sin().cos().square().mean()
 
     optimized = fxremat.optimize(loss, budget=1.0)
-    with pytest.warns(UserWarning, match="kineto is gone"):
+    with pytest.warns(UserWarning, match="the profiler is gone"):
         check_input_gradient(loss, optimized, x)
     assert any("could not be measured" in note for note in fxremat.explain(optimized).notes)
 
 
-def test_a_profiler_of_the_users_is_an_error_that_says_so() -> None:
-    x = torch.randn(16, 8, requires_grad=True)
+@pytest.mark.parametrize("warming_up", [False, True])
+def test_a_profiler_of_the_users_changes_no_plan_and_sees_no_measurement(warming_up: bool) -> None:
+    """At the first step and at a new shape."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3))
+    shapes = [(8, 3, size, size) for size in (16, 12)]
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return model(x).square().mean()
+
+    profiler = torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        schedule=torch.profiler.schedule(wait=0, warmup=int(warming_up), active=9),
+        profile_memory=True,
+    )
+    optimized, profiled = (fxremat.optimize(loss, budget=1.0, cost="flops") for _ in range(2))
+    for shape in shapes:
+        check_input_gradient(loss, optimized, torch.randn(shape))
+    with profiler:
+        for shape in shapes:
+            check_input_gradient(loss, profiled, torch.randn(shape))
+            profiler.step()
+    for graph in (0, 1):
+        alone, beside = (plan_of(each, graph) for each in (optimized, profiled))
+        assert beside.problem == alone.problem
+    assert "could not be measured" not in str(fxremat.explain(profiled))
+    assert "aten::convolution_backward" in {event.name for event in profiler.events()}
+    assert not [e for e in profiler.events() if e.cpu_memory_usage == 1_000_003], "a mark"
+
+
+def test_a_profiler_in_another_thread() -> None:
+    x = torch.randn(16, 8)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return x.sin().cos().square().mean()
+
+    optimized = fxremat.optimize(loss, budget=1.0)
     with (
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]),
-        pytest.raises(ProfilerBusyError),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        ThreadPoolExecutor(1) as pool,
     ):
-        fxremat.optimize(lambda x: x.sin().sum(), budget=1.0)(x)
+        pool.submit(check_input_gradient, loss, optimized, x).result()
+        x.exp()
+    assert "aten::exp" in {event.name for event in profiler.events()}
 
 
 def test_signatures_tell_storages_apart() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +21,16 @@ from fxremat import Budget, BudgetError
         ("512 MiB", 512 * 2**20),
         ("1.5kib", 1536),
         ("10 B", 10),
+        ("2G", 2 * 2**30),
+        ("512M", 512 * 2**20),
+        ("1.5 k", 1536),
+        ("6 GiB", 6 * 2**30),
+        (np.int64(2000), 2000),
+        (np.uint32(2000), 2000),
+        (torch.Size([2000])[0], 2000),
+        (np.float64(0.5), 400),
+        (np.float32(0.5), 400),
+        (Fraction(1, 2), 400),
         (0.5, 400),
         (1.0, 800),
     ],
@@ -45,6 +58,14 @@ def test_accepted(given: object, nbytes: int) -> None:
         "-1GB",
         None,
         [1],
+        1,
+        999,
+        "0.5",
+        "2E",
+        np.int64(-1),
+        np.bool_(True),
+        np.float64("nan"),
+        torch.tensor(5000),
     ],
 )
 def test_refused(given: object) -> None:
@@ -52,6 +73,19 @@ def test_refused(given: object) -> None:
         Budget.of(given)
     with pytest.raises(ValueError, match=r"\S"):
         Budget.of(given)
+
+
+def test_a_few_bytes_are_taken_for_a_slip_unless_they_have_their_unit() -> None:
+    with pytest.raises(BudgetError, match=r"'2GiB'.* 0\.5 or 1\.0.*'2B'"):
+        Budget.of(2)
+    assert Budget.of("2B").nbytes == 2
+    assert Budget.of(Budget(nbytes=2)).nbytes == 2
+
+
+def test_a_budget_holds_plain_numbers() -> None:
+    """They are pickled with the model."""
+    assert type(Budget.of(np.int64(2000)).nbytes) is int
+    assert type(Budget.of(np.float64(0.5)).fraction) is float
 
 
 @pytest.mark.parametrize("taken", [True, False])

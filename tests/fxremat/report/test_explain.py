@@ -68,7 +68,7 @@ def test_the_floor_is_one_figure() -> None:
     floor = fxremat.floor(probe)
     assert fxremat.explain(probe).floor_bytes == floor
     with pytest.raises(fxremat.BudgetInfeasible) as caught:
-        fxremat.optimize(stack, budget=1, example_inputs=x)
+        fxremat.optimize(stack, budget="1B", example_inputs=x)
     assert caught.value.floor_bytes == floor
     met = fxremat.optimize(stack, budget=floor, example_inputs=x)
     assert fxremat.explain(met).planned_peak_bytes <= floor
