@@ -24,6 +24,7 @@ from fxremat.frontend.padding import pad_to_multiple
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
+from fxremat.report.steps import StepReport, explain_step
 
 __version__ = "0.1.0"
 
@@ -42,11 +43,13 @@ __all__ = [
     "OptionError",
     "PeakMeasurement",
     "Report",
+    "StepReport",
     "SymbolicSizeError",
     "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
     "explain",
+    "explain_step",
     "floor",
     "measure_peak",
     "optimize",

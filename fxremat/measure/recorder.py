@@ -45,36 +45,45 @@ class Recorder(Protocol):
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether levels can be noted now: on the CPU not beside a profiler, nor within a backward."""
+    """Whether levels can be noted now: on the CPU not beside a profiler, nor within a backward.
+
+    A recording of something that has come to its end, or to nothing, gives way.
+    """
     if device.type == "cuda":
         return True
+    _interrupt(at_any_rate=False)
     return not torch_hooks.profiler_is_active() and not torch_hooks.in_backward()
 
 
-def start_recorder(device: torch.device, interrupted: Callable[[], None]) -> Recorder:
+def start_recorder(device: torch.device, gives_way: Callable[[], bool]) -> Recorder:
     """A recorder of a device's memory that has begun.
 
-    `interrupted` is called where it is to end before its time: two can't run in one thread.
+    `gives_way`, a method of what holds it, is called where something else wants to note events, as
+    only one can in a thread: it finishes the recorder if it can, and says whether that may end.
     """
     if device.type == "cuda":
         return CudaRecorder(device)
     recorder = CpuRecorder()
-    _running.append((weakref.ref(recorder), interrupted))
+    _running[:] = [(weakref.ref(recorder), weakref.WeakMethod(gives_way))]
     return recorder
 
 
 def interrupt_recording() -> None:
     """End the recording that runs in this thread, if there is one that can be ended now."""
-    while _running and not torch_hooks.in_backward():
-        reference, interrupted = _running.pop()
-        recorder = reference()
-        if recorder is not None and recorder.running:
-            interrupted()
+    _interrupt(at_any_rate=True)
+
+
+def _interrupt(*, at_any_rate: bool) -> None:
+    for reference, method in _running:
+        recorder, gives_way = reference(), method()
+        if recorder is None or not recorder.running or torch_hooks.in_backward():
+            continue
+        if gives_way is None or gives_way() or at_any_rate:
             recorder.abandon()
 
 
-# Those that were started; torch's profiler, which they stand on, is the thread's only one.
-_running: list[tuple[weakref.ref[CpuRecorder], Callable[[], None]]] = []
+# The one that was started last: torch's profiler, which it stands on, is the thread's only one.
+_running: list[tuple[weakref.ref[CpuRecorder], weakref.WeakMethod[Callable[[], bool]]]] = []
 
 
 @dataclass(eq=False)
@@ -107,6 +116,11 @@ class CpuRecorder:
                 peak = max(peak, level)
             peaks.append(peak)
         return Levels(tuple(at_mark), tuple(peaks))
+
+    def __del__(self) -> None:
+        # Of a step that was left halfway; within a backward torch's profiler can't be stopped.
+        if self.running and not torch_hooks.in_backward():
+            self.abandon()
 
     def abandon(self) -> None:
         if self.running:

@@ -194,7 +194,13 @@ def _budget_from(plan: Plan) -> str:
 def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
     plan = compiled.plan
     notes: list[str] = []
-    outside = outer_loss(plan)
+    is_part = compiled.origin is Origin.PART
+    outside = None if is_part else outer_loss(plan)
+    if is_part:
+        notes.append(
+            "This graph is one of several of its step, shown as it runs in the first one; "
+            "explain_step has the plan of the whole step."
+        )
     if outside is not None:
         notes.append(outside)
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)

@@ -207,7 +207,10 @@ def _alive(moments: Sequence[Moment], call: int) -> frozenset[int]:
     """The outputs of a call that others hold from its forward to its backward."""
     held = [m.mark.waiting[call] for m in moments if call in m.mark.waiting]
     held += [m.mark.alive for m in moments if m.mark.call == call and m.mark.kind is Kind.BACKWARD]
-    return frozenset.intersection(*held) if held else frozenset()
+    alive = held[0] if held else frozenset[int]()
+    for each in held[1:]:
+        alive &= each
+    return alive
 
 
 def _choices(moments: Sequence[Moment], calls: Sequence[Front]) -> list[list[Choice]]:

@@ -1,8 +1,8 @@
 """A part's problem with limits of its own for forward, for what is saved, and for backward.
 
 Solvers know one budget. So the tighter limits become ballast: bytes that are live throughout
-forward, or throughout backward, and workspace of the op between the two. A schedule of the problem with
-ballast is within the budget just where the part's schedule is within the three limits.
+forward, or throughout backward, and workspace of the op between the two. A schedule of the problem
+with ballast is within the budget just where the part's schedule is within the three limits.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class Call:
     part: Part
     plan: PartPlan
     first: bool
+    entry: int
     held: weakref.ref[_Held] | None = None
     outputs: dict[int, Callable[[], bool]] = field(default_factory=dict[int, Callable[[], bool]])
     tangents: list[tuple[int, Callable[[], bool]]] = field(
@@ -124,12 +125,14 @@ class _Step:
     def is_waiting(self) -> bool:
         """Whether a call's backward is still to come.
 
-        One that a later call's backward has passed by is not waited for: nothing came of it.
+        One that a backward has passed by is not waited for, as nothing came of it: that of a later
+        call, or of one made in the same call of the function around them.
         """
+        passed = {call.entry for call in self.calls if call.went_back}
         for call in reversed(self.calls):
             if call.went_back:
                 return False
-            if call.is_waiting:
+            if call.is_waiting and call.entry not in passed:
                 return True
         return False
 
@@ -147,6 +150,7 @@ class StepTracker:
     said: set[str] = field(default_factory=set[str])
     _step: _Step | None = None
     _entered: int = 0
+    _entries: int = 0
     _tries: int = 0
 
     # What a step does, in the order in which it does it.
@@ -157,6 +161,7 @@ class StepTracker:
         if not self._entered and not self._goes_on():
             self._begin(device)
         self._entered += 1
+        self._entries += 1
         try:
             yield
         finally:
@@ -184,7 +189,8 @@ class StepTracker:
         else:
             with self.compiling():
                 run, watch = part.run_by(plan, args)
-        call = Call(part, plan, first)
+        self._entries += not self._entered
+        call = Call(part, plan, first, self._entries)
         step.calls.append(call)
         watch.outputs = call.note_outputs
         self._mark(Kind.FORWARD, call)
@@ -294,13 +300,16 @@ class StepTracker:
 
     def _start_recorder(self, step: _Step, device: torch.device) -> None:
         if can_record(device):
-            step.recorder = start_recorder(device, self._interrupted)
+            step.recorder = start_recorder(device, self._gives_way)
             step.marks.append(self._mark_of(step, Kind.OUTSIDE))
 
-    def _interrupted(self) -> None:
-        """Something else needs torch's profiler."""
-        if self._step is not None and self._step.ended:
+    def _gives_way(self) -> bool:
+        """Something else needs torch's profiler: whether it may have it."""
+        step = self._step
+        if step is None or step.ended:
             self._finish()
+            return True
+        return not self._entered and not step.is_waiting
 
     def _finish(self, *_unused: object) -> None:
         """Note what a step held."""

@@ -150,8 +150,8 @@ def _program(
         cost=objective,
         low=low,
         high=high,
-        start=np.cumsum(sizes).astype(np.int32),
-        column=np.array([k for row in rows for k, _ in row], dtype=np.int32),
+        start=np.cumsum(sizes),
+        column=np.array([k for row in rows for k, _ in row], dtype=np.int64),
         entry=np.array([e for row in rows for _, e in row], dtype=np.float64),
         at_least=np.array(at_least, dtype=np.float64),
     )

@@ -71,7 +71,7 @@ def test_sharded_blocks_are_no_single_graph(mesh: Any) -> None:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     with pytest.raises(fxremat.GraphBreakError):
-        fxremat.optimize(model, budget=1.0)(X)
+        fxremat.optimize(model, budget=1.0, fullgraph=True)(X)
 
 
 def test_blocks_are_optimized_one_by_one(mesh: Any) -> None:

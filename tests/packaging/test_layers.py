@@ -28,6 +28,7 @@ LAYERS = (
     ("execute",),
     ("verify",),
     ("pipeline",),
+    ("step",),
     ("frontend",),
     ("report",),
     ("__init__", "__main__"),

@@ -187,10 +187,22 @@ class BrokenInALoop(Small):
 
 @pytest.mark.parametrize("model", [Broken, BrokenInALoop])
 def test_graph_breaks(model: type[nn.Module]) -> None:
+    """An error where one graph is asked for; else the graphs are planned together."""
     with pytest.raises(GraphBreakError, match=r"test_errors\.py"):
-        fxremat.optimize(model(), budget=0.9)(X)
-    with pytest.raises(GraphBreakError):
-        compiled(model(), budget=1.0)(X)
+        fxremat.optimize(model(), budget=0.9, fullgraph=True)(X)
+    with pytest.raises(GraphBreakError, match=r"test_errors\.py"):
+        fxremat.optimize(model(), budget=0.9, example_inputs=(X,))
+    assert trains_in_parts(fxremat.optimize(model(), budget=1.0))
+
+
+def trains_in_parts(function: Any) -> bool:
+    """Whether three steps run, the last by a plan for several graphs."""
+    for _ in range(3):
+        function(X).backward()
+    tracker = compiled_of(function).backend.tracker
+    assert tracker is not None
+    plan = tracker.kinds[0].plan
+    return plan is not None and len(plan.plans) > 1
 
 
 def test_split_by_a_disabled_function() -> None:
@@ -203,9 +215,8 @@ def test_split_by_a_disabled_function() -> None:
             return self.layers[1](self.middle(self.layers[0](x))).square().mean()
 
     with pytest.raises(GraphBreakError):
-        compiled(Split(), budget=1.0)(X)
-    with pytest.raises(GraphBreakError):
-        fxremat.optimize(Split(), budget=0.9)(X)
+        fxremat.optimize(Split(), budget=0.9, fullgraph=True)(X)
+    assert trains_in_parts(fxremat.optimize(Split(), budget=1.0))
 
 
 def test_a_model_without_memory() -> None:
@@ -254,7 +265,7 @@ def test_a_loop_over_the_data() -> None:
         return x.mean()
 
     with pytest.raises(GraphBreakError):
-        fxremat.optimize(loop, budget=1.0)(X)
+        fxremat.optimize(loop, budget=1.0, fullgraph=True)(X)
 
 
 class WrongSizes(Small):
@@ -272,7 +283,7 @@ def on_meta() -> nn.Module:
 
 
 def optimized(model: Any, budget: float | str = 1.0) -> Any:
-    return fxremat.optimize(model, budget=budget)
+    return fxremat.optimize(model, budget=budget, fullgraph=True)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +297,6 @@ def optimized(model: Any, budget: float | str = 1.0) -> Any:
         ),
         (lambda: compiled(Small(), budget=1.5)(X), BudgetError),
         (lambda: optimized(Broken())(X), GraphBreakError),
-        (lambda: compiled(Broken(), budget=1.0)(X), GraphBreakError),
         (lambda: optimized(begins_at_data)(X.clone().requires_grad_()), UnsupportedGraphError),
         (lambda: optimized(on_meta())(X), DeviceError),
         (lambda: optimized(WrongSizes())(X), RuntimeError),
@@ -313,6 +323,11 @@ def test_an_error_of_the_model_says_where_it_is() -> None:
         optimized(WrongSizes())(X)
     with pytest.raises(GraphBreakError, match=r"of the model's own(.|\n)*test_errors\.py"):
         optimized(Raises())(X)
+
+
+def test_an_error_of_the_model_is_its_own_where_graphs_may_break() -> None:
+    with pytest.raises(ValueError, match="of the model's own"):
+        fxremat.optimize(Raises(), budget=1.0)(X)
 
 
 def test_dynamo_shows_its_frames_where_it_is_told_to() -> None:
@@ -344,7 +359,7 @@ def test_log_calls_break_no_graph_through_either_door() -> None:
 def test_an_optimized_model_inside_an_optimized_function_is_named() -> None:
     inner = fxremat.optimize(Small(), budget=0.9)
     with pytest.raises(GraphBreakError, match=r"a model that fxremat\.optimize"):
-        fxremat.optimize(lambda x: inner(x) * 2, budget=0.9)(X)
+        fxremat.optimize(lambda x: inner(x) * 2, budget=0.9, fullgraph=True)(X)
 
 
 def test_an_optimized_model_inside_another_compiled_function_is_planned_or_heard() -> None:
