@@ -746,11 +746,27 @@ def start_memory_events() -> None:
 
 
 def take_memory_events() -> list[int]:
-    """The events since `start_memory_events`, in order of time, which ends it."""
+    """The events since `start_memory_events`, in order of time, which ends it.
+
+    Only of memory that was allocated since: of other blocks torch may report the size that another
+    had which was at the same address under an earlier profiler.
+    """
     recorded = torch._C._autograd._disable_profiler()
-    events = [(e.start_ns(), e.nbytes()) for e in recorded.events() if e.name() == "[memory]"]
+    events = [
+        (event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size)
+        for event in recorded.experimental_event_tree()
+        if event.tag.name == "Allocation"
+    ]
     events.sort(key=lambda event: event[0])
-    return [nbytes for _, nbytes in events]
+    there: dict[int, int] = {}
+    found: list[int] = []
+    for _, address, nbytes in events:
+        if nbytes > 0:
+            there[address] = nbytes
+            found.append(nbytes)
+        elif address in there:
+            found.append(-there.pop(address))
+    return found
 
 
 def in_backward() -> bool:

@@ -29,6 +29,8 @@ from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
 from fxremat_solvers import RematProblem, Solution
 from fxremat_solvers.auto import auto
 
+# So many steps without any plan are said.
+_UNPLANNED_STEPS = 5
 # How many steps are recorded to meet one again whose calls were new.
 _TRIES = 4
 # Kinds of steps whose plans are kept; further ones take the place of the oldest.
@@ -96,11 +98,15 @@ class Call:
 
 @dataclass(eq=False)
 class KindOfStep:
-    """Steps that make the same calls: what they hold, and their plan once there is one."""
+    """Steps that make the same calls: what they hold, and their plan once there is one.
+
+    `compiled` says that graphs were compiled in the one that was recorded, which may hold more.
+    """
 
     parts: tuple[weakref.ref[Part], ...]
     keys: tuple[Key, ...]
     moments: tuple[Moment, ...]
+    compiled: bool = False
     plan: StepPlan | None = None
     checked: bool = False
 
@@ -117,6 +123,7 @@ class _Step:
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
     kind: KindOfStep | None = None
+    compiled: bool = False
     ended: bool = False
     backward_runs: bool = False
     hook: torch_hooks.Removable | None = None
@@ -152,6 +159,7 @@ class StepTracker:
     _entered: int = 0
     _entries: int = 0
     _tries: int = 0
+    _unplanned: int = 0
 
     # What a step does, in the order in which it does it.
 
@@ -170,6 +178,8 @@ class StepTracker:
     @contextlib.contextmanager
     def compiling(self) -> Generator[None, None, None]:
         """Around a compilation, which is no part of the step."""
+        if self._step is not None:
+            self._step.compiled = True
         self._mark(Kind.APART)
         try:
             yield
@@ -290,6 +300,14 @@ class StepTracker:
         for kind in tuple(self.kinds):
             if kind.plan is None:
                 self._make_plan(kind)
+        self._unplanned = 0 if any(kind.plan for kind in self.kinds) else self._unplanned + 1
+        if self._unplanned > _UNPLANNED_STEPS:
+            self.say_once(
+                f"{_UNPLANNED_STEPS} steps of several graphs ran without a plan for all of them, "
+                "each graph saving as little as it can: no budget was checked. Steps are planned "
+                "once one was recorded from its begin to the end of its backward, on the CPU not "
+                "under a profiler, in which the calls of the next one are made"
+            )
         record = not self.kinds or self._tries > 0
         self._tries -= self._tries > 0
         step = self._step = _Step(safely=record)
@@ -334,7 +352,8 @@ class StepTracker:
         elif all(call.plan is call.part.front.least for call in step.calls):
             self._tries = 0
             parts = tuple(weakref.ref(call.part) for call in step.calls)
-            self.kinds = [KindOfStep(parts, keys, moments), *self.kinds[: _KINDS_LIMIT - 1]]
+            kind = KindOfStep(parts, keys, moments, step.compiled)
+            self.kinds = [kind, *self.kinds[: _KINDS_LIMIT - 1]]
 
     def _check(self, kind: KindOfStep, moments: tuple[Moment, ...]) -> None:
         """Hold the first planned step against its plan; plan again, once, if it took more."""
@@ -366,9 +385,14 @@ class StepTracker:
             kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
         )
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
-        if not plan.fits:
+        if plan.fits:
+            kind.plan = plan
+        elif kind.compiled:
+            # What a compilation leaves behind is held until later; the next step tells.
+            self.kinds.remove(kind)
+            self._tries = _TRIES
+        else:
             raise infeasible(plan)
-        kind.plan = plan
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""

@@ -345,3 +345,63 @@ def test_numbers_that_change_are_told_from_sizes(number: type[int] | type[float]
         for rows, n in ((2, 2), (3, 2), (3, 3)):
             compiled(torch.randn(rows), number(n))
     assert fixed == [True, True, False]
+
+
+def test_memory_events_are_of_what_was_allocated_since() -> None:
+    before = [torch.empty(1000)]
+    for _ in range(2):  # the second time addresses are known from the first
+        torch_hooks.start_memory_events()
+        held = torch.empty(500)
+        before.clear()
+        torch.empty(250)
+        assert torch_hooks.take_memory_events() == [2000, 1000, -1000]
+        del held
+        before.append(torch.empty(1000))
+    assert not torch_hooks.profiler_is_active()
+
+
+def test_where_a_backward_is_and_what_it_keeps() -> None:
+    seen: list[tuple[bool, bool]] = []
+    x = torch.ones(3, requires_grad=True)
+    y = x.sin()
+    y.register_hook(lambda _: seen.append((torch_hooks.in_backward(), torch_hooks.keeps_graph())))
+    ended: list[bool] = []
+    y.register_hook(lambda _: torch_hooks.when_backward_ends(lambda: ended.append(True)))
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    assert seen == [(True, True), (True, False)]
+    assert ended == [True, True]
+    assert not torch_hooks.in_backward()
+
+
+def test_the_node_of_a_compiled_backward_is_found_behind_views() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x.sin()
+        return y.t(), y.cos()
+
+    results = torch.compile(function, backend="aot_eager")(X)
+    node = torch_hooks.compiled_backward_of(results)
+    assert node is not None
+    assert node.name() == "CompiledFunctionBackward"
+    assert torch_hooks.compiled_backward_of((X.sin(),)) is None
+
+
+def test_storages_tell_whether_they_live() -> None:
+    x = torch.ones(3)
+    view = x[1:]
+    lives = torch_hooks.storage_lives(x)
+    del x
+    assert lives()
+    del view
+    assert not lives()
+
+
+def test_optimizers_call_before_they_step() -> None:
+    parameter = torch.ones(2, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    called: list[bool] = []
+    hook = torch_hooks.call_before_optimizers(lambda *_: called.append(True))
+    optimizer.step()
+    hook.remove()
+    optimizer.step()
+    assert called == [True]

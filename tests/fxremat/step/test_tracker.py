@@ -205,12 +205,24 @@ def test_a_graph_that_nothing_comes_of_does_not_stop_the_planning() -> None:
 def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
     module = fresh()
     optimized = fxremat.optimize(module, budget="200KB")
-    backward_of(optimized, X)
+    for _ in range(2):  # the first one compiles, which may hold more
+        backward_of(optimized, X)
     with pytest.raises(fxremat.BudgetInfeasible, match="outside of the graphs") as caught:
         backward_of(optimized, X)
     again = fxremat.optimize(fresh(), budget=caught.value.floor_bytes)
-    for _ in range(3):
+    for _ in range(4):
         backward_of(again, X)
+    assert tracker_of(again).kinds[0].plan is not None
+
+
+def test_steps_that_are_never_planned_are_heard() -> None:
+    optimized = fxremat.optimize(fresh(), budget=1.0)
+    with warnings.catch_warnings(record=True) as caught, torch.profiler.profile():
+        warnings.simplefilter("always")
+        for _ in range(7):
+            backward_of(optimized, X)
+    said = [w for w in caught if "ran without a plan for all of them" in str(w.message)]
+    assert len(said) == 1
 
 
 def test_fullgraph_refuses_a_broken_model() -> None:
