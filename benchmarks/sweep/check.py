@@ -64,7 +64,7 @@ def optimized(module: nn.Module, batch: Batch) -> Planned:
 
 
 def _called(module: nn.Module, batch: Batch, budget: float | int) -> Step:
-    step = Step(module, fxremat.optimize(module, budget=budget))
+    step = Step(module, fxremat.optimize(module, budget=budget, fullgraph=True))
     step.run(batch)
     step.clear()
     return step

@@ -304,7 +304,7 @@ RECURRENT = """
         module, backend="aot_eager_default_partitioner", fullgraph=True, dynamic=False
     )
     expected = run_steps(module, call, batches)
-    optimized = fxremat.optimize(module, budget=0.8)
+    optimized = fxremat.optimize(module, budget=0.8, fullgraph=True)
     try:
         assert_same(expected, run_steps(module, optimized, batches))
     except fxremat.FxrematError as error:
