@@ -53,6 +53,10 @@ def optimize(
     "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
 
+    A model that Dynamo breaks into several graphs is planned as one step: the first one runs by the
+    plans that save the least and is recorded, from the second on one plan a graph is chosen for all
+    together (`explain_step`). With `fullgraph`, and for `example_inputs`, breaks are an error.
+
     Raises `BudgetError`, `OptionError`, `DeviceError` at once; `BudgetInfeasible`,
     `GraphBreakError` and `UnsupportedGraphError` when it plans. Warns `UnplannedStepWarning`,
     once, where a training step turns out to have run without its plan.

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from fxremat.lower.lowering import Lowering
 from fxremat.plan.budget import Budget
-from fxremat.step.least import least_saved
 from fxremat.step.limits import Limits, limited
 from fxremat.step.parts import PartPlan, part_plan
 from fxremat.step.record import Kind, Moment
@@ -55,10 +54,10 @@ class Front:
     )
 
     @staticmethod
-    def of(lowering: Lowering, least: Schedule | None = None, *, changes: bool = True) -> Front:
-        """With the plan that saves the least, where it is known already."""
+    def of(lowering: Lowering, least: Schedule, *, changes: bool = True) -> Front:
+        """With the schedule that saves the least."""
         as_it_is = part_plan(lowering, baseline(lowering.problem))
-        safe = part_plan(lowering, least or least_saved(lowering))
+        safe = part_plan(lowering, least)
         return Front(lowering, [as_it_is, safe], changes)
 
     @property

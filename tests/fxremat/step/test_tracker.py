@@ -15,6 +15,7 @@ from torch import nn
 import fxremat
 from fxremat import torch_hooks
 from fxremat.frontend.compiled import compiled_of
+from fxremat.step.compose import peak_under
 from fxremat.step.tracker import StepTracker
 
 
@@ -83,8 +84,6 @@ def budget_between(tracker: StepTracker, share: float) -> int:
     """A budget between what a step needs at least, as far as is known, and the most."""
     kind = tracker.kinds[0]
     parts = [part() for part in kind.parts]
-    from fxremat.step.compose import peak_under
-
     least = peak_under(kind.moments, [p.front.least for p in parts if p is not None])
     most = peak_under(kind.moments, [p.front.baseline for p in parts if p is not None])
     return int(least + share * (most - least))
@@ -104,17 +103,25 @@ def fresh() -> nn.Module:
     return Broken()
 
 
-def test_a_broken_model_has_its_bits_and_its_budget() -> None:
-    def step(function: Any) -> torch.Tensor:
-        return backward_of(function, X)
-
-    budget = tight(fresh, step)
+def trained_alike(
+    step: Callable[[Any], torch.Tensor], budget: int
+) -> tuple[nn.Module, nn.Module, Any]:
+    """The model, another one, and what is optimized of that, after steps of the same bits."""
     reference, module = fresh(), fresh()
     optimized = fxremat.optimize(module, budget=budget)
     expected = train(reference, lambda: step(reference))
     seen = train(module, lambda: step(optimized))
     for before, after in zip(expected, seen, strict=True):
         assert all(map(torch.equal, before, after))
+    return reference, module, optimized
+
+
+def test_a_broken_model_has_its_bits_and_its_budget() -> None:
+    def step(function: Any) -> torch.Tensor:
+        return backward_of(function, X)
+
+    budget = tight(fresh, step)
+    reference, module, optimized = trained_alike(step, budget)
     assert peak_of(module, lambda: step(optimized)) <= budget
     assert peak_of(reference, lambda: step(reference)) > budget
     plan = tracker_of(optimized).kinds[0].plan
@@ -156,12 +163,7 @@ def test_two_forwards_before_their_backwards_are_one_step() -> None:
         return loss
 
     budget = tight(fresh, step)
-    reference, module = fresh(), fresh()
-    optimized = fxremat.optimize(module, budget=budget)
-    expected = train(reference, lambda: step(reference))
-    seen = train(module, lambda: step(optimized))
-    for before, after in zip(expected, seen, strict=True):
-        assert all(map(torch.equal, before, after))
+    _, module, optimized = trained_alike(step, budget)
     assert len(tracker_of(optimized).kinds[0].keys) == 4
     assert peak_of(module, lambda: step(optimized)) <= budget
 
