@@ -26,7 +26,7 @@ from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
-from fxremat_solvers import RematProblem, Solution
+from fxremat_solvers import SOLVERS, RematProblem, Solution
 from fxremat_solvers.auto import auto
 
 # So many steps without any plan are said.
@@ -382,7 +382,12 @@ class StepTracker:
             self.kinds.remove(kind)
             return
         plan = plan_calls(
-            kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
+            kind.moments,
+            fronts,
+            self.options.budget,
+            self.largest_step_bytes,
+            self._walk,
+            self._search,
         )
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
@@ -393,6 +398,11 @@ class StepTracker:
             self._tries = _TRIES
         else:
             raise infeasible(plan)
+
+    def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
+        """A plan of one part in a hundredth of a second."""
+        limit_s, seed = self.options.time_limit_s, self.options.seed
+        return SOLVERS["greedy"](problem, budget_bytes, time_limit_s=limit_s, seed=seed)
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""
