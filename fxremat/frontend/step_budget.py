@@ -67,9 +67,9 @@ class StepBudget:
         return self
 
     @property
-    def tracker(self) -> StepTracker | None:
-        """The steps of all that share the budget; None as long as nothing does."""
-        return self._shared and self._shared.backend.tracker
+    def known(self) -> Backend | None:
+        """The backend of all that share the budget; None as long as nothing does."""
+        return self._shared and self._shared.backend
 
     def backend(self, options: Options) -> Backend:
         """The backend of all that share the budget. Raises `OptionError` for other options."""

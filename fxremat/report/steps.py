@@ -79,10 +79,9 @@ def explain_step(optimized: object) -> StepReport:
     the kind that was recorded last. Raises `OptionError` where no step is planned, which it is when
     the second one begins.
     """
-    if isinstance(optimized, StepBudget):
-        tracker = optimized.tracker
-    else:
-        tracker = compiled_of(optimized).backend.tracker
+    shared = isinstance(optimized, StepBudget)
+    backend = optimized.known if shared else compiled_of(optimized).backend
+    tracker = backend and backend.tracker
     kinds = [] if tracker is None else [kind for kind in tracker.kinds if kind.plan is not None]
     if not kinds:
         raise OptionError(
