@@ -405,3 +405,12 @@ def test_optimizers_call_before_they_step() -> None:
     hook.remove()
     optimizer.step()
     assert called == [True]
+
+
+def test_hooks_on_accumulated_gradients_are_found() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    assert torch_hooks.called_when_accumulated(parameter) == []
+    handle = torch_hooks.call_when_accumulated(parameter, print)
+    assert torch_hooks.called_when_accumulated(parameter) == [print]
+    handle.remove()
+    assert torch_hooks.called_when_accumulated(parameter) == []
