@@ -78,11 +78,10 @@ def measure(model: str, share: float, size: str, cost: str) -> dict[str, Any]:
     whole = run(workload, lambda m: fxremat.optimize(m, budget=share, cost=cost, fullgraph=True))
     plan = compiled_of(whole["function"]).backend.history.graphs[-1].plan
     budget = plan.budget_bytes
-    blocks = run(
-        workload, lambda m: fxremat.optimize(m, budget=budget, cost=cost, regions="blocks")
-    )
+    options: dict[str, Any] = {"cost": cost, "regions": "blocks"}
+    blocks = run(workload, lambda m: fxremat.optimize(m, budget=budget, **options))
     step = fxremat.explain_step(blocks["function"])
-    unplanned = run(workload, lambda m: fxremat.optimize(m, **{**options, "budget": 1.0}))
+    unplanned = run(workload, lambda m: fxremat.optimize(m, budget=1.0, **options))
     scale = plan.problem.baseline_cost
     graphs = compiled_of(blocks["function"]).backend.history.graphs
 
