@@ -87,7 +87,11 @@ def optimized(module: nn.Module, budget: Budget) -> Callable[..., Tensor]:
 def check(
     broken: BrokenStep, budget: Budget, size: str = "bench", optimize: Optimize = optimized
 ) -> dict[str, Any]:
-    """The row of a step. The references run first, so that every row has their figures."""
+    """The row of a step. The references run first, so that every row has their figures.
+
+    A budget that is a fraction is one of the reference's peak, in bytes: what fxremat takes for the
+    step memory with nothing recomputed is an estimate until that has run.
+    """
     # Dynamo's limit of graphs for one function would run further ones uncompiled.
     limits = {"recompile_limit": 1 << 16, "accumulated_recompile_limit": 1 << 16}
     with torch._dynamo.config.patch(limits):
@@ -115,7 +119,7 @@ def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) ->
         "budget_bytes": asked,
     }
     try:
-        mine, floor = _within(broken, size, budget, optimize)
+        mine, floor = _within(broken, size, asked, optimize)
     except Exception as error:
         status = REFUSED if isinstance(error, _REFUSALS) else CRASH
         failed = {"status": status, "reason": reason_of(error)}
@@ -133,7 +137,7 @@ def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) ->
 
 
 def _within(
-    broken: BrokenStep, size: str, budget: Budget, optimize: Optimize
+    broken: BrokenStep, size: str, budget: int, optimize: Optimize
 ) -> tuple[Trained, int | None]:
     """The step trained within the budget; or within the floor, and this, where that is above.
 
