@@ -90,6 +90,7 @@ __all__ = [
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
+    "shared_store",
     "shorten",
     "shown_cause",
     "specialize_sizes",
@@ -324,6 +325,16 @@ def needs_gradients(example_inputs: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and any(
         isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs
     )
+
+
+def shared_store() -> Any | None:
+    """The store that the processes of a distributed run met in; None where this one is alone."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    if distributed.get_world_size() == 1:
+        return None
+    return distributed.distributed_c10d._get_default_store()
 
 
 def compiles_itself(module: torch.nn.Module) -> bool:

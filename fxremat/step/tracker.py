@@ -22,6 +22,7 @@ from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, can_record, start_recorder
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_schedule
+from fxremat.step.agree import agreed_step
 from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
@@ -384,6 +385,7 @@ class StepTracker:
         plan = plan_calls(
             kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
         )
+        plan = agreed_step(plan, fronts, self.options)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
             kind.plan = plan
