@@ -153,28 +153,39 @@ class Compiled:
 
 @dataclass(eq=False)
 class _WholeOrParts:
-    """A function compiled as one graph, or, once it turns out to break, as the parts of a step."""
+    """A function compiled as one graph, or, once it turns out to break, as the parts of a step.
+
+    One graph of Dynamo's may be parts, too, that is `whole`: under DDP it is split by the buckets.
+    """
 
     backend: Backend
     compile: Callable[[bool], Callable[..., Any]]
     call: Callable[..., Any]
     device: torch.device
+    whole: bool = False
     breaks: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.breaks and self.backend.tracker is None:
+        if not self.breaks and (self.whole or self.backend.tracker is None):
             try:
-                return self.call(*args, **kwargs)
+                results = self._call(args, kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
                 self.backend.track(reason.strip().splitlines()[0])
+            else:
+                self.whole = True
+                return results
         if not self.breaks:
             self.breaks = True
             self.call = self.compile(False)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracker = self.backend.tracker
-        assert tracker is not None
+        if tracker is None:
+            return self.call(*args, **kwargs)
         with tracker.inside(self.device):
             return self.call(*args, **kwargs)
 
