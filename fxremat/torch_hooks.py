@@ -53,6 +53,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed import _composable_state
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
@@ -90,6 +91,7 @@ __all__ = [
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
+    "share_module_state",
     "shared_store",
     "shorten",
     "shown_cause",
@@ -239,7 +241,8 @@ def graph_break_of(dynamo_graph: fx.GraphModule) -> str | None:
     where = ""
     if reason.user_stack:
         frame = reason.user_stack[-1]
-        where = f" at {frame.filename}:{frame.lineno} ({frame.line})"
+        if frame.lineno:  # DDP, which splits what Dynamo traced, has none to give.
+            where = f" at {frame.filename}:{frame.lineno} ({frame.line})"
     return f"{str(reason.reason).strip().splitlines()[0]}{where}"
 
 
@@ -335,6 +338,16 @@ def shared_store() -> Any | None:
     if distributed.get_world_size() == 1:
         return None
     return distributed.distributed_c10d._get_default_store()
+
+
+def share_module_state(module: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Let `other` be what `fully_shard` and its like made of `module`, which it stands for.
+
+    They keep what they know of a module beside it.
+    """
+    state = _composable_state._get_module_state(module)
+    if state is not None:
+        _composable_state._insert_module_state(other, state)
 
 
 def compiles_itself(module: torch.nn.Module) -> bool:
