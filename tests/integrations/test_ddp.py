@@ -102,9 +102,9 @@ def same(ours: list[torch.Tensor | None], theirs: list[torch.Tensor | None]) -> 
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
-def optimize_first(**options: Any) -> dict[str, Any]:
+def optimize_first(solver: str, **options: Any) -> dict[str, Any]:
     plain = wrapped(net(), **options)
-    optimized = fxremat.optimize(net(), budget=BYTES, effort=0.02)
+    optimized = fxremat.optimize(net(), budget=BYTES, effort=0.02, solver=solver)
     ddp = wrapped(optimized, **options)
     backend = compiled_of(optimized).backend
     return {
@@ -123,7 +123,7 @@ def optimize_first(**options: Any) -> dict[str, Any]:
 def compile_wrapped() -> dict[str, Any]:
     small_buckets = {"bucket_cap_mb": SMALL_BUCKETS, "find_unused_parameters": True}
     plain, ddp = (wrapped(net(), **small_buckets) for _ in range(2))
-    options = {"budget": BYTES, "effort": 0.02}
+    options = {"budget": BYTES, "solver": "greedy"}
     compiled = torch.compile(ddp, backend="fxremat", options=options)
     found = train(compiled, ddp, accumulate=True)
     _, backend = list(entry_point._backends.values())[-1]
@@ -158,10 +158,11 @@ def on_a_rank(rank: int) -> dict[str, Any]:
         return 1e-5 * (1 + digest[0])
 
     profile_ops._Op.seconds = invented_seconds  # type: ignore[method-assign]
-    found: dict[str, Any] = {"whole": optimize_first()}
+    small_buckets = {"bucket_cap_mb": SMALL_BUCKETS, "find_unused_parameters": True}
+    found: dict[str, Any] = {"whole": optimize_first("auto")}
     shared_store = torch_hooks.shared_store
     torch_hooks.shared_store = lambda: None
-    found["not agreed"] = optimize_first(static_graph=True)
+    found["not agreed"] = optimize_first("auto", static_graph=True)
     torch_hooks.shared_store = shared_store
     found["shapes"] = further_shapes()
     ddp_example = example("ddp")
@@ -170,9 +171,7 @@ def on_a_rank(rank: int) -> dict[str, Any]:
         found["example", budget] = (list(model.state_dict().values()), peaks)
     # From here on DDP has small buckets, so that it splits what Dynamo traced.
     dist._DEFAULT_FIRST_BUCKET_BYTES = 6_000
-    found["split"] = optimize_first(
-        bucket_cap_mb=SMALL_BUCKETS, find_unused_parameters=True
-    )
+    found["split"] = optimize_first("greedy", **small_buckets)
     found["compiled"] = compile_wrapped()
     return found
 
