@@ -1,6 +1,6 @@
 """Data parallel: optimize first, then wrap in DDP.
 
-    torchrun --nproc-per-node 2 examples/ddp.py
+torchrun --nproc-per-node 2 examples/ddp.py
 """
 
 from __future__ import annotations

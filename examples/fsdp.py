@@ -1,9 +1,11 @@
 """Fully sharded (FSDP2): shard the blocks and the root, then optimize the root.
 
-    torchrun --nproc-per-node 2 examples/fsdp.py
+torchrun --nproc-per-node 2 examples/fsdp.py
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,7 +42,7 @@ class Model(nn.Module):
 
 
 def train(
-    budget: float | None, steps: int = 3, dtype: torch.dtype | None = None
+    budget: float | None, steps: int = 3, dtype: torch.dtype | None = None, **options: Any
 ) -> tuple[nn.Module, list[int]]:
     """The trained model and the peak memory of each step; without a budget, plain FSDP2."""
     torch.manual_seed(0)
@@ -52,7 +54,7 @@ def train(
     fully_shard(model, mesh=mesh, mp_policy=policy)
     if budget is not None:
         # FSDP's hooks stand between the blocks: each is a graph, and all share the budget.
-        model = fxremat.optimize(model, budget=budget)
+        model = fxremat.optimize(model, budget=budget, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(dist.get_rank())
     peaks: list[int] = []

@@ -1,6 +1,6 @@
 """Tensor parallel: parallelize the modules, then optimize the model.
 
-    torchrun --nproc-per-node 2 examples/tensor_parallel.py
+torchrun --nproc-per-node 2 examples/tensor_parallel.py
 """
 
 from __future__ import annotations

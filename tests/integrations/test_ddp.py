@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import fxremat
 from fxremat import torch_hooks
@@ -21,13 +23,10 @@ from fxremat.frontend.backend import Backend
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.entry_point import fxremat as entry_point
 from fxremat.measure import profile_ops
+from tests.integrations.ranks import example, on_two_ranks
 
-dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
-from torch.nn.parallel import DistributedDataParallel
-
-from tests.integrations.ranks import example, on_two_ranks
 
 BYTES = 88_000
 SMALL_BUCKETS = 0.006  # MB, so that two blocks are two buckets

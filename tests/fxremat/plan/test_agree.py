@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from fxremat import torch_hooks
 from fxremat.lower.lowering import Lowering
@@ -16,7 +17,6 @@ from fxremat.plan.plan import Plan, follow
 from fxremat_solvers import RematProblem, Schedule, Status, baseline, simulate, solve
 from tests.fxremat.step.small_parts import lowered_part
 
-dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
 
@@ -47,7 +47,8 @@ def test_alone_a_process_keeps_what_it_found() -> None:
     assert agreed_plan(plan, "searched") == (plan, "searched")
 
 
-def test_the_first_plan_is_followed(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_first_plan_is_followed() -> None:
     first, second = plan_within(7), plan_within(8)
     assert first.schedule != second.schedule
     assert agreed_plan(first, "quick") == (first, "quick")
@@ -58,7 +59,8 @@ def test_the_first_plan_is_followed(store: Any) -> None:
     assert followed.solution.cost == pytest.approx(first.solution.cost)
 
 
-def test_a_dearer_plan_is_not_called_optimal(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_dearer_plan_is_not_called_optimal() -> None:
     first, second = plan_within(7), plan_within(8)
     assert first.solution.cost > second.solution.cost
     second = replace(second, solution=replace(second.solution, status=Status.OPTIMAL))
@@ -66,9 +68,8 @@ def test_a_dearer_plan_is_not_called_optimal(store: Any) -> None:
     assert agreed_plan(second, "searched")[0].solution.status is Status.FEASIBLE
 
 
-def test_one_that_does_not_fit_here_is_not_followed(
-    store: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("store")
+def test_one_that_does_not_fit_here_is_not_followed(caplog: pytest.LogCaptureFixture) -> None:
     first, mine = plan_within(10), plan_within(8)
     assert first.peak_bytes > mine.budget_bytes
     agreed_plan(first, "searched")
@@ -90,7 +91,8 @@ def test_a_store_that_fails_leaves_each_rank_its_own(
     assert "connection reset" in caplog.text
 
 
-def test_a_schedule_that_cannot_run_is_not_followed(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_schedule_that_cannot_run_is_not_followed() -> None:
     lowering = lowered_part()
     mine = baseline(lowering.problem)
     agreed_schedule(lowering, Schedule((0,)), OPTIONS, "least")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from fxremat import torch_hooks
 from fxremat.plan.options import make_options
@@ -15,7 +16,6 @@ from fxremat.step.least import made_again, must_be_saved
 from fxremat.step.record import Kind, Mark, Moment
 from tests.fxremat.step.small_parts import lowered_part
 
-dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
 
@@ -47,7 +47,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Any:
     return shared
 
 
-def test_the_first_ranks_plans_are_followed(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_first_ranks_plans_are_followed() -> None:
     one, other = [front()] * 2, [front()] * 2
     first, second = step(one, (0, 1)), step(other, (1, 0))
     assert agreed_step(first, one, OPTIONS) is first
@@ -57,7 +58,8 @@ def test_the_first_ranks_plans_are_followed(store: Any) -> None:
     assert followed.peak_bytes == first.peak_bytes <= followed.budget_bytes
 
 
-def test_a_plan_that_a_rank_does_not_know_is_added(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_plan_that_a_rank_does_not_know_is_added() -> None:
     one, other = [front()] * 2, [front()] * 2
     fewer = other[0]
     fewer.known[0] = replace(fewer.least)
@@ -69,7 +71,8 @@ def test_a_plan_that_a_rank_does_not_know_is_added(store: Any) -> None:
     assert followed.plans[0].schedule == one[0].baseline.schedule
 
 
-def test_where_more_is_held_outside_a_rank_follows_its_own(store: Any) -> None:
+@pytest.mark.usefixtures("store")
+def test_where_more_is_held_outside_a_rank_follows_its_own() -> None:
     one, other = [front()] * 2, [front()] * 2
     agreed_step(step(one, (0, 1)), one, OPTIONS)
     saved = one[0].baseline.saved_bytes(frozenset()) - one[0].least.saved_bytes(frozenset())
