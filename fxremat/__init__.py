@@ -21,6 +21,7 @@ from fxremat.errors import (
 )
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
+from fxremat.frontend.step_budget import StepBudget
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -43,6 +44,7 @@ __all__ = [
     "OptionError",
     "PeakMeasurement",
     "Report",
+    "StepBudget",
     "StepReport",
     "SymbolicSizeError",
     "UnplannedStepWarning",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -21,23 +22,31 @@ from fxremat.errors import (
     UnsupportedGraphError,
 )
 from fxremat.frontend.backend import Backend
+from fxremat.frontend.regions import Regions
+from fxremat.frontend.step_budget import StepBudget
 
 # Every new input shape is one more plan; past this many, each takes the place of the oldest.
 _SHAPES_LIMIT = 256
+
+
+Compile = Callable[[Callable[..., Any], bool], Callable[..., Any]]
+"""Compiles a function, as one graph if that is asked for, else as several if need be."""
 
 
 @dataclass(frozen=True)
 class Compiled:
     """A function compiled under a budget: call it. `backend` knows its plans.
 
-    `module` is the module whose forward `function` is, if it is one. Where no gradients are
-    recorded the function itself runs, and nothing is compiled.
+    `module` is the module whose forward `function` is, if it is one. `asked` are the arguments of
+    `optimize` that make the same of another. Where no gradients are recorded the function itself
+    runs, and nothing is compiled.
     """
 
     function: Callable[..., Any]
     backend: Backend
     call: Callable[..., Any]
     module: nn.Module | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def of(
@@ -47,38 +56,47 @@ class Compiled:
         shapes_limit: int = _SHAPES_LIMIT,
         *,
         fullgraph: bool = False,
+        budget: StepBudget | None = None,
+        blocks: bool = False,
+        asked: Mapping[str, Any] | None = None,
     ) -> Compiled:
         """`function` as one that is compiled by `backend` when it is called.
 
         Where it breaks into several graphs they are parts of a step; with `fullgraph` that is an
-        error.
+        error. Under a step's `budget` it is a part of one from the first, and with `blocks` its
+        repeated blocks are. Raises `OptionError` where there are none.
         """
+        compile_function = _compiler(backend, shapes_limit)
 
-        warned = False
+        def compile_forward(of: nn.Module, whole: bool) -> Callable[..., Any]:
+            """Of a module, once for all of its class where they share a budget."""
+            forward = type(of).forward
+            if budget is None or "forward" in vars(of):
+                return compile_function(of.forward, whole)
+            key = (forward, whole)
+            call = budget.call_of(key, lambda: compile_function(forward, whole))
+            return functools.partial(call, of)
 
-        def warn() -> None:
-            nonlocal warned
-            if not warned:
-                warned = True
-                warnings.warn(
-                    f"{shapes_limit} graphs are planned for this model, one for each input shape "
-                    "and each value of what is no tensor: from now on each new one takes the place "
-                    "of the one that was used the longest ago, and is planned anew if it comes "
-                    "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
-                    stacklevel=4,
-                )
+        def compile_own(whole: bool) -> Callable[..., Any]:
+            if module is None:
+                return compile_function(function, whole)
+            return compile_forward(module, whole)
 
-        weakly = _Weakly(weakref.ref(backend))
-
-        def compile_function(fullgraph: bool) -> Callable[..., Any]:
-            return torch_hooks.compile_whole(
-                function, weakly, shapes_limit, warn, fullgraph=fullgraph
+        regions = Regions.none()
+        if blocks:
+            regions = Regions.of_blocks(module, lambda block: compile_forward(block, False))
+        if fullgraph and budget is None:
+            call = compile_own(True)
+        else:
+            call = _WholeOrParts(
+                compile=compile_own,
+                backend=backend,
+                device=_device_of(module),
+                module=module,
+                regions=regions,
+                fullgraph=fullgraph,
             )
-
-        call = compile_function(True)
-        if not fullgraph:
-            call = _WholeOrParts(backend, compile_function, call, _device_of(module))
-        return Compiled(function, backend, call, module)
+        return Compiled(function, backend, call, module, asked or {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         refuse_inside()
@@ -155,39 +173,74 @@ class Compiled:
 class _WholeOrParts:
     """A function compiled as one graph, or, once it turns out to break, as the parts of a step.
 
-    One graph of Dynamo's may be parts, too, that is `whole`: under DDP it is split by the buckets.
+    Where the backend has a tracker already it is parts from the first. What Dynamo traced `at_once`
+    may be parts, too: under DDP it is split by the buckets.
     """
 
-    backend: Backend
     compile: Callable[[bool], Callable[..., Any]]
-    call: Callable[..., Any]
+    backend: Backend
     device: torch.device
-    whole: bool = False
-    breaks: bool = False
+    module: nn.Module | None
+    regions: Regions
+    fullgraph: bool
+    whole: Callable[..., Any] | None = None
+    parts: Callable[..., Any] | None = None
+    at_once: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.breaks and (self.whole or self.backend.tracker is None):
+        if self.parts is None and (self.at_once or self.backend.tracker is None):
+            if self.whole is None:
+                self.whole = self.compile(True)
             try:
-                results = self._call(args, kwargs)
+                results = self._in_step(self.whole, args, kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
                 self.backend.track(reason.strip().splitlines()[0])
             else:
-                self.whole = True
+                self.at_once = True
                 return results
-        if not self.breaks:
-            self.breaks = True
-            self.call = self.compile(False)
-        return self._call(args, kwargs)
+        if self.parts is None:
+            self.whole = None
+            self.parts = self.compile(self.fullgraph)
+            if self.module is not None and not self.fullgraph:
+                self.regions = self.regions.and_of_torch(self.module)
+        with self.regions.in_place():
+            return self._in_step(self.parts, args, kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _in_step(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         tracker = self.backend.tracker
         if tracker is None:
-            return self.call(*args, **kwargs)
+            return function(*args, **kwargs)
         with tracker.inside(self.device):
-            return self.call(*args, **kwargs)
+            return function(*args, **kwargs)
+
+
+def _compiler(backend: Backend, shapes_limit: int) -> Compile:
+    """Compiles functions by a backend, and warns, once, when one of them has too many graphs."""
+    warned = False
+
+    def warn() -> None:
+        nonlocal warned
+        if not warned:
+            warned = True
+            warnings.warn(
+                f"{shapes_limit} graphs are planned for this model, one for each input shape "
+                "and each value of what is no tensor: from now on each new one takes the place "
+                "of the one that was used the longest ago, and is planned anew if it comes "
+                "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
+                stacklevel=4,
+            )
+
+    weakly = _Weakly(weakref.ref(backend))
+
+    def compile_function(function: Callable[..., Any], fullgraph: bool) -> Callable[..., Any]:
+        return torch_hooks.compile_whole(function, weakly, shapes_limit, warn, fullgraph=fullgraph)
+
+    return compile_function
 
 
 def _device_of(module: nn.Module | None) -> torch.device:

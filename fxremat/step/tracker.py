@@ -22,12 +22,12 @@ from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, can_record, start_recorder
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_schedule
-from fxremat.step.agree import agreed_step
+from fxremat.step.agree import agreed_budget, agreed_step
 from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
-from fxremat_solvers import RematProblem, Solution
+from fxremat_solvers import SOLVERS, RematProblem, Solution
 from fxremat_solvers.auto import auto
 
 # So many steps without any plan are said.
@@ -382,10 +382,12 @@ class StepTracker:
             # A graph was let go of since: what takes its place is recorded.
             self.kinds.remove(kind)
             return
-        plan = plan_calls(
-            kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
-        )
-        plan = agreed_step(plan, fronts, self.options)
+        options, largest = self.options, self.largest_step_bytes
+        # Whether gradients are the first ones, and whether it is planned once more.
+        purpose = f"{[first for _, first in kind.keys]} {kind.checked}"
+        budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
+        plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
+        plan = agreed_step(plan, fronts, options, purpose)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
             kind.plan = plan
@@ -395,6 +397,11 @@ class StepTracker:
             self._tries = _TRIES
         else:
             raise infeasible(plan)
+
+    def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
+        """A plan of one part in a hundredth of a second."""
+        limit_s, seed = self.options.time_limit_s, self.options.seed
+        return SOLVERS["greedy"](problem, budget_bytes, time_limit_s=limit_s, seed=seed)
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""
