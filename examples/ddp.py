@@ -5,6 +5,8 @@ torchrun --nproc-per-node 2 examples/ddp.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -41,14 +43,18 @@ class Model(nn.Module):
         return nn.functional.mse_loss(x, y)
 
 
-def train(budget: float | None, steps: int = 3) -> tuple[nn.Module, list[int]]:
-    """The trained model and the peak memory of each step; without a budget, plain DDP."""
+def build(budget: float | None, **options: Any) -> nn.Module:
+    """The model of this rank; without a budget in plain DDP."""
     torch.manual_seed(0)
     model: nn.Module = Model()
     if budget is not None:
-        model = fxremat.optimize(model, budget=budget)
+        model = fxremat.optimize(model, budget=budget, **options)
     # Gradients are views of the buckets, which DDP keeps: they are there once, not twice.
-    model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def train(model: Any, steps: int = 3) -> list[int]:
+    """The peak memory of each step in bytes."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(dist.get_rank())
     peaks: list[int] = []
@@ -60,13 +66,13 @@ def train(budget: float | None, steps: int = 3) -> tuple[nn.Module, list[int]]:
         peaks.append(measured.peak_bytes)
         optimizer.step()
         optimizer.zero_grad()
-    return model, peaks
+    return peaks
 
 
 def main() -> None:
     dist.init_process_group("gloo")
     for budget in (None, 0.7):
-        _, peaks = train(budget)
+        peaks = train(build(budget))
         print(f"rank {dist.get_rank()}, budget {budget}: peak {peaks[-1]:,} B")
     dist.destroy_process_group()
 

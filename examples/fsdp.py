@@ -41,10 +41,8 @@ class Model(nn.Module):
         return x
 
 
-def train(
-    budget: float | None, steps: int = 3, dtype: torch.dtype | None = None, **options: Any
-) -> tuple[nn.Module, list[int]]:
-    """The trained model and the peak memory of each step; without a budget, plain FSDP2."""
+def build(budget: float | None, dtype: torch.dtype | None = None, **options: Any) -> nn.Module:
+    """The sharded model; without a budget in plain FSDP2."""
     torch.manual_seed(0)
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype)
@@ -52,9 +50,14 @@ def train(
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    if budget is not None:
-        # FSDP's hooks stand between the blocks: each is a graph, and all share the budget.
-        model = fxremat.optimize(model, budget=budget, **options)
+    if budget is None:
+        return model
+    # FSDP's hooks stand between the blocks: each is a graph, and all share the budget.
+    return fxremat.optimize(model, budget=budget, **options)
+
+
+def train(model: Any, steps: int = 3) -> list[int]:
+    """The peak memory of each step in bytes."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(dist.get_rank())
     peaks: list[int] = []
@@ -70,13 +73,13 @@ def train(
         peaks.append(fxremat.measure_peak(lambda x=x: step(x)).peak_bytes)
         optimizer.step()
         optimizer.zero_grad()
-    return model, peaks
+    return peaks
 
 
 def main() -> None:
     dist.init_process_group("gloo")
     for budget in (None, 0.8):
-        _, peaks = train(budget, steps=5)
+        peaks = train(build(budget), steps=5)
         print(f"rank {dist.get_rank()}, budget {budget}: peak {peaks[-1]:,} B")
     dist.destroy_process_group()
 

@@ -5,6 +5,8 @@ torchrun --nproc-per-node 2 examples/tensor_parallel.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -42,29 +44,35 @@ class Model(nn.Module):
         return x.square().mean()
 
 
-def train(budget: float | None, steps: int = 3) -> tuple[nn.Module, list[int]]:
-    """The trained model and the peak memory of each step; without a budget, plain DTensors."""
+def build(budget: float | None, **options: Any) -> nn.Module:
+    """The parallelized model; without a budget in plain DTensors."""
     torch.manual_seed(0)
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     model = Model()
     for block in model.blocks:
         parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
-    if budget is not None:
-        model = fxremat.optimize(model, budget=budget)
+    if budget is None:
+        return model
+    return fxremat.optimize(model, budget=budget, **options)
+
+
+def train(model: Any, steps: int = 3) -> list[int]:
+    """The peak memory of each step in bytes."""
+    torch.manual_seed(0)  # inputs and dropout are the same on every rank
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     peaks: list[int] = []
     for _ in range(steps):
-        x = torch.randn(64, 16)  # the same on every rank
+        x = torch.randn(64, 16)
         peaks.append(fxremat.measure_peak(lambda x=x: model(x).backward()).peak_bytes)
         optimizer.step()
         optimizer.zero_grad()
-    return model, peaks
+    return peaks
 
 
 def main() -> None:
     dist.init_process_group("gloo")
     for budget in (None, 0.7):
-        _, peaks = train(budget)
+        peaks = train(build(budget))
         print(f"rank {dist.get_rank()}, budget {budget}: peak {peaks[-1]:,} B")
     dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ The first of these is recorded, too, and planned once more where uncompiled code
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -36,6 +37,8 @@ _UNPLANNED_STEPS = 5
 _TRIES = 4
 # Kinds of steps whose plans are kept; further ones take the place of the oldest.
 _KINDS_LIMIT = 64
+
+_numbers = itertools.count()
 
 Key = tuple[int, bool]
 """A call of a step: the number of its part, and whether its gradients are the first."""
@@ -150,12 +153,14 @@ class StepTracker:
     """The steps of all the parts that share a budget.
 
     `largest_step_bytes` is the largest step memory, with nothing recomputed, of all kinds seen.
+    `number` is the same on all ranks of a distributed run, which make theirs in the same order.
     """
 
     options: Options
     kinds: list[KindOfStep] = field(default_factory=list[KindOfStep])
     largest_step_bytes: int = 0
     said: set[str] = field(default_factory=set[str])
+    number: int = field(default_factory=lambda: next(_numbers))
     _step: _Step | None = None
     _entered: int = 0
     _entries: int = 0
@@ -383,8 +388,8 @@ class StepTracker:
             self.kinds.remove(kind)
             return
         options, largest = self.options, self.largest_step_bytes
-        # Whether gradients are the first ones, and whether it is planned once more.
-        purpose = f"{[first for _, first in kind.keys]} {kind.checked}"
+        # Which steps, whether gradients are the first ones, whether it is planned once more.
+        purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.checked}"
         budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
         plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
         plan = agreed_step(plan, fronts, options, purpose)

@@ -166,7 +166,8 @@ def on_a_rank(rank: int) -> dict[str, Any]:
     found["shapes"] = further_shapes()
     ddp_example = example("ddp")
     for budget in (None, 0.7):
-        model, peaks = ddp_example.train(budget)
+        model = ddp_example.build(budget)
+        peaks = ddp_example.train(model)
         found["example", budget] = (list(model.state_dict().values()), peaks)
     # From here on DDP has small buckets, so that it splits what Dynamo traced.
     dist._DEFAULT_FIRST_BUCKET_BYTES = 6_000

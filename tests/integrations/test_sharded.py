@@ -151,16 +151,32 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sharded(budget: float | None, **options: Any) -> tuple[list[torch.Tensor], list[int], Any]:
-    model, peaks = example("fsdp").train(budget, **options)
+    script = example("fsdp")
+    model = script.build(budget, **options)
+    peaks = script.train(model)
     plan = None
     if budget is not None:
         kinds = compiled_of(model).backend.tracker.kinds  # type: ignore[union-attr]
-        plan = [(len(kind.plan.plans), kind.plan.budget_bytes) for kind in kinds if kind.plan]
+        plans = [kind.plan for kind in kinds if kind.plan]
+        plan = [(p.budget_bytes, [each.schedule.ops for each in p.plans]) for p in plans]
     return [full(p) for p in model.parameters()], peaks, plan
 
 
+def blocks_one_by_one() -> list[torch.Tensor]:
+    """As the example trains it, with each block optimized by itself."""
+    script = example("fsdp")
+    model = script.build(None)
+    shared = fxremat.StepBudget(0.8)
+    for position, block in enumerate(model.blocks):
+        model.blocks[position] = fxremat.optimize(block, budget=shared, solver="greedy")
+    script.train(model)
+    return [full(p) for p in model.parameters()]
+
+
 def tensor_parallel(budget: float | None) -> tuple[list[torch.Tensor], list[int], Any]:
-    model, peaks = example("tensor_parallel").train(budget, steps=8)
+    script = example("tensor_parallel")
+    model = script.build(budget, solver="greedy")
+    peaks = script.train(model, steps=8)
     plan = None if budget is None else (plan_of(model).budget_bytes, len(plan_of(model).schedule))
     return [full(p) for p in model.parameters()], peaks, plan
 
@@ -171,6 +187,7 @@ def on_a_rank(_rank: int) -> dict[Any, Any]:
         found["fsdp", budget] = sharded(budget, solver="greedy")
         found["fsdp, bfloat16", budget] = sharded(budget, dtype=torch.bfloat16, solver="greedy")
         found["tensor parallel", budget] = tensor_parallel(budget)
+    found["blocks one by one"] = blocks_one_by_one()
     return found
 
 
@@ -202,9 +219,15 @@ def test_a_sharded_root_has_one_budget(ranks: Any, case: str) -> None:
         plain, peaks_without, _ = rank[case, None]
         parameters, peaks, plan = rank[case, 0.8]
         assert all(map(torch.equal, parameters, plain))
-        ((calls, budget_bytes),) = plan
-        assert calls == 3, "one for each block"
-        assert peaks[-1] <= budget_bytes < peaks_without[-1]
+        ((budget_bytes, schedules),) = plan
+        assert len(schedules) == 3, "one for each block"
+        assert min(peaks) <= budget_bytes < min(peaks_without)
+    assert ranks[0][case, 0.8][2] == ranks[1][case, 0.8][2]
+
+
+def test_sharded_blocks_share_a_budget(ranks: Any) -> None:
+    for rank in ranks:
+        assert all(map(torch.equal, rank["blocks one by one"], rank["fsdp", None][0]))
 
 
 def test_tensor_parallel_is_planned(ranks: Any) -> None:
