@@ -107,6 +107,9 @@ _NOT_THE_USERS = (
     contextlib.__file__,
 )
 
+# Where torch has its layers.
+_LAYERS = os.path.join(os.path.dirname(torch.nn.__file__), "modules") + os.sep
+
 # In Dynamo's messages: the frame of `_in_own_code`, and lines on bugs of PyTorch's.
 _NOT_TO_THE_USER = re.compile(
     r"""^\ +File\ "[^"]*",\ line\ \d+,\ in\ fxremat_step_\d+\n(?:\ {4}.*\n)*
@@ -862,10 +865,11 @@ def compile_call() -> object:
 
 
 def running_inside() -> str | None:
-    """The user's function that runs uncompiled around what is being compiled; None without one.
+    """The function that runs uncompiled around what is being compiled; None without one.
 
     Where Dynamo gives up on a function (a graph break in a loop) it runs that function as it is
-    and compiles the functions that it calls, one by one.
+    and compiles the functions that it calls, one by one. It is the user's, or the forward of one
+    of torch's layers: an `nn.Sequential` over blocks that FSDP has its hooks on.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -874,6 +878,8 @@ def running_inside() -> str | None:
             return None
         if not code.co_filename.startswith(_NOT_THE_USERS):
             return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
+        if code.co_name == "forward" and code.co_filename.startswith(_LAYERS):
+            return f"{type(frame.f_locals.get('self')).__name__}.forward"
         frame = frame.f_back
     return None
 

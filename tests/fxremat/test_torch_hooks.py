@@ -436,3 +436,32 @@ def test_a_stand_in_has_the_state_of_its_module() -> None:
     _composable_state._insert_module_state(module, state)
     torch_hooks.share_module_state(module, other)
     assert _composable_state._get_module_state(other) is state
+
+
+class _Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).relu()
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_layer_of_torchs_that_runs_uncompiled_is_seen(hooked: bool) -> None:
+    """As under FSDP, whose hooks break an `nn.Sequential` between its blocks."""
+    model = nn.Sequential(_Layer(), _Layer())
+    for layer in model if hooked else ():
+        layer.register_forward_pre_hook(torch_hooks.without_dynamo(lambda *_: None))
+    seen: list[str | None] = []
+    not_the_users = torch_hooks._NOT_THE_USERS
+
+    def backend(module: fx.GraphModule, _inputs: Sequence[Any]) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            # As a backend of ours, whose frames are not the user's.
+            patch.setattr(torch_hooks, "_NOT_THE_USERS", (*not_the_users, __file__))
+            seen.append(torch_hooks.running_inside())
+        return module.forward
+
+    torch.compile(model, backend=backend)(torch.ones(2, 4))
+    assert seen == (["Sequential.forward"] * 2 if hooked else [None])
