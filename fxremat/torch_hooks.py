@@ -365,6 +365,12 @@ def call_when_accumulated(
     return parameter.register_post_accumulate_grad_hook(function)
 
 
+def called_when_accumulated(parameter: torch.Tensor) -> list[Callable[..., Any]]:
+    """What is called whenever a gradient has been added to a parameter's ``.grad``."""
+    hooks: Any = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return list(hooks.values()) if hooks else []
+
+
 def requires_grad(tree: object) -> bool:
     """Whether a tensor somewhere in nested tuples, lists, dicts and dataclasses requires grad."""
     return any(isinstance(t, torch.Tensor) and t.requires_grad for t in pytree.tree_leaves(tree))

@@ -47,8 +47,8 @@ class EntryPoint:
         call = torch_hooks.compile_call() or given
         shared = given.get("budget")
         if isinstance(shared, StepBudget):
-            options = make_options({**given, "budget": shared.budget})
-            return shared.backend(options)(module, example_inputs)
+            asked = make_options({**given, "budget": shared.budget})
+            return shared.backend(asked)(module, example_inputs)
         found = self._backends.get(id(call))
         if found is None:
             found = (call, Backend(make_options(given), WholeStep(fullgraph=False)))

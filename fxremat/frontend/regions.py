@@ -20,6 +20,9 @@ from fxremat.errors import OptionError
 
 Forward = Callable[..., Any]
 
+# They hold modules, and have no forward.
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -35,18 +38,28 @@ class Regions:
     def of_blocks(
         model: nn.Module | None, compile_forward: Callable[[nn.Module], Forward]
     ) -> Regions:
-        """The repeated blocks of a model, each compiled; `OptionError` where there are none."""
-        found = [] if model is None else repeated_blocks(model)
-        if not found:
+        """The repeated blocks of a model, each compiled; `OptionError` where there are none.
+
+        A module that calls them in a loop can't be compiled. It is told to Dynamo, which would
+        trace it in vain; its other parts are regions, too.
+        """
+        blocks = [] if model is None else repeated_blocks(model)
+        if model is None or not blocks:
             name = "a function" if model is None else type(model).__name__
             raise OptionError(
-                f'regions="blocks" was asked of {name}, in which no blocks of one class follow each '
-                "other in a ModuleList, ModuleDict or Sequential: leave it out, or optimize the "
-                "parts one by one under one fxremat.StepBudget"
+                f'regions="blocks" was asked of {name}, in which no blocks of one class follow '
+                "each other in a ModuleList, ModuleDict or Sequential: leave it out, or optimize "
+                "the parts one by one under one fxremat.StepBudget"
             )
-        why = "a block is compiled by itself (regions)"
+        callers, others = _around(model, blocks)
         return Regions(
-            tuple((b, torch_hooks.without_dynamo(compile_forward(b), why)) for b in found)
+            tuple(
+                (module, torch_hooks.without_dynamo(forward, why))
+                for module, forward, why in (
+                    *((m, m.forward, "it calls blocks that are regions") for m in callers),
+                    *((m, compile_forward(m), "it is a region") for m in (*others, *blocks)),
+                )
+            )
         )
 
     def and_of_torch(self, model: nn.Module) -> Regions:
@@ -95,9 +108,7 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
     inside: set[int] = set()
     for container in model.modules():
-        if id(container) in inside or not isinstance(
-            container, (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-        ):
+        if id(container) in inside or not isinstance(container, (*_LISTS, nn.Sequential)):
             continue
         children = list(container.children())
         pairs = [pair for pair in pairwise(children) if type(pair[0]) is type(pair[1])]
@@ -107,3 +118,35 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
                 found.append(child)
                 inside.update(id(module) for module in child.modules())
     return found
+
+
+def _around(model: nn.Module, blocks: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The modules inside `model` that call blocks, and the others of several parts in those."""
+    inside = {id(module) for block in blocks for module in block.modules()}
+    parent = {id(child): module for module in model.modules() for child in module.children()}
+    above: set[int] = set()
+    callers: dict[int, nn.Module] = {}
+    for block in blocks:
+        caller = parent[id(block)]
+        while isinstance(caller, _LISTS):
+            caller = parent[id(caller)]
+        if caller is not model:
+            callers[id(caller)] = caller
+        module = block
+        while module is not model:
+            module = parent[id(module)]
+            above.add(id(module))
+    others: dict[int, nn.Module] = {}
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if id(child) in inside:
+                continue
+            if isinstance(child, _LISTS) or id(child) in above:
+                visit(child)
+            elif next(child.children(), None) is not None:
+                others[id(child)] = child
+
+    for caller in callers.values():
+        visit(caller)
+    return list(callers.values()), list(others.values())

@@ -66,6 +66,11 @@ class StepBudget:
         # A copy of a model may train in the same step as the model, as a teacher or an average.
         return self
 
+    @property
+    def known(self) -> Backend | None:
+        """The backend of all that share the budget; None as long as nothing does."""
+        return self._shared and self._shared.backend
+
     def backend(self, options: Options) -> Backend:
         """The backend of all that share the budget. Raises `OptionError` for other options."""
         with self._lock:

@@ -294,6 +294,18 @@ class StepTracker:
 
     # From one step to the next.
 
+    def settle(self) -> None:
+        """Note the step that has ended, and plan where that is due. Raises `BudgetInfeasible`."""
+        self._finish()
+        for kind in tuple(self.kinds):
+            if kind.plan is None:
+                self._make_plan(kind)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all kinds of steps have plans that were held against the allocator."""
+        return bool(self.kinds) and all(kind.plan and kind.checked for kind in self.kinds)
+
     def _goes_on(self) -> bool:
         step = self._step
         if step is None:
@@ -301,11 +313,8 @@ class StepTracker:
         return torch_hooks.in_backward() or (not step.ended and step.is_waiting)
 
     def _begin(self, device: torch.device) -> None:
-        """A new step: the one before is noted, and planned for where that is due."""
-        self._finish()
-        for kind in tuple(self.kinds):
-            if kind.plan is None:
-                self._make_plan(kind)
+        """A new step."""
+        self.settle()
         self._unplanned = 0 if any(kind.plan for kind in self.kinds) else self._unplanned + 1
         if self._unplanned > _UNPLANNED_STEPS:
             self.say_once(

@@ -465,3 +465,12 @@ def test_a_layer_of_torchs_that_runs_uncompiled_is_seen(hooked: bool) -> None:
 
     torch.compile(model, backend=backend)(torch.ones(2, 4))
     assert seen == (["Sequential.forward"] * 2 if hooked else [None])
+
+
+def test_hooks_on_accumulated_gradients_are_found() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    assert torch_hooks.called_when_accumulated(parameter) == []
+    handle = torch_hooks.call_when_accumulated(parameter, print)
+    assert torch_hooks.called_when_accumulated(parameter) == [print]
+    handle.remove()
+    assert torch_hooks.called_when_accumulated(parameter) == []

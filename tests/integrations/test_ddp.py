@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 import fxremat
@@ -23,6 +24,7 @@ from fxremat.frontend.backend import Backend
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.entry_point import fxremat as entry_point
 from fxremat.measure import profile_ops
+from fxremat.step.tracker import StepTracker
 from tests.integrations.ranks import example, on_two_ranks
 
 if not dist.is_available():
@@ -115,8 +117,29 @@ def optimize_first(solver: str, **options: Any) -> dict[str, Any]:
             for graph in backend.history.graphs
         ),
         "graphs": len(backend.history.graphs),
+        "order": order_in_backward(ddp),
         "schedules": schedules(backend),
     }
+
+
+def order_in_backward(ddp: Any) -> list[str]:
+    """Which part's backward begins, and which bucket is reduced, one after the other."""
+    seen: list[str] = []
+    begins = StepTracker._backward_begins
+
+    def part_begins(tracker: StepTracker, call: Any, gradients: Any) -> None:
+        seen.append("part")
+        begins(tracker, call, gradients)
+
+    def reduce_bucket(_state: object, bucket: Any) -> Any:
+        seen.append("bucket")
+        return default_hooks.allreduce_hook(None, bucket)
+
+    ddp.register_comm_hook(None, reduce_bucket)
+    StepTracker._backward_begins = part_begins
+    ddp(torch.randn(64, 16)).backward()
+    StepTracker._backward_begins = begins
+    return seen
 
 
 def compile_wrapped() -> dict[str, Any]:
@@ -194,6 +217,11 @@ def test_optimize_first_then_wrap(ranks: Any, case: str) -> None:
 def test_a_graph_that_ddp_splits_is_traced_once(ranks: Any) -> None:
     assert ranks[0]["whole"]["graphs"] == 1
     assert ranks[0]["split"]["graphs"] == 2
+
+
+def test_a_bucket_is_reduced_before_the_parts_that_come_later(ranks: Any) -> None:
+    assert ranks[0]["whole"]["order"] == ["bucket"]
+    assert ranks[0]["split"]["order"] == ["part", "bucket"] * 2
 
 
 def test_compile_what_is_wrapped(ranks: Any) -> None:
