@@ -838,10 +838,13 @@ def compiled_backward_of(results: Sequence[Any]) -> Any:
     return None
 
 
-def storage_lives(tensor: torch.Tensor) -> Callable[[], bool]:
-    """A function that says whether a tensor's memory is still held by anything."""
+def storage_holders(tensor: torch.Tensor) -> Callable[[], int]:
+    """A function that says how many hold a tensor's memory: 0 once it is freed.
+
+    Counts are for comparing: torch may count the storage's Python object along.
+    """
     reference = StorageWeakRef(tensor.untyped_storage())
-    return lambda: not reference.expired()
+    return lambda: 0 if reference.expired() else torch._C._storage_Use_Count(reference.cdata)
 
 
 def is_impure(node: fx.Node) -> bool:

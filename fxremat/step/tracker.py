@@ -40,6 +40,9 @@ _KINDS_LIMIT = 64
 
 _numbers = itertools.count()
 
+Holders = Callable[[], int]
+"""How many hold a storage."""
+
 Key = tuple[int, bool]
 """A call of a step: the number of its part, and whether its gradients are the first."""
 
@@ -57,10 +60,8 @@ class Call:
     first: bool
     entry: int
     held: weakref.ref[_Held] | None = None
-    outputs: dict[int, Callable[[], bool]] = field(default_factory=dict[int, Callable[[], bool]])
-    tangents: list[tuple[int, Callable[[], bool]]] = field(
-        default_factory=list[tuple[int, Callable[[], bool]]]
-    )
+    outputs: dict[int, tuple[int, Holders]] = field(default_factory=dict[int, tuple[int, Holders]])
+    tangents: list[tuple[int, Holders]] = field(default_factory=list[tuple[int, Holders]])
     handed_over: int = 0
     waits: bool = True
     went_back: bool = False
@@ -74,12 +75,15 @@ class Call:
         for position, value in self.part.output_values.items():
             result = results[position]
             if isinstance(result, torch.Tensor):
-                self.outputs[value] = torch_hooks.storage_lives(result)
+                holders = torch_hooks.storage_holders(result)
+                # What is a residual, too, will be held by the graph where the result is now.
+                own = holders() if value in self.plan.kept_outputs else 0
+                self.outputs[value] = own, holders
 
     def note_tangents(self, gradients: Sequence[Any]) -> None:
         """What its backward is given."""
         self.tangents = [
-            (each.untyped_storage().nbytes(), torch_hooks.storage_lives(each))
+            (each.untyped_storage().nbytes(), torch_hooks.storage_holders(each))
             for each in gradients
             if isinstance(each, torch.Tensor)
         ]
@@ -87,7 +91,7 @@ class Call:
     def backward_ended(self) -> None:
         """Its backward has run; it may run again, where its graph is kept."""
         self.went_back = True
-        self.handed_over = sum(nbytes for nbytes, lives in self.tangents if not lives())
+        self.handed_over = sum(nbytes for nbytes, holders in self.tangents if not holders())
         self.waits = torch_hooks.keeps_graph()
 
     @property
@@ -96,8 +100,8 @@ class Call:
         return self.waits and self.held is not None and self.held() is not None
 
     def alive(self) -> Outputs:
-        """The outputs whose memory something holds."""
-        return frozenset(value for value, lives in self.outputs.items() if lives())
+        """The outputs whose memory something else holds."""
+        return frozenset(v for v, (own, holders) in self.outputs.items() if holders() > own)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import gc
 import inspect
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -388,14 +388,42 @@ def test_the_node_of_a_compiled_backward_is_found_behind_views() -> None:
     assert torch_hooks.compiled_backward_of((X.sin(),)) is None
 
 
-def test_storages_tell_whether_they_live() -> None:
+def test_storages_tell_how_many_hold_them() -> None:
     x = torch.ones(3)
-    view = x[1:]
-    lives = torch_hooks.storage_lives(x)
+    holders = torch_hooks.storage_holders(x)
+    one = holders()
+    other = x.detach()
+    assert holders() == one + 1
     del x
-    assert lives()
-    del view
-    assert not lives()
+    assert holders() == one
+    del other
+    assert holders() == 0
+
+
+def test_a_residual_that_was_returned_holds_its_storage_beside_the_result() -> None:
+    seen: list[tuple[int, Callable[[], int]]] = []
+
+    class Saves(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            result = x.exp()
+            holders = torch_hooks.storage_holders(result)
+            seen.append((holders(), holders))
+            ctx.save_for_backward(result)
+            return result
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * ctx.saved_tensors[0]
+
+    result = Saves.apply(torch.ones(3, requires_grad=True))
+    total = result.sum()
+    ((own, holders),) = seen
+    assert holders() > own
+    del result
+    assert holders() == own
+    total.backward()
+    assert holders() == 0
 
 
 def test_optimizers_call_before_they_step() -> None:
