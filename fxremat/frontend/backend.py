@@ -288,7 +288,8 @@ class Backend:
         extra_s = graph.plan.extra_seconds
         if extra_s > 0:
             # Ranks that have run it equally often plan it well at the same call.
-            search_s = extra_s * agreed(plan_key(graph.plan, "due"), int(search_s / extra_s))
+            calls = agreed(lambda: plan_key(graph.plan, "due"), int(search_s / extra_s))
+            search_s = extra_s * calls
         return Draft(graph, search_s, functools.partial(self._plan_well, module, graph))
 
     def _plan_well(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fxremat import torch_hooks
@@ -27,14 +27,16 @@ from fxremat_solvers import RematProblem, Schedule, SolverError, simulate
 _LOG = logging.getLogger("fxremat")
 
 
-def agreed(key: str, mine: Any) -> Any:
-    """What the first rank gave under a key, of what JSON can write; `mine` in a single process."""
+def agreed(key: Callable[[], str], mine: Any) -> Any:
+    """What the first rank gave under a key, of what JSON can write; `mine` in a single process,
+    where no key is made."""
     store = torch_hooks.shared_store()
     if store is None:
         return mine
     try:
-        # It sets what isn't there yet, and returns what is there then.
-        return json.loads(store.compare_set(f"fxremat/{key}", "", json.dumps(mine)))
+        # It sets what isn't there yet, and returns what is there then. NumPy's integers are ints.
+        text = json.dumps(mine, default=int)
+        return json.loads(store.compare_set(f"fxremat/{key()}", "", text))
     except Exception as error:  # of the network, or a store that can't do this
         _LOG.warning(
             "the store of the distributed run can't be used (%s: %s): plans of different ranks "
@@ -47,8 +49,7 @@ def agreed(key: str, mine: Any) -> Any:
 
 def agreed_plan(plan: Plan, origin: str, purpose: str = "plan") -> tuple[Plan, str]:
     """The plan that all ranks follow for this problem under this budget, and its origin."""
-    key = plan_key(plan, purpose)
-    found: list[Any] = agreed(key, [origin, plan.schedule.ops])
+    found: list[Any] = agreed(lambda: plan_key(plan, purpose), [origin, plan.schedule.ops])
     schedule = Schedule(tuple(found[1]))
     if schedule == plan.schedule:
         return plan, str(found[0])
@@ -61,8 +62,10 @@ def agreed_plan(plan: Plan, origin: str, purpose: str = "plan") -> tuple[Plan, s
 
 def agreed_schedule(lowering: Lowering, mine: Schedule, options: Options, purpose: str) -> Schedule:
     """The schedule that all ranks follow for this problem, for whatever budget."""
-    found = agreed(problems_key(purpose, [lowering.problem], 0, options), mine.ops)
+    found = agreed(lambda: problems_key(purpose, [lowering.problem], 0, options), mine.ops)
     schedule = Schedule(tuple(found))
+    if schedule == mine:
+        return mine
     try:
         simulate(lowering.problem, schedule)
     except SolverError:

@@ -29,8 +29,8 @@ def agreed_budget(
         return options.budget
     as_it_is = peak_under(moments, [front.baseline for front in calls])
     mine = options.budget.to_bytes(max(as_it_is, largest_step_bytes))
-    key = _key(f"budget {options.budget.fraction} {purpose}", calls, 0, options)
-    return Budget(nbytes=agreed(key, mine))
+    what = f"budget {options.budget.fraction} {purpose}"
+    return Budget(nbytes=agreed(lambda: _key(what, calls, 0, options), mine))
 
 
 def agreed_step(
@@ -43,8 +43,10 @@ def agreed_step(
     """
     if not plan.fits:
         return plan
-    key = _key(f"step {purpose}", calls, plan.budget_bytes, options)
-    found: list[Any] = agreed(key, [each.schedule.ops for each in plan.plans])
+    found: list[Any] = agreed(
+        lambda: _key(f"step {purpose}", calls, plan.budget_bytes, options),
+        [each.schedule.ops for each in plan.plans],
+    )
     schedules = [Schedule(tuple(ops)) for ops in found]
     if schedules == [each.schedule for each in plan.plans]:
         return plan

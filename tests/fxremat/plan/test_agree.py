@@ -87,7 +87,7 @@ def test_a_store_that_fails_leaves_each_rank_its_own(
 
     monkeypatch.setattr(torch_hooks, "shared_store", Gone)
     with caplog.at_level(logging.WARNING, "fxremat"):
-        assert agreed("key", [1]) == [1]
+        assert agreed(lambda: "key", [1]) == [1]
     assert "connection reset" in caplog.text
 
 
