@@ -17,8 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import fx
 
-from fxremat.nodes import outputs_of
+from fxremat.nodes import input_tensors, is_collective, op_name, outputs_of, tensors_of
 
 CUDA_BLOCK = 512
 
@@ -38,6 +39,22 @@ def storage_bytes(value: object) -> tuple[int | None, ...]:
         else None
         for tensor in outputs_of(value)
     )
+
+
+def collective_workspace(node: fx.Node) -> int:
+    """What an op that communicates takes beside its results; 0 for any other.
+
+    It isn't run by itself to be measured. On the CPU gloo gathers into one more block like the
+    result, and scatters from a copy of what it is given; NCCL's buffers are not the allocator's.
+    """
+    if not is_collective(node) or any(t.device.type != "cpu" for t in tensors_of(node)):
+        return 0
+    copied = ()
+    if op_name(node.target).startswith("all_gather_into_tensor"):
+        copied = tensors_of(node)
+    elif op_name(node.target).startswith("reduce_scatter_tensor"):
+        copied = input_tensors(node)
+    return sum(tensor.untyped_storage().nbytes() for tensor in copied)
 
 
 def generator_state_bytes(device: torch.device) -> int:

@@ -116,11 +116,11 @@ class _Writer:
         self.in_backward = True
         for run in self.program.backward:
             self._write_run(run)
-        for node in joint.gradients:
-            if node not in results:
-                results[node] = self._exact(node)
+        for node in returned(module.graph)[joint.num_fwd_outputs :]:
+            # A forward output that is a gradient too keeps the forward's node.
+            if isinstance(node, fx.Node) and node not in results:
+                results[node] = self._exact(node) if self._is_tensor(node) else self._argument(node)
         output = next(iter(module.graph.find_nodes(op="output")))
-        # A forward output that is a gradient too keeps the forward's node.
         written = self.graph.output(map_nodes(output.args[0], lambda n: results[n]))
         written.meta = copy.copy(output.meta)
         scheduled = torch_hooks.lazy_graph_module(module, self.graph)

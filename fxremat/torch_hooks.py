@@ -53,6 +53,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed import _composable_state
 from torch.fx._lazy_graph_module import _make_graph_module
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
@@ -90,6 +91,8 @@ __all__ = [
     "profiler_is_active",
     "run_and_save_rng_state",
     "run_with_rng_state",
+    "share_module_state",
+    "shared_store",
     "shorten",
     "shown_cause",
     "specialize_sizes",
@@ -103,6 +106,9 @@ _NOT_THE_USERS = (
     os.path.dirname(__file__) + os.sep,
     contextlib.__file__,
 )
+
+# Where torch has its layers.
+_LAYERS = os.path.join(os.path.dirname(torch.nn.__file__), "modules") + os.sep
 
 # In Dynamo's messages: the frame of `_in_own_code`, and lines on bugs of PyTorch's.
 _NOT_TO_THE_USER = re.compile(
@@ -238,7 +244,8 @@ def graph_break_of(dynamo_graph: fx.GraphModule) -> str | None:
     where = ""
     if reason.user_stack:
         frame = reason.user_stack[-1]
-        where = f" at {frame.filename}:{frame.lineno} ({frame.line})"
+        if frame.lineno:  # DDP, which splits what Dynamo traced, has none to give.
+            where = f" at {frame.filename}:{frame.lineno} ({frame.line})"
     return f"{str(reason.reason).strip().splitlines()[0]}{where}"
 
 
@@ -324,6 +331,26 @@ def needs_gradients(example_inputs: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and any(
         isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs
     )
+
+
+def shared_store() -> Any | None:
+    """The store that the processes of a distributed run met in; None where this one is alone."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    if distributed.get_world_size() == 1:
+        return None
+    return distributed.distributed_c10d._get_default_store()
+
+
+def share_module_state(module: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Let `other` be what `fully_shard` and its like made of `module`, which it stands for.
+
+    They keep what they know of a module beside it.
+    """
+    state = _composable_state._get_module_state(module)
+    if state is not None:
+        _composable_state._insert_module_state(other, state)
 
 
 def compiles_itself(module: torch.nn.Module) -> bool:
@@ -847,10 +874,11 @@ def compile_call() -> object:
 
 
 def running_inside() -> str | None:
-    """The user's function that runs uncompiled around what is being compiled; None without one.
+    """The function that runs uncompiled around what is being compiled; None without one.
 
     Where Dynamo gives up on a function (a graph break in a loop) it runs that function as it is
-    and compiles the functions that it calls, one by one.
+    and compiles the functions that it calls, one by one. It is the user's, or the forward of one
+    of torch's layers: an `nn.Sequential` over blocks that FSDP has its hooks on.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -859,6 +887,8 @@ def running_inside() -> str | None:
             return None
         if not code.co_filename.startswith(_NOT_THE_USERS):
             return f"{code.co_name} at {code.co_filename}:{frame.f_lineno}"
+        if code.co_name == "forward" and code.co_filename.startswith(_LAYERS):
+            return f"{type(frame.f_locals.get('self')).__name__}.forward"
         frame = frame.f_back
     return None
 

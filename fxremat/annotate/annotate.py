@@ -32,7 +32,7 @@ from fxremat.errors import OptionError
 from fxremat.graph import Cost, JointGraph, Operation, Storage
 from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
-from fxremat.memory_model import storage_bytes
+from fxremat.memory_model import collective_workspace, storage_bytes
 from fxremat.nodes import depends_on_data, tensors_of, traced_value
 
 COST_MODELS = ("auto", "flops", "roofline", "measured")
@@ -113,7 +113,9 @@ def node_costs(
                 else 0
                 for storage in joint.made_by.get(node, ())
             },
-            workspace_bytes=profile.workspace_bytes if profile is not None else 0,
+            workspace_bytes=(
+                profile.workspace_bytes if profile is not None else collective_workspace(node)
+            ),
             seconds_from=source,
             workspace_measured=profile is not None,
         )

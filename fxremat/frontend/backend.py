@@ -42,13 +42,14 @@ from fxremat.pipeline.observe import observers
 from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.runner import Between, State
 from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
+from fxremat.plan.agree import agreed, agreed_plan, agreed_schedule, plan_key
 from fxremat.plan.options import Options
 from fxremat.plan.plan import Plan, follow, replay_schedules, source_line
 from fxremat.step.compose import Front
 from fxremat.step.least import least_saved
 from fxremat.step.part import Part, Run, Watch
 from fxremat.step.tracker import StepTracker
-from fxremat_solvers import Schedule, Status, simulate
+from fxremat_solvers import Schedule, Status
 
 _LOG = logging.getLogger("fxremat")
 
@@ -166,8 +167,13 @@ class Backend:
             if at_once and not self.history.was_planned_ahead(shapes):
                 quick = self._plan_at_once(grouped, between)
             if quick is not None:
-                return quick, Origin.QUICK
-            return self._search(grouped, shapes, between, known), Origin.SEARCHED
+                found, origin = quick, Origin.QUICK
+            else:
+                found, origin = self._search(grouped, shapes, between, known), Origin.SEARCHED
+            if known is not None:  # That is agreed upon already.
+                return found, origin
+            followed, its_origin = agreed_plan(found.plan, origin)
+            return Planned(followed), Origin(its_origin)
 
         return planner
 
@@ -279,6 +285,11 @@ class Backend:
             return None
         taken = [each.planning_s for each in self.history.neighbours(graph.plan.graph)]
         search_s = graph.capture_s + min(taken, default=0.0)
+        extra_s = graph.plan.extra_seconds
+        if extra_s > 0:
+            # Ranks that have run it equally often plan it well at the same call.
+            calls = agreed(lambda: plan_key(graph.plan, "due"), int(search_s / extra_s))
+            search_s = extra_s * calls
         return Draft(graph, search_s, functools.partial(self._plan_well, module, graph))
 
     def _plan_well(
@@ -316,8 +327,11 @@ class Backend:
         grouped = Grouped(draft.plan.graph)
         lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
         found = plan(lowered, self.options, self._largest_step(lowered), between).plan
-        as_it_is = simulate(found.problem, draft.plan.schedule).cost
-        if as_it_is - found.solution.cost <= WORTH_IT * found.problem.baseline_cost:
+        as_it_is = found.with_schedule(draft.plan.schedule)
+        gain = as_it_is.solution.cost - found.solution.cost
+        worth_it = gain > WORTH_IT * found.problem.baseline_cost
+        found, _ = agreed_plan(found if worth_it else as_it_is, Origin.SEARCHED, "planned well")
+        if found.schedule == as_it_is.schedule:
             return None, replace(draft, origin=Origin.KEPT)
         run, watch, graph = self._trace(module, args, self._planner(known=found))
         assert graph is not None
@@ -366,11 +380,15 @@ class Backend:
             grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
         ) -> tuple[Planned, Origin]:
             lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
-            chosen = schedule or least_saved(lowered.lowering)
+            chosen = schedule or self._least(lowered.lowering)
             followed = follow(lowered.lowering, lowered.baseline, self.options, chosen)
             return Planned(followed), Origin.PART
 
         return planner
+
+    def _least(self, lowering: Lowering) -> Schedule:
+        """The schedule that saves the least, the same on every rank."""
+        return agreed_schedule(lowering, least_saved(lowering), self.options, "least")
 
     def _part(
         self,
@@ -388,7 +406,7 @@ class Backend:
             # It was taken for a whole step.
             memory = replace(lowering.graph.memory, holds_outputs=False)
             lowering = Lowering.apply(replace(lowering.graph, memory=memory))
-            least = least_saved(lowering)
+            least = self._least(lowering)
 
         def compile_by(schedule: Schedule, args: tuple[Any, ...]) -> tuple[Run, Watch]:
             with torch_hooks.compiling_again():

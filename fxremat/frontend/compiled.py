@@ -191,7 +191,8 @@ class Compiled:
 class _WholeOrParts:
     """A function compiled as one graph, or, once it turns out to break, as the parts of a step.
 
-    Where the backend has a tracker already it is parts from the first.
+    Where the backend has a tracker already it is parts from the first. What Dynamo traced `at_once`
+    may be parts, too: under DDP it is split by the buckets.
     """
 
     compile: Callable[[bool], Callable[..., Any]]
@@ -202,27 +203,38 @@ class _WholeOrParts:
     fullgraph: bool
     whole: Callable[..., Any] | None = None
     parts: Callable[..., Any] | None = None
+    at_once: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.parts is None and self.backend.tracker is None:
+        if self.parts is None and (self.at_once or self.backend.tracker is None):
             if self.whole is None:
                 self.whole = self.compile(True)
             try:
-                return self.whole(*args, **kwargs)
+                results = self._in_step(self.whole, args, kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
                 self.backend.track(reason.strip().splitlines()[0])
+            else:
+                self.at_once = True
+                return results
         if self.parts is None:
             self.whole = None
             self.parts = self.compile(self.fullgraph)
             if self.module is not None and not self.fullgraph:
                 self.regions = self.regions.and_of_torch(self.module)
+        with self.regions.in_place():
+            return self._in_step(self.parts, args, kwargs)
+
+    def _in_step(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         tracker = self.backend.tracker
-        assert tracker is not None
-        with tracker.inside(self.device), self.regions.in_place():
-            return self.parts(*args, **kwargs)
+        if tracker is None:
+            return function(*args, **kwargs)
+        with tracker.inside(self.device):
+            return function(*args, **kwargs)
 
 
 def _compiler(backend: Backend, shapes_limit: int) -> Compile:

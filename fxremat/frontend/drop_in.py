@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from fxremat import torch_hooks
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import Compiled, refuse_inside
 
@@ -55,6 +56,7 @@ def drop_in(model: nn.Module, compiled: Compiled, again: Again) -> nn.Module:
         ("__fxremat_forward__", None),
     ):
         object.__setattr__(made, name, value)
+    torch_hooks.share_module_state(model, cast("nn.Module", made))
     return cast("nn.Module", made)
 
 

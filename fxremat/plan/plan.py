@@ -90,6 +90,22 @@ class Plan:
         """The schedule that needs the least memory: searched for at the first use, then kept."""
         return floor(self.problem)
 
+    def with_schedule(self, schedule: Schedule) -> Plan:
+        """This plan by another schedule. Raises `ScheduleError` where it can't be executed."""
+        simulation = simulate(self.problem, schedule)
+        no_worse = simulation.cost <= self.solution.cost
+        solution = replace(
+            self.solution,
+            schedule=schedule,
+            cost=simulation.cost,
+            peak_bytes=simulation.peak_bytes,
+            status=self.solution.status if no_worse else Status.FEASIBLE,
+        )
+        plan = replace(self, solution=solution, simulation=simulation)
+        if "lowest" in vars(self):
+            vars(plan)["lowest"] = self.lowest
+        return plan
+
     def for_lowering(self, lowering: Lowering) -> Plan:
         """This plan for another graph that was lowered to an equal problem."""
         plan = replace(self, lowering=lowering)

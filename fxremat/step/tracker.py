@@ -9,6 +9,7 @@ The first of these is recorded, too, and planned once more where uncompiled code
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -22,6 +23,7 @@ from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, can_record, start_recorder
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_schedule
+from fxremat.step.agree import agreed_budget, agreed_step
 from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
@@ -35,6 +37,8 @@ _UNPLANNED_STEPS = 5
 _TRIES = 4
 # Kinds of steps whose plans are kept; further ones take the place of the oldest.
 _KINDS_LIMIT = 64
+
+_numbers = itertools.count()
 
 Holders = Callable[[], int]
 """How many hold a storage."""
@@ -153,12 +157,14 @@ class StepTracker:
     """The steps of all the parts that share a budget.
 
     `largest_step_bytes` is the largest step memory, with nothing recomputed, of all kinds seen.
+    `number` is the same on all ranks of a distributed run, which make theirs in the same order.
     """
 
     options: Options
     kinds: list[KindOfStep] = field(default_factory=list[KindOfStep])
     largest_step_bytes: int = 0
     said: set[str] = field(default_factory=set[str])
+    number: int = field(default_factory=lambda: next(_numbers))
     _step: _Step | None = None
     _entered: int = 0
     _entries: int = 0
@@ -394,14 +400,12 @@ class StepTracker:
             # A graph was let go of since: what takes its place is recorded.
             self.kinds.remove(kind)
             return
-        plan = plan_calls(
-            kind.moments,
-            fronts,
-            self.options.budget,
-            self.largest_step_bytes,
-            self._walk,
-            self._search,
-        )
+        options, largest = self.options, self.largest_step_bytes
+        # Which steps, whether gradients are the first ones, whether it is planned once more.
+        purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.checked}"
+        budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
+        plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
+        plan = agreed_step(plan, fronts, options, purpose)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
             kind.plan = plan

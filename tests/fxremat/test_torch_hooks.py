@@ -7,6 +7,7 @@ import inspect
 import operator
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch._functorch.partitioners import default_partition
+from torch.distributed import _composable_state
 
 from fxremat import FxrematError, torch_hooks
 
@@ -433,6 +435,64 @@ def test_optimizers_call_before_they_step() -> None:
     hook.remove()
     optimizer.step()
     assert called == [True]
+
+
+def test_a_store_keeps_what_came_first() -> None:
+    assert torch_hooks.shared_store() is None, "there is one process"
+    store = torch.distributed.PrefixStore("fxremat", torch.distributed.HashStore())
+    assert store.compare_set("key", "", "first") == b"first"
+    assert store.compare_set("key", "", "second") == b"first"
+
+
+def test_ranks_meet_in_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = torch.distributed
+    method = f"file://{tmp_path / 'store'}"
+    distributed.init_process_group("gloo", init_method=method, rank=0, world_size=1)
+    try:
+        assert torch_hooks.shared_store() is None, "it is one of one"
+        monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+        assert isinstance(torch_hooks.shared_store(), distributed.Store)
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_a_stand_in_has_the_state_of_its_module() -> None:
+    state = _composable_state._State()
+    module, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    torch_hooks.share_module_state(module, other)
+    assert _composable_state._get_module_state(other) is None
+    _composable_state._insert_module_state(module, state)
+    torch_hooks.share_module_state(module, other)
+    assert _composable_state._get_module_state(other) is state
+
+
+class _Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).relu()
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_layer_of_torchs_that_runs_uncompiled_is_seen(hooked: bool) -> None:
+    """As under FSDP, whose hooks break an `nn.Sequential` between its blocks."""
+    model = nn.Sequential(_Layer(), _Layer())
+    for layer in model if hooked else ():
+        layer.register_forward_pre_hook(torch_hooks.without_dynamo(lambda *_: None))
+    seen: list[str | None] = []
+    not_the_users = torch_hooks._NOT_THE_USERS
+
+    def backend(module: fx.GraphModule, _inputs: Sequence[Any]) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            # As a backend of ours, whose frames are not the user's.
+            patch.setattr(torch_hooks, "_NOT_THE_USERS", (*not_the_users, __file__))
+            seen.append(torch_hooks.running_inside())
+        return module.forward
+
+    torch.compile(model, backend=backend)(torch.ones(2, 4))
+    assert seen == (["Sequential.forward"] * 2 if hooked else [None])
 
 
 def test_hooks_on_accumulated_gradients_are_found() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import fxremat
+from fxremat import torch_hooks
 from fxremat.frontend.backend import Backend
 from fxremat.frontend.compiled import Compiled
 from fxremat.frontend.draft import Draft
@@ -116,6 +117,26 @@ def test_the_better_plan_keeps_its_budget() -> None:
     net.zero_grad(set_to_none=True)
     measured = fxremat.measure_peak(lambda: compiled(*batch).backward()).peak_bytes
     assert measured <= plan.peak_bytes <= plan.budget_bytes
+
+
+def test_ranks_draft_and_plan_well_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch_hooks, "shared_store", lambda: store)
+    # The first rank's plan at once is a bad one; the second would find a better one.
+    ranks = [compiled_by(Net(), Wasteful()), compiled_by(Net())]
+    batch = rows(384)[0]
+    for rank in ranks:
+        for each in (*rows(512), batch):
+            rank(*each).backward()
+    first, second = (graphs(rank)[1] for rank in ranks)
+    assert first.origin is second.origin is Origin.QUICK
+    assert first.plan.schedule == second.plan.schedule
+    for rank in ranks:
+        make_due(graphs(rank)[1])
+        rank(*batch).backward()
+    better, other = (graphs(rank)[1] for rank in ranks)
+    assert better.origin is other.origin is Origin.SEARCHED
+    assert better.plan.schedule == other.plan.schedule != first.plan.schedule
 
 
 def test_a_plan_that_a_search_does_not_improve_stays() -> None:
