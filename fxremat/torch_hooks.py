@@ -177,12 +177,19 @@ def make_aot_backend(
         boxed._boxed_call = True  # type: ignore[attr-defined]
         return boxed
 
-    return aot_autograd(
+    make = aot_autograd(
         fw_compiler=compiler,
         partition_fn=partitioner,
         # Buffer updates stay inside the graph (as copy_), as they do under aot_eager.
         keep_inference_input_mutations=True,
     )
+
+    def compile_outside_of_autocast(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        # As in eager, where a backward is called outside of the autocast around its forward.
+        with torch._functorch.config.patch(backward_pass_autocast="off"):
+            return make(module, inputs)
+
+    return compile_outside_of_autocast
 
 
 def boxed_executor(module: fx.GraphModule) -> Callable[[list[Any]], Any]:
@@ -736,6 +743,11 @@ def dispatch_modes() -> list[str]:
 def break_graph(reason: str) -> None:
     """End the graph that Dynamo traces now; an error that says why where it must be whole."""
     torch._dynamo.graph_break(msg=reason)
+
+
+def autocast_is_on() -> bool:
+    """Whether ops on any device are cast now."""
+    return torch._C._is_any_autocast_enabled()
 
 
 def storage_key(tensor: torch.Tensor) -> int:

@@ -447,6 +447,7 @@ class _Executable:
     draft: Draft | None = None
     part: Part | None = None
     ran: bool = False
+    warned: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, *args: Any) -> Any:
@@ -470,9 +471,20 @@ class _Executable:
             results = self.run(*args)
         for result in results:
             if isinstance(result, torch.Tensor) and result.grad_fn is not None:
-                result.grad_fn.register_prehook(_refuse_double_backward)
+                result.grad_fn.register_prehook(self._backward_begins)
                 break
         return results
+
+    def _backward_begins(self, _gradients: object) -> None:
+        _refuse_double_backward()
+        if torch_hooks.autocast_is_on() and not self.warned:
+            self.warned = True
+            warnings.warn(
+                "backward was called under autocast: a planned backward is traced outside of it, "
+                "as torch recommends to call it, so gradients are rounded otherwise than in "
+                "eager. End the autocast block after the forward",
+                stacklevel=2,
+            )
 
     def _plan_well(self, args: tuple[Any, ...]) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
@@ -485,7 +497,7 @@ class _Executable:
             self.run, self.watch = found
 
 
-def _refuse_double_backward(_gradients: object) -> None:
+def _refuse_double_backward() -> None:
     # The autograd engine runs a backward in grad mode only under create_graph=True.
     if torch.is_grad_enabled():
         raise DoubleBackwardError(

@@ -50,6 +50,28 @@ def test_the_partitioner_is_called_as_we_take_it() -> None:
     assert len(backward) == 1
 
 
+class Turned(torch.autograd.Function):
+    """Its gradient is a product of matrices, which autocast would have in bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(turn)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient @ ctx.saved_tensors[0], None
+
+
+def test_a_backward_is_traced_outside_of_autocast() -> None:
+    assert not torch_hooks.autocast_is_on()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch_hooks.autocast_is_on()
+        joint, _, _ = traced(lambda x, turn: Turned.apply(x, turn), X, torch.eye(6))
+    (product,) = joint.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)
+    assert product.meta["val"].dtype == torch.float32
+
+
 def test_values_are_fake_tensors_that_share_storages() -> None:
     joint, _, _ = traced(lambda x: x.sin().t().cos(), X)
     sin = next(n for n in joint.graph.nodes if n.target is torch.ops.aten.sin.default)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +69,49 @@ def test_autocast_bf16() -> None:
     check_against_untouched(Mixed(), batches(128, 24), reference="aot")
 
 
-def test_autocast_around_the_call() -> None:
-    module = Deep()
-    untouched, own = copy.deepcopy(module), copy.deepcopy(module)
-    reference = fxremat.optimize(untouched, budget=1.0)
-    with torch.autocast("cpu", torch.bfloat16):
-        optimized = tightly_optimized(own, batches(128, 24)[0])
-        expected = run_steps(untouched, reference, batches(128, 24))
-        found = run_steps(own, optimized, batches(128, 24))
+class UnderAutocast(nn.Module):
+    """Calls a module under autocast; backward is called outside of it, as torch recommends."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.call(*batch)
+
+
+class Attention(nn.Module):
+    """Its backward multiplies float32 by bfloat16, which autocast would round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(32, 96)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.project(x).chunk(3, dim=-1)
+        found = F.scaled_dot_product_attention(query, key, value, dropout_p=0.1)
+        return found.float().square().mean()
+
+
+def test_autocast_around_the_call_has_eagers_bits() -> None:
+    module = Attention()
+    own = copy.deepcopy(module)
+    data = [(torch.randn(4, 8, 32),) for _ in range(3)]
+    expected = run_steps(module, UnderAutocast(module), data)
+    found = run_steps(own, UnderAutocast(fxremat.optimize(own, budget=1.0, cost="flops")), data)
     assert_same(expected, found)
+
+
+def test_a_backward_under_autocast_is_heard_once() -> None:
+    optimized = fxremat.optimize(Attention(), budget=1.0, cost="flops")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = optimized(torch.randn(4, 8, 32))
+        with pytest.warns(UserWarning, match="End the autocast block after the forward"):
+            loss.backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            optimized(torch.randn(4, 8, 32)).backward()
 
 
 def test_tied_weights() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
 import weakref
@@ -87,22 +88,25 @@ def test_training_goes_on_by_the_better_plan_bit_for_bit(autocast: bool) -> None
     compiled = compiled_by(own, wasteful)
     origins: list[Origin] = []
 
+    def under_autocast(call: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return call(x)
+
     def call(x: torch.Tensor) -> torch.Tensor:
         if len(origins) == 3:
             make_due(graphs(compiled)[1])
-        loss = compiled(x)
+        loss = under_autocast(compiled, x)
         origins.append(graphs(compiled)[-1].origin)
         return loss
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        expected = run_steps(untouched, untouched, batches)
-        assert_same(expected, run_steps(own, call, batches))
-        graph = graphs(compiled)[1]
-        assert [str(origin) for origin in origins[1:]] == ["quick", "quick", *["searched"] * 3]
-        assert graph.calls.count == 10**9 + 2
-        at_once = with_schedule(wasteful.plans[1], wasteful.plans[0].schedule)
-        assert graph.plan.extra_seconds < at_once.extra_seconds
-        assert graph.planning_s > graph.plan.solve_s, "the search counts, though it ran before"
+    expected = run_steps(untouched, functools.partial(under_autocast, untouched), batches)
+    assert_same(expected, run_steps(own, call, batches))
+    graph = graphs(compiled)[1]
+    assert [str(origin) for origin in origins[1:]] == ["quick", "quick", *["searched"] * 3]
+    assert graph.calls.count == 10**9 + 2
+    at_once = with_schedule(wasteful.plans[1], wasteful.plans[0].schedule)
+    assert graph.plan.extra_seconds < at_once.extra_seconds
+    assert graph.planning_s > graph.plan.solve_s, "the search counts, though it ran before"
 
 
 def test_the_better_plan_keeps_its_budget() -> None:
