@@ -1,8 +1,8 @@
 """Hear it when a module is trained without its plan.
 
-A wrapper may run the parts of a module instead of calling it: Lightning calls `training_step`, TRL
-sets another `forward`, and Dynamo leaves alone what it was told to. Nothing fails then, no budget
-holds, and only the gradients that arrive show that a step ran.
+A wrapper may run the parts of a module instead of calling it, as Lightning calls `training_step`,
+and Dynamo leaves alone what it was told to. Nothing fails then, no budget holds, and only the
+gradients that arrive show that a step ran.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
                 "had no plan, and its memory no budget. Something runs the parts of the module "
                 "instead of calling what fxremat.optimize returned. Optimize the part that is "
                 "called: with Lightning, self.model = fxremat.optimize(self.model, ...) in "
-                "place of the LightningModule; with TRL, which sets a forward of its own, "
-                "model.model = fxremat.optimize(model.model, ...), the backbone"
+                "place of the LightningModule"
             )
 
     for parameter in module.parameters():

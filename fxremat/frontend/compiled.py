@@ -24,6 +24,7 @@ from fxremat.errors import (
 )
 from fxremat.frontend.backend import Backend
 from fxremat.frontend.bypass import watch_parameters
+from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.regions import Regions
 from fxremat.frontend.step_budget import StepBudget
 
@@ -70,24 +71,24 @@ class Compiled:
         """
         compile_function = _compiler(backend, shapes_limit)
 
-        def compile_forward(of: nn.Module, whole: bool) -> Callable[..., Any]:
+        def compile_forward(
+            of: nn.Module | None, forward: Callable[..., Any], whole: bool
+        ) -> Callable[..., Any]:
             """Of a module, once for all of its class where they share a budget."""
-            forward = type(of).forward
-            if budget is None or "forward" in vars(of):
-                return compile_function(of.forward, whole)
-            key = (forward, whole)
-            call = budget.call_of(key, lambda: compile_function(forward, whole))
+            method = getattr(forward, "__func__", None)
+            if budget is None or method is None or method is not type(of).forward:
+                return compile_function(forward, whole)
+            call = budget.call_of((method, whole), lambda: compile_function(method, whole))
             return functools.partial(call, of)
 
         def compile_own(whole: bool) -> Callable[..., Any]:
-            if module is None:
-                return compile_function(function, whole)
-            return compile_forward(module, whole)
+            return compile_forward(module, function, whole)
 
-        regions = Regions.none()
-        if blocks:
-            regions = Regions.of_blocks(module, lambda block: compile_forward(block, False))
-        if fullgraph and budget is None:
+        def compile_block(block: nn.Module) -> Callable[..., Any]:
+            return compile_forward(block, block.forward, False)
+
+        regions = Regions.of_blocks(module, compile_block) if blocks else Regions.none()
+        if fullgraph and backend.tracker is None:
             call = compile_own(True)
         else:
             call = _WholeOrParts(
@@ -126,6 +127,18 @@ class Compiled:
                 "training steps"
             )
         return results
+
+    def replaced_by(self, function: Callable[..., Any]) -> Compiled:
+        """Another forward of the module in the place of this one: same budget, same history."""
+        step = WholeStep(fullgraph=self.backend.step.fullgraph)
+        self.backend.step = step
+        fullgraph = self.asked.get("fullgraph", step.fullgraph)
+        made = Compiled.of(
+            function, self.backend, self.module, fullgraph=fullgraph, asked=self.asked
+        )
+        if isinstance(made.call, _WholeOrParts) and isinstance(self.call, _WholeOrParts):
+            made.call.regions = self.call.regions
+        return made
 
     def plan_ahead(self, example_inputs: object) -> None:
         """Plan for the given inputs. The function is traced, not run; nothing is compiled."""

@@ -24,6 +24,7 @@ from torch import nn
 from fxremat import torch_hooks
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import Compiled, refuse_inside
+from fxremat.frontend.set_forward import SetForwards, called_or_inlined
 
 Again = Callable[..., Any]
 """`optimize`: makes a drop-in for another module, a copy of this one or one that was unpickled."""
@@ -36,7 +37,7 @@ def drop_in(model: nn.Module, compiled: Compiled, again: Again) -> nn.Module:
         cls.__name__,
         (cls,),
         {
-            "__slots__": ("__fxremat__", "__fxremat_again__", "__fxremat_forward__"),
+            "__slots__": ("__fxremat__", "__fxremat_again__", "__fxremat_forwards__"),
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
@@ -53,7 +54,7 @@ def drop_in(model: nn.Module, compiled: Compiled, again: Again) -> nn.Module:
         ("__dict__", model.__dict__),
         ("__fxremat__", compiled),
         ("__fxremat_again__", again),
-        ("__fxremat_forward__", None),
+        ("__fxremat_forwards__", SetForwards(compiled)),
     ):
         object.__setattr__(made, name, value)
     torch_hooks.share_module_state(model, cast("nn.Module", made))
@@ -95,13 +96,13 @@ class _CompiledForward:
     """The `forward` of an optimized module's class.
 
     On the class it is a function with the signature of the original, for libraries that inspect
-    it. On a module it is the compiled one, whatever `forward` the shared ``__dict__`` has; one
-    that is set on the optimized module (libraries wrap models that way) takes its place.
+    it. On a module it is the compiled one, whatever `forward` the shared ``__dict__`` has, or what
+    was made of one that a library has set on the optimized module.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         def compiled_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return self.__fxremat__(*args, **kwargs)
+            return called_or_inlined(self.__fxremat__)(*args, **kwargs)
 
         # Without `__wrapped__`, by which libraries that take their wrapping away again would
         # arrive at the original.
@@ -115,7 +116,13 @@ class _CompiledForward:
         if module is None:
             return self._function
         refuse_inside()
-        return module.__fxremat_forward__ or types.MethodType(self._function, module)
+        return module.__fxremat_forwards__.now or types.MethodType(self._function, module)
 
     def __set__(self, module: Any, forward: Callable[..., Any]) -> None:
-        object.__setattr__(module, "__fxremat_forward__", forward)
+        if forward == types.MethodType(self._function, module):
+            self.__delete__(module)  # Its own is put back.
+        else:
+            module.__fxremat_forwards__.set(module, forward)
+
+    def __delete__(self, module: Any) -> None:
+        module.__fxremat_forwards__.now = None

@@ -208,16 +208,6 @@ def test_a_forward_set_on_the_model_is_planned() -> None:
     assert len(compiled_of(again).backend.history.graphs) == 1
 
 
-def test_a_forward_set_on_the_optimized_model_wraps_the_compiled_one() -> None:
-    model = Model().eval()
-    drop_in = optimized(model)
-    compiled = drop_in.forward
-    drop_in.forward = lambda x: compiled(x) * 3
-    drop_in(X).sum().backward()
-    assert len(compiled_of(drop_in).backend.history.graphs) == 1
-    assert torch.equal(drop_in(X), model(X) * 3)
-
-
 def test_keyword_arguments_and_python_constants() -> None:
     model = Model().eval()
     twin = copy.deepcopy(model)
