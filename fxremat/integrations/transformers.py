@@ -1,0 +1,83 @@
+"""Hugging Face's Trainer within a memory budget, by one callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fxremat.errors import MissingPackageError, OptionError
+from fxremat.frontend.drop_in import original
+from fxremat.frontend.optimize import optimize
+from fxremat.plan.budget import Budget
+from fxremat.plan.options import make_options
+
+try:
+    from transformers import TrainerCallback  # pyright: ignore[reportMissingTypeStubs]
+except ImportError as error:
+    raise MissingPackageError(
+        "fxremat.integrations.transformers needs Hugging Face's transformers, which can't be "
+        f"imported here ({error}): pip install transformers accelerate"
+    ) from error
+
+
+class MemoryBudgetCallback(TrainerCallback):
+    """Trains a Trainer's model within a budget.
+
+    ``Trainer(model, arguments, callbacks=[MemoryBudgetCallback("6GiB")], ...)``. While it trains,
+    the model's `forward` is the one that `fxremat.optimize` makes, given `budget` and the same
+    `options`; afterwards it is as it was. `optimized` is what `fxremat.explain` takes.
+
+    Raises `BudgetError` and `OptionError` at once, `OptionError` where training begins with a model
+    that is optimized already, with ``torch_compile`` or with `nn.DataParallel`.
+    """
+
+    def __init__(self, budget: int | float | str | Budget, **options: Any) -> None:
+        checked = {name: value for name, value in options.items() if name != "fullgraph"}
+        make_options({"budget": budget, **checked})
+        self._options: dict[str, Any] = {"budget": budget, **options}
+        self.optimized: nn.Module | None = None
+        self._before: dict[str, Any] = {}
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, *, model: nn.Module, **_given: Any
+    ) -> None:
+        """Have the model's forward run by a plan from now on."""
+        _check(args, model)
+        if self._runs(model):
+            return  # Training ended early before, by an error.
+        self.optimized = optimize(model, **self._options)
+        # In place: the loop holds the model already, and a wrapper around it may.
+        self._before = {name: f for name, f in vars(model).items() if name == "forward"}
+        model.forward = self.optimized.forward
+
+    def on_train_end(
+        self, args: Any, state: Any, control: Any, *, model: nn.Module, **_given: Any
+    ) -> None:
+        """Give the model its own forward back."""
+        if self._runs(model):
+            del model.forward
+            vars(model).update(self._before)
+
+    def _runs(self, model: nn.Module) -> bool:
+        ours = self.optimized
+        return ours is not None and vars(model).get("forward") == ours.forward
+
+
+def _check(arguments: Any, model: nn.Module) -> None:
+    if original(model) is not model:
+        raise OptionError(
+            "the Trainer's model is what fxremat.optimize returned, which has a budget already: "
+            "leave out one of the two, optimize or MemoryBudgetCallback"
+        )
+    if arguments.torch_compile:
+        raise OptionError(
+            "torch_compile=True compiles the model around what MemoryBudgetCallback plans, so that "
+            "no plan would run: leave it out"
+        )
+    if arguments.n_gpu > 1:
+        raise OptionError(
+            "the Trainer wraps the model in nn.DataParallel, whose copies would not run by the "
+            "plan: start one process a GPU (torchrun, accelerate launch), or show it one GPU alone "
+            "(CUDA_VISIBLE_DEVICES)"
+        )
