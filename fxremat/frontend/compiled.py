@@ -75,8 +75,8 @@ class Compiled:
             of: nn.Module | None, forward: Callable[..., Any], whole: bool
         ) -> Callable[..., Any]:
             """Of a module, once for all of its class where they share a budget."""
-            method = getattr(forward, "__func__", None)
-            if budget is None or method is None or method is not type(of).forward:
+            method: Callable[..., Any] | None = getattr(forward, "__func__", None)
+            if budget is None or of is None or method is None or method is not type(of).forward:
                 return compile_function(forward, whole)
             call = budget.call_of((method, whole), lambda: compile_function(method, whole))
             return functools.partial(call, of)

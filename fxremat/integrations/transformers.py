@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -26,7 +27,8 @@ class MemoryBudgetCallback(TrainerCallback):
 
     ``Trainer(model, arguments, callbacks=[MemoryBudgetCallback("6GiB")], ...)``. While it trains,
     the model's `forward` is the one that `fxremat.optimize` makes, given `budget` and the same
-    `options`; afterwards it is as it was. `optimized` is what `fxremat.explain` takes.
+    `options`; afterwards it is as it was. `optimized` is what `fxremat.explain` takes. Gradient
+    checkpointing is turned off, with a warning: the plan says what is recomputed.
 
     Raises `BudgetError` and `OptionError` at once, `OptionError` where training begins with a model
     that is optimized already, with ``torch_compile`` or with `nn.DataParallel`.
@@ -46,6 +48,7 @@ class MemoryBudgetCallback(TrainerCallback):
         _check(args, model)
         if self._runs(model):
             return  # Training ended early before, by an error.
+        _stop_checkpointing(model)
         self.optimized = optimize(model, **self._options)
         # In place: the loop holds the model already, and a wrapper around it may.
         self._before = {name: f for name, f in vars(model).items() if name == "forward"}
@@ -81,3 +84,24 @@ def _check(arguments: Any, model: nn.Module) -> None:
             "plan: start one process a GPU (torchrun, accelerate launch), or show it one GPU alone "
             "(CUDA_VISIBLE_DEVICES)"
         )
+
+
+def _stop_checkpointing(model: Any) -> None:
+    """Turn the model's gradient checkpointing off.
+
+    It would change no plan, but what is switched off and on between steps (TRL's reference model
+    is called so) is compiled anew each time.
+    """
+    # transformers called it `gradient_checkpointing` before.
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        disable = getattr(model, f"{name}_disable", None)
+        if disable is None:
+            continue
+        if getattr(model, f"is_{name}", False):
+            disable()
+            warnings.warn(
+                "gradient checkpointing is turned off: MemoryBudgetCallback plans what is "
+                f"recomputed, whether layers are checkpointed or not. Leave {name}=True out",
+                stacklevel=2,
+            )
+        return
