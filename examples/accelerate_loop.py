@@ -64,7 +64,7 @@ def train(optimize: Callable[[nn.Module], nn.Module], precision: str = "bf16") -
                 accelerator.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
             optimizer.zero_grad()
-    return accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return model
 
 
 def main() -> None:

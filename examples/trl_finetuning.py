@@ -2,9 +2,9 @@
 
     python examples/trl_finetuning.py
 
-TRL replaces the model's forward by one that computes the loss in chunks. Its kernel runs uncompiled,
-so that the step is several graphs: they are planned together from the second step on, and what the
-kernel holds is counted.
+TRL replaces the model's forward by one that computes the loss in chunks. Its kernel runs
+uncompiled, so that the step is several graphs: they are planned together from the second step on,
+and what the kernel holds is counted.
 """
 
 from __future__ import annotations
@@ -47,12 +47,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     words |= {"<pad>": WORDS - 2, "<eos>": WORDS - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def make_texts(*columns: str, count: int = 12, length: int = 24) -> Dataset:
+def make_texts(*columns: str, count: int = 16, length: int = 24) -> Dataset:
     """Random texts, all of one length."""
     generator = torch.Generator().manual_seed(0)
 
@@ -78,9 +76,7 @@ def arguments(folder: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def make_sft(
-    model: LlamaForCausalLM, folder: str, callbacks: list[Any], **more: Any
-) -> SFTTrainer:
+def make_sft(model: LlamaForCausalLM, folder: str, callbacks: list[Any], **more: Any) -> SFTTrainer:
     """Fine-tuning on texts."""
     return SFTTrainer(
         model=model,
@@ -91,9 +87,7 @@ def make_sft(
     )
 
 
-def make_dpo(
-    model: LlamaForCausalLM, folder: str, callbacks: list[Any], **more: Any
-) -> DPOTrainer:
+def make_dpo(model: LlamaForCausalLM, folder: str, callbacks: list[Any], **more: Any) -> DPOTrainer:
     """Adapters that learn preferences; without them the base is the reference."""
     return DPOTrainer(
         model=model,

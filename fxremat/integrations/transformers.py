@@ -10,6 +10,7 @@ from torch import nn
 from fxremat.errors import MissingPackageError, OptionError
 from fxremat.frontend.drop_in import original
 from fxremat.frontend.optimize import optimize
+from fxremat.frontend.step_budget import StepBudget
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import make_options
 
@@ -34,9 +35,10 @@ class MemoryBudgetCallback(TrainerCallback):
     that is optimized already, with ``torch_compile`` or with `nn.DataParallel`.
     """
 
-    def __init__(self, budget: int | float | str | Budget, **options: Any) -> None:
-        checked = {name: value for name, value in options.items() if name != "fullgraph"}
-        make_options({"budget": budget, **checked})
+    def __init__(self, budget: int | float | str | Budget | StepBudget, **options: Any) -> None:
+        plain = budget.budget if isinstance(budget, StepBudget) else budget
+        planning = {n: value for n, value in options.items() if n not in ("fullgraph", "regions")}
+        make_options({"budget": plain, **planning})
         self._options: dict[str, Any] = {"budget": budget, **options}
         self.optimized: nn.Module | None = None
         self._before: dict[str, Any] = {}
@@ -45,6 +47,7 @@ class MemoryBudgetCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **_given: Any
     ) -> None:
         """Have the model's forward run by a plan from now on."""
+        del state, control
         _check(args, model)
         if self._runs(model):
             return  # Training ended early before, by an error.
@@ -58,6 +61,7 @@ class MemoryBudgetCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **_given: Any
     ) -> None:
         """Give the model its own forward back."""
+        del args, state, control
         if self._runs(model):
             del model.forward
             vars(model).update(self._before)

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer constructs; the forward that it sets is heard, and its backbone planned."""
+"""TRL: the forward that its trainers set is planned, with adapters and a reference model, too."""
 
 from __future__ import annotations
 
@@ -11,74 +11,63 @@ import torch
 
 import fxremat
 from fxremat.frontend.compiled import compiled_of
+from tests.integrations.training import assert_same, left_by, measured_steps
 
 trl = pytest.importorskip("trl")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from examples import trl_finetuning  # noqa: E402
+from fxremat.integrations.transformers import MemoryBudgetCallback  # noqa: E402
+
+QUICK = {"cost": "flops", "effort": 0.05}
 
 
-def llama() -> Any:
-    config = transformers.LlamaConfig(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        use_cache=False,
-    )
-    return transformers.LlamaForCausalLM(config)
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's kernel takes a tile for 32,768 words, however few there are."""
+    monkeypatch.setattr("trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE", 128)
 
 
-def tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-
-    words = {f"w{i}": i for i in range(126)} | {"<pad>": 126, "<eos>": 127}
-    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>"
-    )
+def make_model() -> Any:
+    return trl_finetuning.make_model(layers=1, width=32)
 
 
-def trainer(model: Any, folder: Path) -> Any:
-    from datasets import Dataset
-
-    texts = [{"input_ids": torch.randint(0, 126, (16,)).tolist()} for _ in range(8)]
-    config = trl.SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        max_steps=2,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        gradient_checkpointing=False,
-    )
-    return trl.SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(texts),
-        processing_class=tokenizer(),
-    )
-
-
-def test_a_replaced_forward_is_heard(tmp_path: Path) -> None:
-    optimized = fxremat.optimize(llama(), budget=1.0)
-    made = trainer(optimized, tmp_path)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        made.train()
-    planned = compiled_of(optimized).backend.steps.count
-    unplanned = [w for w in heard if w.category is fxremat.UnplannedStepWarning]
-    # One or the other: TRL may come to call the model itself.
-    assert planned or len(unplanned) == 1
-
-
-def test_the_way_out_is_the_backbone(tmp_path: Path) -> None:
-    model = llama()
-    model.model = fxremat.optimize(model.model, budget=1.0)
-    made = trainer(model, tmp_path)
+def train(make: Any, model: Any, folder: Path, callbacks: list[Any], **options: Any) -> Any:
+    """Four steps: recorded, planned, run, measured."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", fxremat.UnplannedStepWarning)
-        made.train()
-    assert compiled_of(model.model).backend.steps.count == 2
+        trainer = make(model, str(folder), callbacks, max_steps=4, **options)
+        torch.manual_seed(2)
+        trainer.train()
+    return trainer
+
+
+def check(optimized: Any, peaks: list[int]) -> None:
+    """It ran by one plan for its graphs, within the budget, and nothing was compiled again."""
+    assert {g.calls.count for g in compiled_of(optimized).backend.history.graphs} == {4}
+    step = fxremat.explain_step(optimized)
+    assert step.planned_peak_bytes <= step.budget_bytes < step.baseline_peak_bytes
+    (peak,) = peaks
+    assert peak <= step.budget_bytes
+
+
+def test_an_optimized_model_is_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under accelerate's bf16, which wraps what TRL has set."""
+    make = trl_finetuning.make_sft
+    expected = left_by(train(make, make_model(), tmp_path, [], bf16=True).model)
+    peaks = measured_steps(monkeypatch, after=3)
+    optimized = fxremat.optimize(make_model(), budget=0.8, **QUICK)
+    trainer = train(make, optimized, tmp_path, [], bf16=True)
+    assert_same(left_by(trainer.model), expected)
+    check(optimized, peaks)
+
+
+def test_adapters_learn_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the callback, with layers that TRL would checkpoint but in calls of the reference."""
+    make = trl_finetuning.make_dpo
+    expected = left_by(train(make, make_model(), tmp_path, []).model)
+    peaks = measured_steps(monkeypatch, after=3)
+    budget = MemoryBudgetCallback(0.8, **QUICK)
+    trainer = train(make, make_model(), tmp_path, [budget], activation_checkpointing=True)
+    assert_same(left_by(trainer.model), expected)
+    check(budget.optimized, peaks)
