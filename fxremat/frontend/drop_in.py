@@ -24,7 +24,7 @@ from torch import nn
 from fxremat import torch_hooks
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import Compiled, refuse_inside
-from fxremat.frontend.set_forward import SetForwards, called_or_inlined
+from fxremat.frontend.set_forward import SetForwards
 
 Again = Callable[..., Any]
 """`optimize`: makes a drop-in for another module, a copy of this one or one that was unpickled."""
@@ -102,7 +102,7 @@ class _CompiledForward:
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         def compiled_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return called_or_inlined(self.__fxremat__)(*args, **kwargs)
+            return self.__fxremat_forwards__.called(self.__fxremat__)(*args, **kwargs)
 
         # Without `__wrapped__`, by which libraries that take their wrapping away again would
         # arrive at the original.

@@ -25,23 +25,17 @@ Forward = Callable[..., Any]
 _LIMIT = 8
 
 
-def called_or_inlined(compiled: Compiled) -> Forward:
-    """What a forward that was taken from a module calls: while it is traced, no graph of its own.
-
-    A call of the module itself doesn't arrive here while something is traced.
-    """
-    return compiled.function if torch.compiler.is_compiling() else compiled
-
-
 @dataclass
 class SetForwards:
     """The forwards that were set on a module whose own is `own`; `now` is the one that runs.
 
     `made` has what stands for each, as a function or a method of the module, as it was set.
+    `inside` says that one of them is called, so that what is traced is ours.
     """
 
     own: Compiled
     now: Forward | None = None
+    inside: bool = False
     made: dict[Forward, Forward] = field(default_factory=dict[Forward, Forward])
     warned: bool = False
 
@@ -54,6 +48,10 @@ class SetForwards:
             forward = self.made.get(forward) or self._make(module, forward)
         self.now = forward
 
+    def called(self, compiled: Compiled) -> Forward:
+        """What a call of a forward runs that another took from the module: no graph of its own."""
+        return compiled.function if self.inside and torch.compiler.is_compiling() else compiled
+
     def _make(self, module: object, forward: Forward) -> Forward:
         compiled = self.own.replaced_by(forward)
         bound = getattr(forward, "__self__", None) is module
@@ -62,7 +60,13 @@ class SetForwards:
         # Whose `__wrapped__` is what was set, for libraries that take their wrapping away again.
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return called_or_inlined(compiled)(*args[bound:], **kwargs)
+            if self.inside:
+                return self.called(compiled)(*args[bound:], **kwargs)
+            self.inside = True
+            try:
+                return compiled(*args[bound:], **kwargs)
+            finally:
+                self.inside = False
 
         made = types.MethodType(call, module) if bound else call
         self.made[forward] = made

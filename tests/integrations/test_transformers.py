@@ -74,6 +74,8 @@ def test_trainer_ends_with_the_same_parameters(
         "max_grad_norm": 0.5,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
+        # Of no use beside a plan, which goes through it, and no harm.
+        "activation_checkpointing": True,
     }
     baseline, model = gpt2(), gpt2()
     train(baseline, tmp_path / "baseline", **options)

@@ -42,12 +42,6 @@ def test_the_parts_are_run_instead_of_the_module() -> None:
     assert heard(steps) == 1
 
 
-def test_another_forward_is_set() -> None:
-    optimized = fxremat.optimize(Net(), budget=1.0)
-    optimized.forward = lambda x: optimized.inner(x).square().mean()
-    assert heard(lambda: optimized(X).backward()) == 1
-
-
 def test_dynamo_is_told_to_leave_it_alone() -> None:
     optimized = fxremat.optimize(Net(), budget=1.0)
 

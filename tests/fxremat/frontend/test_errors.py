@@ -362,9 +362,15 @@ def test_an_optimized_model_inside_an_optimized_function_is_named() -> None:
         fxremat.optimize(lambda x: inner(x) * 2, budget=0.9, fullgraph=True)(X)
 
 
-def test_an_optimized_model_inside_another_compiled_function_is_planned_or_heard() -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_optimized_model_inside_another_compiled_function_is_planned_or_heard(
+    wrapped: bool,
+) -> None:
     """Whether Dynamo then compiles what is called inside is up to it."""
     inner = fxremat.optimize(Small(), budget=0.9)
+    if wrapped:
+        plain = inner.forward
+        inner.forward = lambda x: plain(x) + 1
     outer = torch.compile(lambda x: inner(x) * 2, backend="aot_eager")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
