@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -162,21 +164,24 @@ class _WholeOrParts:
     breaks: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.breaks and self.backend.tracker is None:
+        if not self.breaks:
             try:
-                return self.call(*args, **kwargs)
+                with self._inside():
+                    return self.call(*args, **kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
-                self.backend.track(reason.strip().splitlines()[0])
-        if not self.breaks:
             self.breaks = True
             self.call = self.compile(False)
-        tracker = self.backend.tracker
-        assert tracker is not None
-        with tracker.inside(self.device):
+            self.backend.track(reason.strip().splitlines()[0])
+        with self._inside():
             return self.call(*args, **kwargs)
+
+    def _inside(self) -> AbstractContextManager[None]:
+        """Around a call, which is a part of a step where there is a tracker."""
+        tracker = self.backend.tracker
+        return contextlib.nullcontext() if tracker is None else tracker.inside(self.device)
 
 
 def _device_of(module: nn.Module | None) -> torch.device:

@@ -116,9 +116,11 @@ class _Step:
     """A step that goes on, or has ended and wasn't finished yet.
 
     `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
+    `earlier` says whether calls still wait that were made before the tracker was there.
     """
 
     safely: bool
+    earlier: Callable[[], bool] = lambda: False
     calls: list[Call] = field(default_factory=list[Call])
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
@@ -141,7 +143,7 @@ class _Step:
                 return False
             if call.is_waiting and call.entry not in passed:
                 return True
-        return False
+        return self.earlier()
 
 
 @dataclass(eq=False)
@@ -162,6 +164,10 @@ class StepTracker:
     _unplanned: int = 0
 
     # What a step does, in the order in which it does it.
+
+    def join(self, earlier: Callable[[], bool]) -> None:
+        """Come into a step that has begun: it goes on by the least plans, and isn't recorded."""
+        self._step = _Step(safely=True, earlier=earlier)
 
     @contextlib.contextmanager
     def inside(self, device: torch.device) -> Generator[None, None, None]:
@@ -422,8 +428,10 @@ class StepTracker:
         }
         if running is None:
             return Mark(kind, -1, frozenset(), waiting)
-        alive = running.alive() if kind is Kind.BACKWARD else frozenset[int]()
-        return Mark(kind, step.calls.index(running), alive, waiting)
+        number = step.calls.index(running)
+        if kind is not Kind.BACKWARD:
+            return Mark(kind, number, frozenset(), waiting)
+        return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
 
 
 def infeasible(plan: StepPlan) -> BudgetInfeasible:
