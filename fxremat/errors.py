@@ -37,6 +37,10 @@ class BudgetInfeasible(FxrematError):
         self.holders = holders
 
 
+class MissingPackageError(FxrematError, ImportError):
+    """A library that an integration is for isn't installed."""
+
+
 class OptionError(FxrematError, ValueError):
     """An option is unknown, missing, or has a value outside its range."""
 
