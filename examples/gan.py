@@ -3,7 +3,7 @@
     python examples/gan.py
 
 The generator's forward waits while the discriminator is trained, so both budgets are in use at once:
-a step takes at most their sum. The discriminator judges real and made pictures before its backward;
+a step takes at most their sum. The discriminator judges real and made rows before its backward;
 its budget is for both calls, from the second step on.
 """
 
@@ -17,36 +17,27 @@ from torch.nn import functional as F
 
 import fxremat
 
-NOISE, WIDTH, SIDE, PICTURES = 16, 16, 16, 16
+NOISE, WIDTH, FEATURES, ROWS = 16, 64, 32, 256
 
 
-def generator() -> nn.Module:
-    """Noise to pictures of 16 x 16."""
-    layers: list[nn.Module] = [nn.ConvTranspose2d(NOISE, 4 * WIDTH, 4), nn.BatchNorm2d(4 * WIDTH)]
-    layers += [nn.ReLU(), nn.ConvTranspose2d(4 * WIDTH, 2 * WIDTH, 4, stride=2, padding=1)]
-    layers += [nn.BatchNorm2d(2 * WIDTH), nn.ReLU()]
-    layers += [nn.ConvTranspose2d(2 * WIDTH, 3, 4, stride=2, padding=1), nn.Tanh()]
-    return nn.Sequential(*layers)
-
-
-def discriminator() -> nn.Module:
-    """Pictures to how real they look."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 2 * WIDTH, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    layers += [nn.Dropout(0.2), nn.Conv2d(2 * WIDTH, 4 * WIDTH, 4, stride=2, padding=1)]
-    layers += [nn.LeakyReLU(0.2), nn.Dropout(0.2), nn.Conv2d(4 * WIDTH, 1, 4), nn.Flatten(0)]
-    return nn.Sequential(*layers)
+def perceptron(inputs: int, outputs: int) -> nn.Module:
+    """Five layers, with dropout."""
+    layers: list[nn.Module] = [nn.Linear(inputs, WIDTH)]
+    for _ in range(3):
+        layers += [nn.GELU(), nn.Dropout(0.1), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)]
+    return nn.Sequential(*layers, nn.GELU(), nn.Linear(WIDTH, outputs))
 
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(count: int) -> list[Batch]:
-    """Pictures, and noise to make others of."""
-    random = torch.Generator().manual_seed(0)
+    """Real rows, and noise to make others of."""
+    generator = torch.Generator().manual_seed(0)
     return [
         (
-            torch.randn(PICTURES, 3, SIDE, SIDE, generator=random),
-            torch.randn(PICTURES, NOISE, 1, 1, generator=random),
+            torch.randn(ROWS, FEATURES, generator=generator),
+            torch.randn(ROWS, NOISE, generator=generator),
         )
         for _ in range(count)
     ]
@@ -72,8 +63,8 @@ def train(makes: nn.Module, judges: nn.Module, data: Iterable[Batch]) -> Iterato
 
 
 def main() -> None:
-    makes = fxremat.optimize(generator(), budget=0.8)
-    judges = fxremat.optimize(discriminator(), budget=0.8)
+    makes = fxremat.optimize(perceptron(NOISE, FEATURES), budget=0.75)
+    judges = fxremat.optimize(perceptron(FEATURES, 1), budget=0.75)
     for _ in train(makes, judges, batches(6)):
         pass
     print(fxremat.explain(makes))

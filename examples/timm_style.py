@@ -82,8 +82,9 @@ def batches(count: int) -> list[Batch]:
     ]
 
 
-def mixed(pictures: torch.Tensor, classes: torch.Tensor) -> Batch:
+def mixed(batch: Batch) -> Batch:
     """Mixup: each picture and its label with another's."""
+    pictures, classes = batch
     share = float(torch.distributions.Beta(0.8, 0.8).sample())
     labels = F.one_hot(classes, CLASSES).float()
     return pictures.lerp(pictures.flip(0), share), labels.lerp(labels.flip(0), share)
@@ -92,8 +93,7 @@ def mixed(pictures: torch.Tensor, classes: torch.Tensor) -> Batch:
 def train(model: nn.Module, average: Average, data: Iterable[Batch]) -> Iterator[None]:
     """One step a batch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for pictures, classes in data:
-        pictures, labels = mixed(pictures, classes)
+    for pictures, labels in data:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(pictures)
             loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -109,7 +109,7 @@ def main() -> None:
     model = Hybrid().to(memory_format=torch.channels_last)
     model = fxremat.optimize(model, budget=0.7)
     average = Average(model)
-    for _ in train(model, average, batches(4)):
+    for _ in train(model, average, map(mixed, batches(4))):
         pass
     with torch.no_grad():
         print(average.module(batches(1)[0][0]).softmax(-1).amax(-1))

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 
 import fxremat
-from examples import many_forwards, preference, set_prediction
+from examples import (
+    gan,
+    many_forwards,
+    preference,
+    set_prediction,
+    timm_style,
+    titan_style,
+)
 from fxremat.frontend.compiled import compiled_of
 from tests.examples.runs import assert_same, peak, states
 
@@ -19,7 +26,7 @@ from tests.examples.runs import assert_same, peak, states
 STEPS, MEASURED = 4, 2
 # A share of what the same steps take without fxremat.
 SHARE = 0.75
-QUICK = {"effort": 0.05, "cost": "flops"}
+QUICK = {"solver": "greedy", "cost": "flops"}
 
 Run = Callable[[nn.Module, Any], Iterator[None]]
 
@@ -68,15 +75,55 @@ def test_preference() -> None:
     assert len(fxremat.explain_step(call).calls) == 2
 
 
-def test_set_prediction() -> None:
-    data = set_prediction.batches(STEPS + MEASURED)
+@pytest.mark.parametrize(
+    ("example", "model"),
+    [(set_prediction, set_prediction.Detector), (titan_style, titan_style.build)],
+    ids=["set prediction", "titan"],
+)
+def test_functions_of_the_whole_loss(example: Any, model: Callable[[], nn.Module]) -> None:
+    data = example.batches(STEPS + MEASURED)
 
-    def optimized(module: nn.Module, nbytes: int) -> Any:
-        return fxremat.optimize(set_prediction.loss_of, budget=nbytes, **QUICK)
+    def optimized(_: nn.Module, nbytes: int) -> Any:
+        return fxremat.optimize(example.loss_of, budget=nbytes, **QUICK)
 
     def run(module: nn.Module, call: Any) -> Iterator[None]:
-        loss = set_prediction.loss_of if call is module else call
-        return set_prediction.train(module, loss, data)
+        return example.train(module, example.loss_of if call is module else call, data)
 
-    call = compare(set_prediction.Detector(), run, optimized)
-    assert compiled_of(call).backend.tracker is not None
+    call = compare(model(), run, optimized)
+    breaks = compiled_of(call).backend.tracker is not None
+    assert breaks == (example is set_prediction)
+
+
+def test_gan() -> None:
+    data = gan.batches(STEPS + MEASURED)
+    networks = nn.ModuleList(
+        [gan.perceptron(gan.NOISE, gan.FEATURES), gan.perceptron(gan.FEATURES, 1)]
+    )
+
+    def optimized(module: nn.Module, nbytes: int) -> Any:
+        # Both at once take at most the sum of their budgets.
+        makes, judges = nbytes * 2 // 5, nbytes * 3 // 5
+        return [
+            fxremat.optimize(part, budget=share, **QUICK)
+            for part, share in zip(module.children(), (makes, judges), strict=True)
+        ]
+
+    call = compare(networks, lambda _, call: gan.train(*call, data), optimized)
+    assert compiled_of(call[0]).backend.tracker is None
+    assert {len(k.keys) for k in compiled_of(call[1]).backend.tracker.kinds} == {1, 2}
+
+
+def test_timm_style() -> None:
+    data = [timm_style.mixed(batch) for batch in timm_style.batches(STEPS + MEASURED)]
+    model = timm_style.Hybrid().to(memory_format=torch.channels_last)
+    averages: list[timm_style.Average] = []
+
+    def run(_: nn.Module, call: Any) -> Iterator[None]:
+        averages.append(timm_style.Average(call))
+        return timm_style.train(call, averages[-1], data)
+
+    # Its graph as it is: AOTAutograd rounds a bfloat16 graph otherwise than eager.
+    baseline = fxremat.optimize(model, budget=1.0, **QUICK)
+    compare(baseline, run)
+    theirs, ours = (average.module.state_dict() for average in averages)
+    assert all(torch.equal(a, b) for a, b in zip(theirs.values(), ours.values(), strict=True))
