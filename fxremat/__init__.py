@@ -22,6 +22,8 @@ from fxremat.errors import (
 )
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
+from fxremat.frontend.step_budget import StepBudget
+from fxremat.frontend.warmup import warmup
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -45,6 +47,7 @@ __all__ = [
     "OptionError",
     "PeakMeasurement",
     "Report",
+    "StepBudget",
     "StepReport",
     "SymbolicSizeError",
     "UnplannedStepWarning",
@@ -56,4 +59,5 @@ __all__ = [
     "measure_peak",
     "optimize",
     "pad_to_multiple",
+    "warmup",
 ]

@@ -710,9 +710,9 @@ def storage_key(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def without_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, never traced by Dynamo."""
-    return torch._dynamo.disable(function)
+def without_dynamo(function: Callable[..., Any], why: str | None = None) -> Callable[..., Any]:
+    """`function`, never traced by Dynamo; `why` is said where a graph ends for it."""
+    return torch._dynamo.disable(function, reason=why)
 
 
 def forked_generators(device: torch.device) -> AbstractContextManager[Any]:

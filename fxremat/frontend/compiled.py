@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -23,23 +24,31 @@ from fxremat.errors import (
     UnsupportedGraphError,
 )
 from fxremat.frontend.backend import Backend
+from fxremat.frontend.regions import Regions
+from fxremat.frontend.step_budget import StepBudget
 
 # Every new input shape is one more plan; past this many, each takes the place of the oldest.
 _SHAPES_LIMIT = 256
+
+
+Compile = Callable[[Callable[..., Any], bool], Callable[..., Any]]
+"""Compiles a function, as one graph if that is asked for, else as several if need be."""
 
 
 @dataclass(frozen=True)
 class Compiled:
     """A function compiled under a budget: call it. `backend` knows its plans.
 
-    `module` is the module whose forward `function` is, if it is one. Where no gradients are
-    recorded the function itself runs, and nothing is compiled.
+    `module` is the module whose forward `function` is, if it is one. `asked` are the arguments of
+    `optimize` that make the same of another. Where no gradients are recorded the function itself
+    runs, and nothing is compiled.
     """
 
     function: Callable[..., Any]
     backend: Backend
     call: Callable[..., Any]
     module: nn.Module | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def of(
@@ -49,38 +58,47 @@ class Compiled:
         shapes_limit: int = _SHAPES_LIMIT,
         *,
         fullgraph: bool = False,
+        budget: StepBudget | None = None,
+        blocks: bool = False,
+        asked: Mapping[str, Any] | None = None,
     ) -> Compiled:
         """`function` as one that is compiled by `backend` when it is called.
 
         Where it breaks into several graphs they are parts of a step; with `fullgraph` that is an
-        error.
+        error. Under a step's `budget` it is a part of one from the first, and with `blocks` its
+        repeated blocks are. Raises `OptionError` where there are none.
         """
+        compile_function = _compiler(backend, shapes_limit)
 
-        warned = False
+        def compile_forward(of: nn.Module, whole: bool) -> Callable[..., Any]:
+            """Of a module, once for all of its class where they share a budget."""
+            forward = type(of).forward
+            if budget is None or "forward" in vars(of):
+                return compile_function(of.forward, whole)
+            key = (forward, whole)
+            call = budget.call_of(key, lambda: compile_function(forward, whole))
+            return functools.partial(call, of)
 
-        def warn() -> None:
-            nonlocal warned
-            if not warned:
-                warned = True
-                warnings.warn(
-                    f"{shapes_limit} graphs are planned for this model, one for each input shape "
-                    "and each value of what is no tensor: from now on each new one takes the place "
-                    "of the one that was used the longest ago, and is planned anew if it comes "
-                    "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
-                    stacklevel=4,
-                )
+        def compile_own(whole: bool) -> Callable[..., Any]:
+            if module is None:
+                return compile_function(function, whole)
+            return compile_forward(module, whole)
 
-        weakly = _Weakly(weakref.ref(backend))
-
-        def compile_function(fullgraph: bool) -> Callable[..., Any]:
-            return torch_hooks.compile_whole(
-                function, weakly, shapes_limit, warn, fullgraph=fullgraph
+        regions = Regions.none()
+        if blocks:
+            regions = Regions.of_blocks(module, lambda block: compile_forward(block, False))
+        if fullgraph and budget is None:
+            call = compile_own(True)
+        else:
+            call = _WholeOrParts(
+                compile=compile_own,
+                backend=backend,
+                device=_device_of(module),
+                module=module,
+                regions=regions,
+                fullgraph=fullgraph,
             )
-
-        call = compile_function(True)
-        if not fullgraph:
-            call = _WholeOrParts(backend, compile_function, call, _device_of(module))
-        return Compiled(function, backend, call, module)
+        return Compiled(function, backend, call, module, asked or {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         refuse_inside()
@@ -155,33 +173,69 @@ class Compiled:
 
 @dataclass(eq=False)
 class _WholeOrParts:
-    """A function compiled as one graph, or, once it turns out to break, as the parts of a step."""
+    """A function compiled as one graph, or, once it turns out to break, as the parts of a step.
 
-    backend: Backend
+    Where the backend has a tracker already it is parts from the first.
+    """
+
     compile: Callable[[bool], Callable[..., Any]]
-    call: Callable[..., Any]
+    backend: Backend
     device: torch.device
-    breaks: bool = False
+    module: nn.Module | None
+    regions: Regions
+    fullgraph: bool
+    whole: Callable[..., Any] | None = None
+    parts: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.breaks:
+        # What is whole stays so where a tracker came later: whole graphs may be parts of a step.
+        if self.parts is None and (self.whole is not None or self.backend.tracker is None):
+            if self.whole is None:
+                self.whole = self.compile(True)
             try:
                 with self._inside():
-                    return self.call(*args, **kwargs)
+                    return self.whole(*args, **kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
-            self.breaks = True
-            self.call = self.compile(False)
-            self.backend.track(reason.strip().splitlines()[0])
-        with self._inside():
-            return self.call(*args, **kwargs)
+                self.backend.track(reason.strip().splitlines()[0])
+        if self.parts is None:
+            self.whole = None
+            self.parts = self.compile(self.fullgraph)
+            if self.module is not None and not self.fullgraph:
+                self.regions = self.regions.and_of_torch(self.module)
+        with self._inside(), self.regions.in_place():
+            return self.parts(*args, **kwargs)
 
     def _inside(self) -> AbstractContextManager[None]:
-        """Around a call, which is a part of a step where there is a tracker."""
+        """Around a call, which is in a step where there is a tracker."""
         tracker = self.backend.tracker
         return contextlib.nullcontext() if tracker is None else tracker.inside(self.device)
+
+
+def _compiler(backend: Backend, shapes_limit: int) -> Compile:
+    """Compiles functions by a backend, and warns, once, when one of them has too many graphs."""
+    warned = False
+
+    def warn() -> None:
+        nonlocal warned
+        if not warned:
+            warned = True
+            warnings.warn(
+                f"{shapes_limit} graphs are planned for this model, one for each input shape "
+                "and each value of what is no tensor: from now on each new one takes the place "
+                "of the one that was used the longest ago, and is planned anew if it comes "
+                "back. Pad inputs to fewer shapes; give what changes at each step as a tensor",
+                stacklevel=4,
+            )
+
+    weakly = _Weakly(weakref.ref(backend))
+
+    def compile_function(function: Callable[..., Any], fullgraph: bool) -> Callable[..., Any]:
+        return torch_hooks.compile_whole(function, weakly, shapes_limit, warn, fullgraph=fullgraph)
+
+    return compile_function
 
 
 def _device_of(module: nn.Module | None) -> torch.device:

@@ -23,7 +23,6 @@ from torch import nn
 
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import Compiled, refuse_inside
-from fxremat.plan.budget import Budget
 
 Again = Callable[..., Any]
 """`optimize`: makes a drop-in for another module, a copy of this one or one that was unpickled."""
@@ -87,10 +86,7 @@ def _refuse_to_compile(_self: Any, *_args: Any, **_kwargs: Any) -> None:
 def _again(self: Any) -> Again:
     """`optimize` with the options of a drop-in, of plain values, so that pickles stay readable."""
     compiled: Compiled = self.__fxremat__
-    options: dict[str, Any] = {**vars(compiled.backend.options)}
-    budget: Budget = options.pop("budget")
-    plain = f"{budget.nbytes}B" if budget.fraction is None else budget.fraction
-    return functools.partial(self.__fxremat_again__, budget=plain, **options)
+    return functools.partial(self.__fxremat_again__, **compiled.asked)
 
 
 class _CompiledForward:

@@ -11,6 +11,7 @@ from fxremat import torch_hooks
 from fxremat.errors import OptionError
 from fxremat.frontend.backend import Backend
 from fxremat.frontend.graph_breaks import WholeStep
+from fxremat.frontend.step_budget import StepBudget
 from fxremat.plan.options import make_options
 
 
@@ -44,6 +45,10 @@ class EntryPoint:
             raise OptionError(f"mode={mode!r} means nothing to the fxremat backend: leave it out")
         given: Mapping[str, Any] = options if options is not None else {}
         call = torch_hooks.compile_call() or given
+        shared = given.get("budget")
+        if isinstance(shared, StepBudget):
+            asked = make_options({**given, "budget": shared.budget})
+            return shared.backend(asked)(module, example_inputs)
         found = self._backends.get(id(call))
         if found is None:
             found = (call, Backend(make_options(given), WholeStep(fullgraph=False)))

@@ -16,6 +16,7 @@ from fxremat.frontend.bypass import watch_parameters
 from fxremat.frontend.compiled import Compiled
 from fxremat.frontend.drop_in import drop_in, original
 from fxremat.frontend.graph_breaks import WholeStep
+from fxremat.frontend.step_budget import StepBudget
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import make_options
 
@@ -25,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def optimize(
     model: F,
     *,
-    budget: int | float | str | Budget,
+    budget: int | float | str | Budget | StepBudget,
     example_inputs: object = None,
     solver: str = "auto",
     cost: str = "auto",
@@ -33,6 +34,7 @@ def optimize(
     seed: int = 0,
     effort: float = 0.2,
     fullgraph: bool = False,
+    regions: str | None = None,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.
 
@@ -65,23 +67,41 @@ def optimize(
         raise OptionError(
             f"model is a {type(model).__name__}: give an nn.Module or a function of tensors"
         )
-    options = make_options(
-        {
-            "budget": budget,
-            "solver": solver,
-            "cost": cost,
-            "time_limit_s": time_limit_s,
-            "seed": seed,
-            "effort": effort,
-        }
-    )
-    backend = Backend(options, WholeStep(fullgraph=fullgraph))
+    if regions not in (None, "blocks"):
+        raise OptionError(f'regions is {regions!r}: it is "blocks" or left out')
+    if regions is not None and fullgraph:
+        raise OptionError('regions="blocks" makes several graphs: leave it or fullgraph out')
+    shared = budget if isinstance(budget, StepBudget) else None
+    if shared is None and regions is not None:
+        shared = StepBudget(budget)
+    given: dict[str, Any] = {
+        "budget": budget if shared is None else shared.budget,
+        "solver": solver,
+        "cost": cost,
+        "time_limit_s": time_limit_s,
+        "seed": seed,
+        "effort": effort,
+    }
+    options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None
     if module is not None:
         _check_wrapper(module)
         _check_device(module)
+    if shared is None:
+        backend = Backend(options, WholeStep(fullgraph=fullgraph))
+    else:
+        backend = shared.backend(options)
     function: Callable[..., Any] = model if module is None else module.forward
-    compiled = Compiled.of(function, backend, module, fullgraph=fullgraph)
+    again = budget if isinstance(budget, StepBudget) else options.budget.plain
+    compiled = Compiled.of(
+        function,
+        backend,
+        module,
+        fullgraph=fullgraph,
+        budget=shared,
+        blocks=regions is not None,
+        asked={**given, "budget": again, "fullgraph": fullgraph, "regions": regions},
+    )
     if example_inputs is not None:
         compiled.plan_ahead(example_inputs)
     if module is None:

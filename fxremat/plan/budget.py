@@ -108,6 +108,11 @@ class Budget:
             "a float in (0, 1] (fraction of the step memory with nothing recomputed) or a Budget"
         )
 
+    @property
+    def plain(self) -> str | float:
+        """What `of` makes the same budget of."""
+        return f"{self.nbytes}B" if self.fraction is None else self.fraction
+
     def to_bytes(self, baseline_bytes: int) -> int:
         """The cap in bytes, for a step whose memory with nothing recomputed is given."""
         if self.nbytes is not None:

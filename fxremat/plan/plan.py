@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ from fxremat_solvers import (
     simulate,
     solve,
 )
+
+# Frames of this package in what Dynamo traced: the functions that it puts around a model's.
+_OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @dataclass(frozen=True)
@@ -263,5 +267,7 @@ def source_line(node: fx.Node) -> str:
         if lines[index].startswith("File "):
             code = lines[index + 1] if index + 1 < len(lines) else ""
             path, line = lines[index].split('"')[1], lines[index].split("line ")[1].split(",")[0]
+            if path.startswith(_OUR_FILES):
+                continue
             return f"{path.rsplit('/', 1)[-1]}:{line}{', ' + code if code else ''}"
     return ""

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
+from fxremat.frontend.step_budget import StepBudget
 from fxremat.step.record import Kind
 from fxremat.step.tracker import KindOfStep
 
@@ -74,10 +75,13 @@ class StepReport:
 def explain_step(optimized: object) -> StepReport:
     """The report on what `optimize` compiled of a model that breaks into several graphs.
 
-    Of steps that made different calls: on the kind that was recorded last. Raises `OptionError`
-    where no step is planned, which it is when the second one begins.
+    Or on a `StepBudget`, of all that was compiled under it. Of steps that made different calls: on
+    the kind that was recorded last. Raises `OptionError` where no step is planned, which it is when
+    the second one begins.
     """
-    tracker = compiled_of(optimized).backend.tracker
+    shared = isinstance(optimized, StepBudget)
+    backend = optimized.known if shared else compiled_of(optimized).backend
+    tracker = backend and backend.tracker
     kinds = [] if tracker is None else [kind for kind in tracker.kinds if kind.plan is not None]
     if not kinds:
         raise OptionError(

@@ -1,8 +1,9 @@
 """The plan of a part that is safe in any step: it saves the least, and with that takes the least.
 
 Of a forward's values only those are saved that can't be made again from the part's inputs; backward
-makes the others again when it first needs them. From there the peak of backward is lowered by short
-searches. The least is not proven: it is what the first step of many graphs runs by.
+makes the others again when it first needs them. From there the peak of backward is lowered by quick
+walks, which on parts of GPT-2, a U-Net and ResNet-50 came as low as a search of a second. The least
+is not proven: it is what the first step of many graphs runs by.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from __future__ import annotations
 from fxremat.lower.lowering import Lowering
 from fxremat.step.limits import Limits, limited
 from fxremat.step.parts import part_plan
-from fxremat_solvers import Schedule, Status, baseline
-from fxremat_solvers.auto import auto
+from fxremat_solvers import SOLVERS, Schedule, Status, baseline
 
 # What of its own peak a backward is tried with, one after the other.
-_SHARES = (0.7, 0.5, 0.35)
-_EFFORT = 0.03
-_LIMIT_S = 1.0
+_SHARES = (0.7, 0.5, 0.35, 0.25)
+_LIMIT_S = 20.0
 _NOBODY = frozenset[int]()
 
 
@@ -35,13 +34,8 @@ def least_saved(lowering: Lowering) -> Schedule:
         backward = saved + int(share * (high - saved))
         limits = Limits(max(backward, plain.forward_bytes), saved, backward)
         within = limited(lowering, limits)
-        solution = auto(
-            within.problem,
-            within.budget_bytes,
-            time_limit_s=_LIMIT_S,
-            seed=0,
-            effort=_EFFORT,
-            prove=False,
+        solution = SOLVERS["greedy"](
+            within.problem, within.budget_bytes, time_limit_s=_LIMIT_S, seed=0
         )
         if solution.status is Status.INFEASIBLE:
             break

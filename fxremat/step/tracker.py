@@ -26,7 +26,7 @@ from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
-from fxremat_solvers import RematProblem, Solution
+from fxremat_solvers import SOLVERS, RematProblem, Solution
 from fxremat_solvers.auto import auto
 
 # So many steps without any plan are said.
@@ -294,6 +294,18 @@ class StepTracker:
 
     # From one step to the next.
 
+    def settle(self) -> None:
+        """Note the step that has ended, and plan where that is due. Raises `BudgetInfeasible`."""
+        self._finish()
+        for kind in tuple(self.kinds):
+            if kind.plan is None:
+                self._make_plan(kind)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all kinds of steps have plans that were held against the allocator."""
+        return bool(self.kinds) and all(kind.plan and kind.checked for kind in self.kinds)
+
     def _goes_on(self) -> bool:
         step = self._step
         if step is None:
@@ -301,11 +313,8 @@ class StepTracker:
         return torch_hooks.in_backward() or (not step.ended and step.is_waiting)
 
     def _begin(self, device: torch.device) -> None:
-        """A new step: the one before is noted, and planned for where that is due."""
-        self._finish()
-        for kind in tuple(self.kinds):
-            if kind.plan is None:
-                self._make_plan(kind)
+        """A new step."""
+        self.settle()
         self._unplanned = 0 if any(kind.plan for kind in self.kinds) else self._unplanned + 1
         if self._unplanned > _UNPLANNED_STEPS:
             self.say_once(
@@ -388,7 +397,12 @@ class StepTracker:
             self.kinds.remove(kind)
             return
         plan = plan_calls(
-            kind.moments, fronts, self.options.budget, self.largest_step_bytes, self._search
+            kind.moments,
+            fronts,
+            self.options.budget,
+            self.largest_step_bytes,
+            self._walk,
+            self._search,
         )
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
@@ -399,6 +413,11 @@ class StepTracker:
             self._tries = _TRIES
         else:
             raise infeasible(plan)
+
+    def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
+        """A plan of one part in a hundredth of a second."""
+        limit_s, seed = self.options.time_limit_s, self.options.seed
+        return SOLVERS["greedy"](problem, budget_bytes, time_limit_s=limit_s, seed=seed)
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""

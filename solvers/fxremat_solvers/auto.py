@@ -80,6 +80,7 @@ _FREE_ORDER_EDITS_PER_OP = 4_000  # larger graphs without a backward part: one l
 _FREE_ORDER_WORK = 3e9  # edits times ops, at most: an edit's time grows with the schedule
 _BIG_OPS, _HUGE_OPS = 750, 3000  # far apart, above these: fewer runs; few and longer ones
 _OTHER_SEEDS = 1 << 16
+_UNPROVEN = Proof(0.0)  # where no bound is asked for
 
 
 def auto(
@@ -114,7 +115,7 @@ def auto(
         compile_walk()
         deadline += time.monotonic() - began  # compiling, once per machine, is no part
         # The plan gets at least half of the time.
-        prover = _Prover(lambda: Proof(0.0))
+        prover = _Prover(lambda: _UNPROVEN)
         if prove:
             prover = _prover(problem, budget_bytes, effort, deadline - time_limit_s / 2)
         if len(problem.ops) <= _BOUND_OPS and peak_lower_bound(problem) > budget_bytes:
@@ -181,7 +182,7 @@ def _searched(
         known = prover.whole()
         return known, _on_ladder(search, plain, budget_bytes, known, seed, lowest)
     known, found = _at_budget(search, plain, budget_bytes, prover, seed, lowest)
-    if _far_apart(search, best(found, budget_bytes), budget_bytes, known.bound):
+    if _far_apart(search, best(found, budget_bytes), budget_bytes, known):
         return _deepened(search, found, budget_bytes, known, seed)
     return known, found
 
@@ -211,11 +212,12 @@ def _led_to(problem: RematProblem, known: Proof) -> list[Candidate]:
     return [candidate(problem, ops, "stages") for ops in known.schedules]
 
 
-def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, bound: float) -> bool:
+def _far_apart(search: Search, chosen: Candidate, budget_bytes: int, known: Proof) -> bool:
     """Whether plan and bound are, on a training graph, where more work has been seen to pay."""
-    gap = chosen.cost - bound
+    gap = chosen.cost - known.bound
     return (
-        search.remaining_s() > 0
+        known is not _UNPROVEN
+        and search.remaining_s() > 0
         and search.problem.first_backward_op is not None
         and len(search.problem.ops) > _LADDER_OPS
         and chosen.peak_bytes <= budget_bytes
@@ -322,7 +324,7 @@ def _at_budget(
             break
         if _idle_rounds(problem, history, budget_bytes) >= pace.patience:
             break
-        if _far_apart(search, history[-1], budget_bytes, known.bound):
+        if _far_apart(search, history[-1], budget_bytes, known):
             break  # what then comes is a better use of the time
         rest = [other for other in led_to if other is not history[-1]]
         tried([*starts[:2], history[-1], *rest], turn)
