@@ -1,6 +1,6 @@
 """Lightning: two ways to train under a budget. The callback plans the loss, too.
 
-    python examples/lightning_budget.py
+python examples/lightning_budget.py
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
     lightning.seed_everything(0)
     common = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "gradient_clip_val": 1.0}
     common |= {"enable_progress_bar": False, "enable_checkpointing": False}
+    common |= {"enable_model_summary": False}
 
     budget = MemoryBudget(0.7)
     trainer = lightning.Trainer(callbacks=[budget], accumulate_grad_batches=2, **common)

@@ -2,9 +2,9 @@
 
     python examples/many_forwards.py
 
-The model alone is optimized. From the second step on the budget holds for all that is alive at once:
-fxremat notices that a forward begins while an earlier one waits, or that a backward keeps its graph,
-and plans these steps as a whole.
+The model alone is optimized. fxremat notices that a forward begins while an earlier one waits, or
+that a backward keeps its graph, and plans such steps as a whole: from the third one on the budget
+holds for all that is alive at once.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/preference.py
 
-The reference runs under `no_grad`, so nothing of it is planned. The policy is called twice a step, so
-that two forwards wait for one backward: the budget is for both.
+The reference runs under `no_grad`, so nothing of it is planned. The policy is called twice a step:
+two forwards wait for one backward, and the budget is for both.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def batches(count: int) -> list[torch.Tensor]:
     return [torch.randint(WORDS, (2, PAIRS, LENGTH), generator=generator) for _ in range(count)]
 
 
-def train(
-    policy: nn.Module, reference: nn.Module, data: Iterable[torch.Tensor]
-) -> Iterator[None]:
+def train(policy: nn.Module, reference: nn.Module, data: Iterable[torch.Tensor]) -> Iterator[None]:
     """One step a batch."""
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     for chosen, rejected in data:

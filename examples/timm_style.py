@@ -1,4 +1,4 @@
-"""An image classifier, trained as timm's script does: mixup, label smoothing, EMA, bf16, channels_last.
+"""An image classifier, trained as timm's script does: mixup, EMA, bfloat16, channels_last.
 
     python examples/timm_style.py
 

@@ -2,13 +2,15 @@
 
     python examples/titan_style.py
 
-The model is optimized together with its loss, so that the logits, the largest tensor of such a step,
-are part of the plan.
+Two ways: the model is optimized together with its loss, so that the logits, the largest tensor of
+such a step, are part of one plan; or each block is compiled by itself, and the loss beside them,
+under a budget that they share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,8 +75,24 @@ class Transformer(nn.Module):
         return self.head(self.norm(x))
 
 
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+
+
+Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 def loss_of(model: nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(model(ids).flatten(0, 1).float(), labels.flatten())
+    return cross_entropy(model(ids), labels)
+
+
+def compiled_by_blocks(model: Transformer, budget: fxremat.StepBudget, **options: Any) -> Loss:
+    """Each block compiled in its place, and the loss function."""
+    options = {"budget": budget, **options}
+    for layer in model.layers:
+        layer.compile(backend="fxremat", options=options)
+    last = torch.compile(cross_entropy, backend="fxremat", options=options)
+    return lambda model, ids, labels: last(model(ids), labels)
 
 
 def build() -> Transformer:
@@ -96,9 +114,7 @@ def batches(count: int) -> list[Batch]:
     return [(text[:, :-1].contiguous(), text[:, 1:].contiguous()) for text in texts]
 
 
-def train(
-    model: nn.Module, loss: Callable[..., torch.Tensor], data: Iterable[Batch]
-) -> Iterator[None]:
+def train(model: nn.Module, loss: Loss, data: Iterable[Batch]) -> Iterator[None]:
     """One step a batch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for ids, labels in data:
@@ -115,6 +131,11 @@ def main() -> None:
     for _ in train(model, loss, batches(3)):
         pass
     print(fxremat.explain(loss))
+
+    model, budget = build(), fxremat.StepBudget(0.7)
+    for _ in train(model, compiled_by_blocks(model, budget), batches(4)):
+        pass
+    print(fxremat.explain_step(budget))
 
 
 if __name__ == "__main__":

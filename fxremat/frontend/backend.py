@@ -124,7 +124,7 @@ class Backend:
         return self.tracker
 
     def track_late(self, why: str) -> None:
-        """From now on the graphs are parts of steps, within one that has begun without a tracker."""
+        """From now on the graphs are parts of steps, within a step that has begun already."""
         self.track(why).join(lambda: bool(self.waiting))
 
     def plan_ahead(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:

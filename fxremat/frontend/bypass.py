@@ -79,9 +79,10 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
                 f"a backward reached the parameters of {name} without a planned step: that step "
                 "had no plan, and its memory no budget. Something runs the parts of the module "
                 "instead of calling what fxremat.optimize returned. Optimize the part that is "
-                "called: with Lightning, self.model = fxremat.optimize(self.model, ...) in "
-                "place of the LightningModule; with TRL, which sets a forward of its own, "
-                "model.model = fxremat.optimize(model.model, ...), the backbone"
+                "called: with Lightning, give the LightningModule as it was to the Trainer with "
+                "callbacks=[fxremat.integrations.lightning.MemoryBudget(...)], or optimize "
+                "self.model = fxremat.optimize(self.model, ...) in its place; with TRL, which sets "
+                "a forward of its own, model.model = fxremat.optimize(model.model, ...), the backbone"
             )
 
     for parameter in module.parameters():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import contextlib
+import functools
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence

@@ -2,8 +2,8 @@
 
     trainer = Trainer(callbacks=[MemoryBudget("6GiB")])
 
-Lightning never calls the module itself, but its `training_step`. While it fits, the callback puts an
-optimized one in its place. What a step logs (`self.log`, `self.log_dict`) is noted while it runs,
+Lightning never calls the module itself, but its `training_step`. While it fits, the callback puts
+an optimized one in its place. What a step logs (`self.log`, `self.log_dict`) is noted while it runs,
 as outputs of its graph, and logged when it has returned: inside, logging would break the graph.
 """
 
@@ -27,6 +27,7 @@ except ImportError as error:
         "fxremat.integrations.lightning needs lightning, which isn't installed: pip install "
         "lightning. Without it, fxremat.optimize is all there is to call"
     ) from error
+
 
 class MemoryBudget(Callback):
     """Have the training steps of a LightningModule stay within `budget`, gradients bit for bit.
@@ -80,9 +81,7 @@ class MemoryBudget(Callback):
         self.on_fit_end(trainer, pl_module)
 
 
-def _logging_afterwards(
-    module: LightningModule, step: Callable[..., Any]
-) -> Callable[..., Any]:
+def _logging_afterwards(module: LightningModule, step: Callable[..., Any]) -> Callable[..., Any]:
     """A step in which the module's log calls are noted, and made when it has returned.
 
     What is noted are outputs of the graph. They are detached, as Lightning would have them, so that

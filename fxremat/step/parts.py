@@ -26,7 +26,7 @@ class PartPlan:
     backward, beside `kept_outputs`, outputs of forward (and their bytes) that are residuals too.
     `backward_bytes` is what is taken while each step of backward runs, all residuals, tangents and
     gradients included, and `held_until` says up to which of these steps a kept output is one.
-    `freed_bytes` are those of residuals that are freed before each step, unless backward keeps them.
+    `freed_bytes` are those of residuals freed before each step, unless backward keeps them.
     """
 
     schedule: Schedule

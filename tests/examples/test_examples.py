@@ -62,9 +62,10 @@ def test_many_forwards(backward: many_forwards.Backward) -> None:
     call = compare(
         many_forwards.Encoder(), lambda _, call: many_forwards.train(call, data, backward)
     )
-    assert len(fxremat.explain_step(call).calls) == {"siamese": 2, "summed": 4, "retained": 1}[
-        backward.__name__
-    ]
+    assert (
+        len(fxremat.explain_step(call).calls)
+        == {"siamese": 2, "summed": 4, "retained": 1}[backward.__name__]
+    )
 
 
 def test_preference() -> None:
@@ -92,6 +93,21 @@ def test_functions_of_the_whole_loss(example: Any, model: Callable[[], nn.Module
     call = compare(model(), run, optimized)
     breaks = compiled_of(call).backend.tracker is not None
     assert breaks == (example is set_prediction)
+
+
+def test_titan_by_blocks() -> None:
+    data = titan_style.batches(STEPS + MEASURED)
+    budgets: list[fxremat.StepBudget] = []
+
+    def optimized(module: Any, nbytes: int) -> titan_style.Loss:
+        budgets.append(fxremat.StepBudget(nbytes))
+        return titan_style.compiled_by_blocks(module, budgets[-1], **QUICK)
+
+    def run(module: nn.Module, call: Any) -> Iterator[None]:
+        return titan_style.train(module, titan_style.loss_of if call is module else call, data)
+
+    compare(titan_style.build(), run, optimized)
+    assert len(fxremat.explain_step(budgets[-1]).calls) == titan_style.LAYERS + 1
 
 
 def test_gan() -> None:

@@ -31,6 +31,7 @@ LAYERS = (
     ("step",),
     ("frontend",),
     ("report",),
+    ("integrations",),
     ("__init__", "__main__"),
 )
 
