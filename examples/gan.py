@@ -3,8 +3,8 @@
     python examples/gan.py
 
 The generator's forward waits while the discriminator is trained, so both budgets are in use at
-once: a step takes at most their sum. The discriminator judges real and made rows before its backward;
-its budget is for both calls, from the second step on.
+once: a step takes at most their sum. The discriminator judges real and made rows before its
+backward; its budget is for both calls, from the third step on.
 """
 
 from __future__ import annotations

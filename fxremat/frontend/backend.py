@@ -102,8 +102,8 @@ class Backend:
         """From now on the graphs are parts of steps."""
         if self.tracker is None:
             _LOG.warning(
-                "the step is several graphs (%s). They are planned together, from the second step "
-                "on; the first saves as little as it can, to be safe, and is recorded. What runs "
+                "the step is several graphs (%s). One step is recorded, which saves as little as "
+                "it can, to be safe; from the one after it they are planned together. What runs "
                 "uncompiled between them is counted, and can't be planned",
                 why,
             )
@@ -477,6 +477,7 @@ class _Executable:
         """Hear the backward of a call begin."""
         node = torch_hooks.compiled_backward_of(results)
         if node is not None:
+            torch_hooks.let_graph_be_kept(node)
             backward = _Backward(self.backend)
             node.register_prehook(backward)
             if is_whole:

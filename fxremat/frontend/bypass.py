@@ -82,7 +82,8 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
                 "called: with Lightning, give the LightningModule as it was to the Trainer with "
                 "callbacks=[fxremat.integrations.lightning.MemoryBudget(...)], or optimize "
                 "self.model = fxremat.optimize(self.model, ...) in its place; with TRL, which sets "
-                "a forward of its own, model.model = fxremat.optimize(model.model, ...), the backbone"
+                "a forward of its own, model.model = fxremat.optimize(model.model, ...), the "
+                "backbone"
             )
 
     for parameter in module.parameters():

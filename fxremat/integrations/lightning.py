@@ -3,8 +3,8 @@
     trainer = Trainer(callbacks=[MemoryBudget("6GiB")])
 
 Lightning never calls the module itself, but its `training_step`. While it fits, the callback puts
-an optimized one in its place. What a step logs (`self.log`, `self.log_dict`) is noted while it runs,
-as outputs of its graph, and logged when it has returned: inside, logging would break the graph.
+an optimized one in its place. What a step logs (`self.log`, `self.log_dict`) is noted while it
+runs, as outputs of its graph, and logged when it has returned: logging would break the graph.
 """
 
 from __future__ import annotations
