@@ -135,15 +135,18 @@ class _Step:
         """Whether a call's backward is still to come.
 
         One that a backward has passed by is not waited for, as nothing came of it: that of a later
-        call, or of one made in the same call of the function around them.
+        call, or of one made in the same call of the function around them. But where it came late
+        before, as a generator's does after its discriminator's, it is.
         """
         passed = {call.entry for call in self.calls if call.went_back}
+        passed_by = False
         for call in reversed(self.calls):
-            if call.went_back:
-                return False
-            if call.is_waiting and call.entry not in passed:
+            passed_by = passed_by or call.went_back
+            if call.is_waiting and (
+                call.part.comes_late or not (passed_by or call.entry in passed)
+            ):
                 return True
-        return self.earlier()
+        return not passed_by and self.earlier()
 
 
 @dataclass(eq=False)
@@ -228,6 +231,10 @@ class StepTracker:
     def _backward_begins(self, call: Call, gradients: Sequence[Any]) -> None:
         step = self._step
         if step is None or call not in step.calls:
+            if not call.part.comes_late:
+                # Its step was taken to have ended: those that were recorded are only halves.
+                call.part.comes_late = True
+                self.kinds.clear()
             return
         step.ended = False
         call.note_tangents(gradients)
