@@ -338,6 +338,12 @@ def call_when_accumulated(
     return parameter.register_post_accumulate_grad_hook(function)
 
 
+def called_when_accumulated(parameter: torch.Tensor) -> list[Callable[..., Any]]:
+    """What is called whenever a gradient has been added to a parameter's ``.grad``."""
+    hooks: Any = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return list(hooks.values()) if hooks else []
+
+
 def requires_grad(tree: object) -> bool:
     """Whether a tensor somewhere in nested tuples, lists, dicts and dataclasses requires grad."""
     return any(isinstance(t, torch.Tensor) and t.requires_grad for t in pytree.tree_leaves(tree))
@@ -814,10 +820,13 @@ def let_graph_be_kept(node: Any) -> None:
     type(node)._forward_cls.metadata.bw_donated_idxs = []
 
 
-def storage_lives(tensor: torch.Tensor) -> Callable[[], bool]:
-    """A function that says whether a tensor's memory is still held by anything."""
+def storage_holders(tensor: torch.Tensor) -> Callable[[], int]:
+    """A function that says how many hold a tensor's memory: 0 once it is freed.
+
+    Counts are for comparing: torch may count the storage's Python object along.
+    """
     reference = StorageWeakRef(tensor.untyped_storage())
-    return lambda: not reference.expired()
+    return lambda: 0 if reference.expired() else torch._C._storage_Use_Count(reference.cdata)
 
 
 def is_impure(node: fx.Node) -> bool:

@@ -17,6 +17,7 @@ from torch import fx, nn
 from fxremat import torch_hooks
 from fxremat.capture.read import ON_META
 from fxremat.errors import (
+    BudgetInfeasible,
     DeviceError,
     DispatchModeError,
     GraphBreakError,
@@ -24,6 +25,7 @@ from fxremat.errors import (
     UnsupportedGraphError,
 )
 from fxremat.frontend.backend import Backend
+from fxremat.frontend.bypass import watch_parameters
 from fxremat.frontend.regions import Regions
 from fxremat.frontend.step_budget import StepBudget
 
@@ -147,8 +149,24 @@ class Compiled:
         trained = any(parameter.requires_grad for parameter in self.module.parameters())
         return trained or torch_hooks.requires_grad((args, kwargs))
 
+    def _frees_gradients(self) -> bool:
+        """Whether an optimizer in the backward may take gradients before it ends."""
+        if self.module is None or self.backend.tracker is not None:
+            return False
+        return any(
+            hook.__module__ != watch_parameters.__module__
+            for parameter in self.module.parameters()
+            for hook in torch_hooks.called_when_accumulated(parameter)
+        )
+
     def _raise_readable(self, error: Exception) -> None:
         """Raise in our words what torch says of a model that can't be traced."""
+        if isinstance(error, BudgetInfeasible) and self._frees_gradients():
+            error.add_note(
+                "Hooks on the parameters seem to free gradients as they come. Those of one graph "
+                'all live to its end: with regions="blocks" only those of a block do, and the '
+                "budget counts what is held"
+            )
         cause = torch_hooks.shown_cause(error)
         if self.module is not None and any(p.is_meta for p in self.module.parameters()):
             raise DeviceError(ON_META) from cause

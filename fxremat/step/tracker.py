@@ -36,6 +36,9 @@ _TRIES = 4
 # Kinds of steps whose plans are kept; further ones take the place of the oldest.
 _KINDS_LIMIT = 64
 
+Holders = Callable[[], int]
+"""How many hold a storage."""
+
 Key = tuple[int, bool]
 """A call of a step: the number of its part, and whether its gradients are the first."""
 
@@ -53,10 +56,8 @@ class Call:
     first: bool
     entry: int
     held: weakref.ref[_Held] | None = None
-    outputs: dict[int, Callable[[], bool]] = field(default_factory=dict[int, Callable[[], bool]])
-    tangents: list[tuple[int, Callable[[], bool]]] = field(
-        default_factory=list[tuple[int, Callable[[], bool]]]
-    )
+    outputs: dict[int, tuple[int, Holders]] = field(default_factory=dict[int, tuple[int, Holders]])
+    tangents: list[tuple[int, Holders]] = field(default_factory=list[tuple[int, Holders]])
     handed_over: int = 0
     waits: bool = True
     went_back: bool = False
@@ -70,12 +71,15 @@ class Call:
         for position, value in self.part.output_values.items():
             result = results[position]
             if isinstance(result, torch.Tensor):
-                self.outputs[value] = torch_hooks.storage_lives(result)
+                holders = torch_hooks.storage_holders(result)
+                # What is a residual, too, will be held by the graph where the result is now.
+                own = holders() if value in self.plan.kept_outputs else 0
+                self.outputs[value] = own, holders
 
     def note_tangents(self, gradients: Sequence[Any]) -> None:
         """What its backward is given."""
         self.tangents = [
-            (each.untyped_storage().nbytes(), torch_hooks.storage_lives(each))
+            (each.untyped_storage().nbytes(), torch_hooks.storage_holders(each))
             for each in gradients
             if isinstance(each, torch.Tensor)
         ]
@@ -83,7 +87,7 @@ class Call:
     def backward_ended(self) -> None:
         """Its backward has run; it may run again, where its graph is kept."""
         self.went_back = True
-        self.handed_over = sum(nbytes for nbytes, lives in self.tangents if not lives())
+        self.handed_over = sum(nbytes for nbytes, holders in self.tangents if not holders())
         self.waits = torch_hooks.keeps_graph()
 
     @property
@@ -92,8 +96,8 @@ class Call:
         return self.waits and self.held is not None and self.held() is not None
 
     def alive(self) -> Outputs:
-        """The outputs whose memory something holds."""
-        return frozenset(value for value, lives in self.outputs.items() if lives())
+        """The outputs whose memory something else holds."""
+        return frozenset(v for v, (own, holders) in self.outputs.items() if holders() > own)
 
 
 @dataclass(eq=False)
@@ -259,9 +263,7 @@ class StepTracker:
         if self._entered or step.is_waiting:
             return
         step.ended = True
-        if step.recorder is None:
-            self._step = None
-        elif step.hook is None:
+        if step.recorder is not None and step.hook is None:
             # A recording can't end within the backward that it sees.
             step.hook = torch_hooks.call_before_optimizers(self._finish)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks import zoo
+import pytest
+
+from benchmarks import better_plans, zoo
 from benchmarks.better_plans import SINGLE, measure, table
 from tests.numerics.steps import floor_and_peak
 
 
-def test_rows_of_a_small_model() -> None:
+def test_rows_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(better_plans, "_ROUNDS", 4)
     workload = zoo.get("two-tower").make("tiny", seed=0)
     step, batch = workload.step_module(), workload.batch(0)
     # Single solvers don't get down to the floor, and near the peak there is nothing to choose.

@@ -6,7 +6,7 @@ import gc
 import inspect
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -386,14 +386,42 @@ def test_the_node_of_a_compiled_backward_is_found_behind_views() -> None:
     assert torch_hooks.compiled_backward_of((X.sin(),)) is None
 
 
-def test_storages_tell_whether_they_live() -> None:
+def test_storages_tell_how_many_hold_them() -> None:
     x = torch.ones(3)
-    view = x[1:]
-    lives = torch_hooks.storage_lives(x)
+    holders = torch_hooks.storage_holders(x)
+    one = holders()
+    other = x.detach()
+    assert holders() == one + 1
     del x
-    assert lives()
-    del view
-    assert not lives()
+    assert holders() == one
+    del other
+    assert holders() == 0
+
+
+def test_a_residual_that_was_returned_holds_its_storage_beside_the_result() -> None:
+    seen: list[tuple[int, Callable[[], int]]] = []
+
+    class Saves(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            result = x.exp()
+            holders = torch_hooks.storage_holders(result)
+            seen.append((holders(), holders))
+            ctx.save_for_backward(result)
+            return result
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * ctx.saved_tensors[0]
+
+    result = Saves.apply(torch.ones(3, requires_grad=True))
+    total = result.sum()
+    ((own, holders),) = seen
+    assert holders() > own
+    del result
+    assert holders() == own
+    total.backward()
+    assert holders() == 0
 
 
 def test_optimizers_call_before_they_step() -> None:
@@ -428,3 +456,12 @@ def test_a_graph_of_aotautograds_may_be_kept_after_one_that_was_not() -> None:
     kept.backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad, x.detach().cos() * x.detach().sin().exp())
+
+
+def test_hooks_on_accumulated_gradients_are_found() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    assert torch_hooks.called_when_accumulated(parameter) == []
+    handle = torch_hooks.call_when_accumulated(parameter, print)
+    assert torch_hooks.called_when_accumulated(parameter) == [print]
+    handle.remove()
+    assert torch_hooks.called_when_accumulated(parameter) == []

@@ -19,7 +19,7 @@ from tests.fxremat_solvers.small_graphs import unrolled
 from tests.fxremat_solvers.unhurried import solve
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=10, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_bounds_by_cases_are_below_the_optimum(seed: int, share: float) -> None:
     problem = unrolled(3, seed)

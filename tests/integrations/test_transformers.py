@@ -60,7 +60,7 @@ def train(model: Any, folder: Path, **options: Any) -> Any:
 def test_trainer_ends_with_the_same_parameters(tmp_path: Path) -> None:
     baseline, model = gpt2(), gpt2()
     train(baseline, tmp_path / "baseline")
-    optimized = fxremat.optimize(model, budget=0.5)
+    optimized = fxremat.optimize(model, budget=0.5, effort=0.05)
     train(optimized, tmp_path / "optimized")
     for (name, ours), theirs in zip(
         optimized.named_parameters(), baseline.parameters(), strict=True
@@ -77,7 +77,7 @@ def test_trainer_ends_with_the_same_parameters(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_trains_by_the_plan(tmp_path: Path) -> None:
-    optimized = fxremat.optimize(gpt2(), budget=0.5)
+    optimized = fxremat.optimize(gpt2(), budget=0.5, effort=0.05)
     trainer = train(optimized, tmp_path, bf16=True)
     # Accelerate wraps `forward`, and takes its wrapping away again.
     trainer.accelerator.unwrap_model(optimized, keep_fp32_wrapper=False)

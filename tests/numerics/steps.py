@@ -117,7 +117,7 @@ def tightly_optimized(
 ) -> Any:
     """Optimized at a tight budget by a short search: whatever the plan, it must be right."""
     budget = tight_budget(call, batch, share)
-    return fxremat.optimize(call, budget=budget, **{"effort": 0.05, **options})
+    return fxremat.optimize(call, budget=budget, **{"effort": 0.001, **options})
 
 
 def check_against_untouched(

@@ -128,7 +128,7 @@ FORKED = """
     torch.set_num_threads(1)
     model = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16), nn.GELU()) for _ in range(4)))
     x = torch.randn(256, 16)
-    optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.8)
+    optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.8, effort=0.01)
 
     def gradients(step, x):
         return torch.autograd.grad(step(x), tuple(model.parameters()))

@@ -177,3 +177,35 @@ def test_a_budget_that_nothing_fits_is_an_error() -> None:
     model = optimized_blocks(fxremat.StepBudget("20KiB"))
     with pytest.raises(fxremat.BudgetInfeasible, match="smallest that was reached"):
         train(model, lambda: model(X))
+
+
+def with_optimizers_in_backward(model: nn.Module) -> nn.Module:
+    """Each parameter is changed, and its gradient freed, as soon as that is there."""
+
+    def change(parameter: torch.Tensor) -> None:
+        with torch.no_grad():
+            parameter -= 0.1 * parameter.grad
+        parameter.grad = None
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(change)
+    return model
+
+
+def test_gradients_that_are_freed_early_are_known() -> None:
+    def trained(model: nn.Module, function: Any) -> list[torch.Tensor]:
+        for seed in range(3):
+            torch.manual_seed(seed)
+            function(X).backward()
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    plain, model, whole = (with_optimizers_in_backward(Net(8)) for _ in range(3))
+    model.load_state_dict(plain.state_dict())
+    gradients = sum(parameter.nbytes for parameter in plain.parameters())
+    budget = gradients + 48 * 2**10
+    optimized = fxremat.optimize(model, budget=budget, regions="blocks")
+    assert all(map(torch.equal, trained(model, optimized), trained(plain, plain)))
+    assert peak_of(optimized) <= budget
+    with pytest.raises(fxremat.BudgetInfeasible) as caught:
+        fxremat.optimize(whole, budget=budget)(X)
+    assert "regions" in caught.value.__notes__[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import fxremat
@@ -39,6 +40,7 @@ class Broken(nn.Module):
 
 
 X = torch.randn(128, 48)
+LABELS = torch.arange(128)
 
 
 def tracker_of(optimized: Any) -> StepTracker:
@@ -202,6 +204,42 @@ def test_a_graph_that_nothing_comes_of_does_not_stop_the_planning() -> None:
         kept = optimized(X)
         kept[0].backward()
     assert tracker_of(optimized).kinds[0].plan is not None
+
+
+class Scored(Broken):
+    """Returns what its loss is made of, which backward needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(48, 1024)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.first(x)
+        torch._dynamo.graph_break()
+        scores = self.head(self.second(x))
+        return F.cross_entropy(scores, LABELS), scores
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_outputs_that_are_residuals_count_once_whoever_holds_them(held: bool) -> None:
+    torch.manual_seed(0)
+    module = Scored()
+    optimized = fxremat.optimize(module, budget=1.0)
+
+    def step() -> None:
+        loss, scores = optimized(X)
+        if not held:
+            del scores
+        loss.backward()
+
+    for _ in range(3):
+        step()
+    plan = tracker_of(optimized).kinds[0].plan
+    assert plan is not None
+    measured = peak_of(module, step)
+    assert measured <= plan.peak_bytes <= measured + 64
+    scores_bytes = 4 * len(X) * 1024
+    assert plan.peak_bytes > 3 * scores_bytes
 
 
 def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
