@@ -94,10 +94,11 @@ def test_the_budget_holds_for_what_is_alive(
     for _ in range(6):
         assert all(map(torch.equal, expected, gradients(module, model, step)))
     report = fxremat.explain_step(model)
-    measured = peak(module, model, step)
     assert report.planned_peak_bytes <= budget < report.baseline_peak_bytes
-    # Scalars may come and go outside of the graphs.
-    assert report.planned_peak_bytes - 64 <= measured <= report.planned_peak_bytes
+    for _ in range(3):
+        measured = peak(module, model, step)
+        # Scalars may come and go outside of the graphs.
+        assert report.planned_peak_bytes - 64 <= measured <= report.planned_peak_bytes
     said = [r.getMessage() for r in caplog.records if "several graphs" in r.getMessage()]
     assert len(said) == 1
     assert (
