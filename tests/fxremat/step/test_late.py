@@ -99,6 +99,11 @@ def test_the_budget_holds_for_what_is_alive(
         measured = peak(module, model, step)
         # Scalars may come and go outside of the graphs.
         assert report.planned_peak_bytes - 64 <= measured <= report.planned_peak_bytes
+    tracker = compiled_of(model).backend.tracker
+    assert tracker is not None
+    parts = [reference() for reference in tracker.kinds[0].parts]
+    late = {part.comes_late for part in parts if part is not None}
+    assert late == {step is kept_beyond_another}
     said = [r.getMessage() for r in caplog.records if "several graphs" in r.getMessage()]
     assert len(said) == 1
     assert (
