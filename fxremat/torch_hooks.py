@@ -850,6 +850,15 @@ def compiled_backward_of(results: Sequence[Any]) -> Any:
     return None
 
 
+def let_graph_be_kept(node: Any) -> None:
+    """Have backwards of a graph of AOTAutograd's, given by its node, keep it whenever they like.
+
+    After one that kept nothing AOTAutograd would refuse that: compilers such as Inductor write
+    into what was saved for it.
+    """
+    type(node)._forward_cls.metadata.bw_donated_idxs = []
+
+
 def storage_holders(tensor: torch.Tensor) -> Callable[[], int]:
     """A function that says how many hold a tensor's memory: 0 once it is freed.
 

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,7 +67,8 @@ class Backend:
     `step` says which graphs are whole steps; those that are not share a `tracker`, which may be
     given. `history` has what was planned, `steps` counts the planned steps that began. `between`
     sees the states between the passes, before the log does. `at_once` says that further shapes are
-    planned at once, and well when that has become worth it.
+    planned at once, and well when that has become worth it. `waiting` are the calls of whole steps
+    whose backward is still to come.
     """
 
     options: Options
@@ -79,6 +81,8 @@ class Backend:
     between: tuple[Between, ...] = ()
     at_once: bool = True
     tracker: StepTracker | None = None
+    waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
+    warned_of_autocast: bool = False
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         if not torch_hooks.needs_gradients(example_inputs):
@@ -100,13 +104,30 @@ class Backend:
         """From now on the graphs are parts of steps."""
         if self.tracker is None:
             _LOG.warning(
-                "the step is several graphs (%s). They are planned together, from the second step "
-                "on; the first saves as little as it can, to be safe, and is recorded. What runs "
+                "the step is several graphs (%s). One step is recorded, which saves as little as "
+                "it can, to be safe; from the one after it they are planned together. What runs "
                 "uncompiled between them is counted, and can't be planned",
                 why,
             )
             self.tracker = StepTracker(self.options)
         return self.tracker
+
+    def tracker_of_call(self) -> StepTracker | None:
+        """What tracks the graph that is called now; None where it is a step by itself.
+
+        It is none where the forward of an earlier call still waits for its backward: the budget is
+        for both, so that from now on they are parts of one step.
+        """
+        if self.tracker is None and self.waiting:
+            self.track_late(
+                "a forward begins while an earlier one waits for its backward; what isn't "
+                "differentiated belongs under torch.no_grad()"
+            )
+        return self.tracker
+
+    def track_late(self, why: str) -> None:
+        """From now on the graphs are parts of steps, within a step that has begun already."""
+        self.track(why).join(lambda: bool(self.waiting))
 
     def plan_ahead(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
         """Plan a graph, and check that what would be compiled keeps the plan. Nothing runs."""
@@ -447,7 +468,6 @@ class _Executable:
     draft: Draft | None = None
     part: Part | None = None
     ran: bool = False
-    warned: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, *args: Any) -> Any:
@@ -457,7 +477,7 @@ class _Executable:
         if not self.ran:
             self.ran = True
             note_planned(args)
-        tracker = self.backend.tracker
+        tracker = self.backend.tracker_of_call()
         if tracker is not None and self.part is None:
             self.part = self.backend.part_of(self)
         if tracker is not None and self.part is not None:
@@ -469,22 +489,18 @@ class _Executable:
             if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
                 self._plan_well(args)
             results = self.run(*args)
-        for result in results:
-            if isinstance(result, torch.Tensor) and result.grad_fn is not None:
-                result.grad_fn.register_prehook(self._backward_begins)
-                break
+        self._listen(results, is_whole=tracker is None)
         return results
 
-    def _backward_begins(self, _gradients: object) -> None:
-        _refuse_double_backward()
-        if torch_hooks.autocast_is_on() and not self.warned:
-            self.warned = True
-            warnings.warn(
-                "backward was called under autocast: a planned backward is traced outside of it, "
-                "as torch recommends to call it, so gradients are rounded otherwise than in "
-                "eager. End the autocast block after the forward",
-                stacklevel=2,
-            )
+    def _listen(self, results: Sequence[Any], *, is_whole: bool) -> None:
+        """Hear the backward of a call begin."""
+        node = torch_hooks.compiled_backward_of(results)
+        if node is not None:
+            torch_hooks.let_graph_be_kept(node)
+            backward = _Backward(self.backend)
+            node.register_prehook(backward)
+            if is_whole:
+                self.backend.waiting.add(backward)
 
     def _plan_well(self, args: tuple[Any, ...]) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
@@ -497,13 +513,35 @@ class _Executable:
             self.run, self.watch = found
 
 
-def _refuse_double_backward() -> None:
-    # The autograd engine runs a backward in grad mode only under create_graph=True.
-    if torch.is_grad_enabled():
-        raise DoubleBackwardError(
-            "create_graph=True was asked of an fxremat model: a rematerialized graph has first "
-            "gradients only. Use the original model where gradients of gradients are needed"
-        )
+@dataclass(eq=False)
+class _Backward:
+    """A hook that runs before the backward of one call, and lives as long as its graph does.
+
+    That of a whole step is among those that are waiting, until the backward begins.
+    """
+
+    backend: Backend
+
+    def __call__(self, _gradients: object) -> None:
+        # The autograd engine runs a backward in grad mode only under create_graph=True.
+        if torch.is_grad_enabled():
+            raise DoubleBackwardError(
+                "create_graph=True was asked of an fxremat model: a rematerialized graph has first "
+                "gradients only. Use the original model where gradients of gradients are needed"
+            )
+        backend = self.backend
+        if torch_hooks.autocast_is_on() and not backend.warned_of_autocast:
+            backend.warned_of_autocast = True
+            warnings.warn(
+                "backward was called under autocast: a planned backward is traced outside of it, "
+                "as torch recommends to call it, so gradients are rounded otherwise than in "
+                "eager. End the autocast block after the forward",
+                stacklevel=2,
+            )
+        if not torch_hooks.keeps_graph():
+            backend.waiting.discard(self)
+        elif backend.tracker is None:
+            backend.track_late("retain_graph=True: a backward keeps what its forward saved")
 
 
 def _shapes(joint: fx.GraphModule) -> Shapes:

@@ -79,8 +79,9 @@ def watch_parameters(module: nn.Module, planned: PlannedSteps) -> None:
                 f"a backward reached the parameters of {name} without a planned step: that step "
                 "had no plan, and its memory no budget. Something runs the parts of the module "
                 "instead of calling what fxremat.optimize returned. Optimize the part that is "
-                "called: with Lightning, self.model = fxremat.optimize(self.model, ...) in "
-                "place of the LightningModule"
+                "called: with Lightning, give the LightningModule as it was to the Trainer with "
+                "callbacks=[fxremat.integrations.lightning.MemoryBudget(...)], or optimize "
+                "self.model = fxremat.optimize(self.model, ...) in its place"
             )
 
     for parameter in module.parameters():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -204,8 +206,7 @@ class Compiled:
 class _WholeOrParts:
     """A function compiled as one graph, or, once it turns out to break, as the parts of a step.
 
-    Where the backend has a tracker already it is parts from the first. What Dynamo traced `at_once`
-    may be parts, too: under DDP it is split by the buckets.
+    Where the backend has a tracker already it is parts from the first.
     """
 
     compile: Callable[[bool], Callable[..., Any]]
@@ -216,38 +217,33 @@ class _WholeOrParts:
     fullgraph: bool
     whole: Callable[..., Any] | None = None
     parts: Callable[..., Any] | None = None
-    at_once: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.parts is None and (self.at_once or self.backend.tracker is None):
+        # What is whole stays so where a tracker came later: whole graphs may be parts of a step,
+        # and under DDP the one that Dynamo traced is split by the buckets.
+        if self.parts is None and (self.whole is not None or self.backend.tracker is None):
             if self.whole is None:
                 self.whole = self.compile(True)
             try:
-                results = self._in_step(self.whole, args, kwargs)
+                with self._inside():
+                    return self.whole(*args, **kwargs)
             except Exception as error:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
                 self.backend.track(reason.strip().splitlines()[0])
-            else:
-                self.at_once = True
-                return results
         if self.parts is None:
             self.whole = None
             self.parts = self.compile(self.fullgraph)
             if self.module is not None and not self.fullgraph:
                 self.regions = self.regions.and_of_torch(self.module)
-        with self.regions.in_place():
-            return self._in_step(self.parts, args, kwargs)
+        with self._inside(), self.regions.in_place():
+            return self.parts(*args, **kwargs)
 
-    def _in_step(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _inside(self) -> AbstractContextManager[None]:
+        """Around a call, which is in a step where there is a tracker."""
         tracker = self.backend.tracker
-        if tracker is None:
-            return function(*args, **kwargs)
-        with tracker.inside(self.device):
-            return function(*args, **kwargs)
+        return contextlib.nullcontext() if tracker is None else tracker.inside(self.device)
 
 
 def _compiler(backend: Backend, shapes_limit: int) -> Compile:

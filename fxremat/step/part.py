@@ -59,7 +59,8 @@ class Part:
 
     `compile` makes what runs by another schedule, given the arguments of a call; None where it
     can't be compiled again: it runs by its first plan, the least one. `runs` are those there are.
-    `ends_with` says what ended the graph before its function did, `name` what it computes.
+    `ends_with` says what ended the graph before its function did, `name` what it computes. Where
+    its backward `comes_late`, it did so once after the step seemed to have ended.
     """
 
     front: Front
@@ -67,6 +68,7 @@ class Part:
     compile: Callable[[Schedule, tuple[Any, ...]], tuple[Run, Watch]] | None
     name: str = ""
     ends_with: str = ""
+    comes_late: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
 
     @property

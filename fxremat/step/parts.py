@@ -7,6 +7,7 @@ nothing else holds them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class PartPlan:
     backward, beside `kept_outputs`, outputs of forward (and their bytes) that are residuals too.
     `backward_bytes` is what is taken while each step of backward runs, all residuals, tangents and
     gradients included, and `held_until` says up to which of these steps a kept output is one.
+    `freed_bytes` are those of residuals freed before each step, unless backward keeps them.
     """
 
     schedule: Schedule
@@ -34,6 +36,7 @@ class PartPlan:
     kept_outputs: Mapping[int, int]
     backward_bytes: tuple[int, ...]
     held_until: Mapping[int, int]
+    freed_bytes: tuple[int, ...]
 
     def saved_bytes(self, alive: Outputs) -> int:
         """What is held between forward and backward, given the outputs that others hold then."""
@@ -41,17 +44,22 @@ class PartPlan:
             nbytes for output, nbytes in self.kept_outputs.items() if output not in alive
         )
 
-    def backward_peak(self, alive: Outputs, handed_over: int) -> int:
-        """The most that backward takes, with the saved bytes.
+    def backward_peak(self, alive: Outputs, handed_over: int, *, keeps: bool = False) -> int:
+        """The most that backward takes, with the saved bytes; whether it `keeps` them to its end.
 
         `alive` outputs are others' when it begins, and so are `handed_over` bytes of tangents,
         which it frees.
         """
         peak = 0
-        others = {o: n for o, n in self.kept_outputs.items() if o in alive}
         for step, nbytes in enumerate(self.backward_bytes):
-            counted = sum(n for output, n in others.items() if step <= self.held_until[output])
-            peak = max(peak, nbytes - counted)
+            if keeps:
+                nbytes += self.freed_bytes[step]
+            for output, held in self.kept_outputs.items():
+                if step <= self.held_until[output]:
+                    nbytes -= held if output in alive else 0
+                elif keeps and output not in alive:
+                    nbytes += held
+            peak = max(peak, nbytes)
         return peak - handed_over
 
 
@@ -66,18 +74,24 @@ def part_plan(lowering: Lowering, schedule: Schedule) -> PartPlan:
     kept = {v: problem.values[v].nbytes for v in sorted(live & outputs)}
     made = sum(problem.values[v].nbytes for v in tangents)
     at_boundary = simulation.running_bytes[boundary] - made
-    until = dict.fromkeys(kept, -1)
+    until = dict.fromkeys(live, len(schedule))
     for step in range(len(schedule) - 1, boundary, -1):
         # The first death after the boundary ends what was kept over it.
         until.update((v, step - boundary - 1) for v in simulation.dies[step] if v in until)
+    residuals = {v: problem.values[v].nbytes for v in live - outputs}
+    freed = [0] * (len(schedule) - boundary - 1)
+    for value, nbytes in residuals.items():
+        if until[value] + 1 < len(freed):
+            freed[until[value] + 1] += nbytes
     return PartPlan(
         schedule=schedule,
         cost=simulation.cost,
         forward_bytes=max((at_boundary, *simulation.running_bytes[:boundary])),
-        residual_bytes=sum(problem.values[v].nbytes for v in live - outputs),
+        residual_bytes=sum(residuals.values()),
         kept_outputs=kept,
         backward_bytes=simulation.running_bytes[boundary + 1 :],
-        held_until=until,
+        held_until={value: until[value] for value in kept},
+        freed_bytes=tuple(itertools.accumulate(freed)),
     )
 
 

@@ -28,13 +28,15 @@ class Kind(StrEnum):
 class Mark:
     """Where the step stands: `call` runs, and those in `waiting` have run and hold their residuals.
 
-    Of each the outputs are named that were alive when no plan kept them: others hold those.
+    Of each the outputs are named that were alive when no plan kept them: others hold those. A
+    backward that `keeps` its graph frees none of its residuals.
     """
 
     kind: Kind
     call: int
     alive: Outputs
     waiting: Mapping[int, Outputs]
+    keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Moment:
         if call == mark.call and mark.kind is Kind.FORWARD:
             return plan.forward_bytes
         if call == mark.call and mark.kind is Kind.BACKWARD:
-            return plan.backward_peak(mark.alive, self.handed_over)
+            return plan.backward_peak(mark.alive, self.handed_over, keeps=mark.keeps)
         return plan.saved_bytes(mark.waiting[call]) if call in mark.waiting else 0
 
     def bytes_under(self, plans: Sequence[PartPlan]) -> int:

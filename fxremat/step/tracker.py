@@ -124,9 +124,11 @@ class _Step:
     """A step that goes on, or has ended and wasn't finished yet.
 
     `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
+    `earlier` says whether calls still wait that were made before the tracker was there.
     """
 
     safely: bool
+    earlier: Callable[[], bool] = lambda: False
     calls: list[Call] = field(default_factory=list[Call])
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
@@ -141,15 +143,18 @@ class _Step:
         """Whether a call's backward is still to come.
 
         One that a backward has passed by is not waited for, as nothing came of it: that of a later
-        call, or of one made in the same call of the function around them.
+        call, or of one made in the same call of the function around them. But where it came late
+        before, as a generator's does after its discriminator's, it is.
         """
         passed = {call.entry for call in self.calls if call.went_back}
+        passed_by = False
         for call in reversed(self.calls):
-            if call.went_back:
-                return False
-            if call.is_waiting and call.entry not in passed:
+            passed_by = passed_by or call.went_back
+            if call.is_waiting and (
+                call.part.comes_late or not (passed_by or call.entry in passed)
+            ):
                 return True
-        return False
+        return not passed_by and self.earlier()
 
 
 @dataclass(eq=False)
@@ -172,6 +177,10 @@ class StepTracker:
     _unplanned: int = 0
 
     # What a step does, in the order in which it does it.
+
+    def join(self, earlier: Callable[[], bool]) -> None:
+        """Come into a step that has begun: it goes on by the least plans, and isn't recorded."""
+        self._step = _Step(safely=True, earlier=earlier)
 
     @contextlib.contextmanager
     def inside(self, device: torch.device) -> Generator[None, None, None]:
@@ -232,6 +241,10 @@ class StepTracker:
     def _backward_begins(self, call: Call, gradients: Sequence[Any]) -> None:
         step = self._step
         if step is None or call not in step.calls:
+            if not call.part.comes_late:
+                # Its step was taken to have ended: those that were recorded are only halves.
+                call.part.comes_late = True
+                self.kinds.clear()
             return
         step.ended = False
         call.note_tangents(gradients)
@@ -256,9 +269,7 @@ class StepTracker:
         if self._entered or step.is_waiting:
             return
         step.ended = True
-        if step.recorder is None:
-            self._step = None
-        elif step.hook is None:
+        if step.recorder is not None and step.hook is None:
             # A recording can't end within the backward that it sees.
             step.hook = torch_hooks.call_before_optimizers(self._finish)
 
@@ -449,8 +460,10 @@ class StepTracker:
         }
         if running is None:
             return Mark(kind, -1, frozenset(), waiting)
-        alive = running.alive() if kind is Kind.BACKWARD else frozenset[int]()
-        return Mark(kind, step.calls.index(running), alive, waiting)
+        number = step.calls.index(running)
+        if kind is not Kind.BACKWARD:
+            return Mark(kind, number, frozenset(), waiting)
+        return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
 
 
 def infeasible(plan: StepPlan) -> BudgetInfeasible:

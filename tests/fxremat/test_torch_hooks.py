@@ -517,6 +517,29 @@ def test_a_layer_of_torchs_that_runs_uncompiled_is_seen(hooked: bool) -> None:
     assert seen == (["Sequential.forward"] * 2 if hooked else [None])
 
 
+def test_a_graph_of_aotautograds_may_be_kept_after_one_that_was_not() -> None:
+    def boxed(module: fx.GraphModule, _inputs: object) -> Any:
+        return torch_hooks.boxed_executor(module)
+
+    backend = torch._dynamo.backends.common.aot_autograd(fw_compiler=boxed)
+    compiled = torch.compile(lambda x: x.sin().exp().sum(), backend=backend)
+    x = torch.randn(8, requires_grad=True)
+
+    def loss() -> torch.Tensor:
+        return compiled(x)
+
+    loss().backward()
+    with pytest.raises(RuntimeError, match="donated"):
+        loss().backward(retain_graph=True)
+    kept = loss()
+    torch_hooks.let_graph_be_kept(torch_hooks.compiled_backward_of([kept]))
+    kept.backward(retain_graph=True)
+    x.grad = None
+    kept.backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, x.detach().cos() * x.detach().sin().exp())
+
+
 def test_hooks_on_accumulated_gradients_are_found() -> None:
     parameter = nn.Parameter(torch.ones(2))
     assert torch_hooks.called_when_accumulated(parameter) == []
