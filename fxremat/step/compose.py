@@ -269,16 +269,13 @@ def _alive(moments: Sequence[Moment], call: int) -> frozenset[int]:
 
 
 def _choices(moments: Sequence[Moment], calls: Sequence[Front]) -> list[list[Choice]]:
+    there: list[list[tuple[int, Moment]]] = [[] for _ in calls]
+    for index, moment in enumerate(moments):
+        for call in {*moment.mark.waiting, *([moment.mark.call] if moment.mark.call >= 0 else [])}:
+            there[call].append((index, moment))
     return [
         [
-            Choice(
-                plan.cost,
-                {
-                    index: load
-                    for index, moment in enumerate(moments)
-                    if (load := moment.load(call, plan))
-                },
-            )
+            Choice(plan.cost, {index: moment.load(call, plan) for index, moment in there[call]})
             for plan in front.plans
         ]
         for call, front in enumerate(calls)

@@ -18,10 +18,10 @@ import numpy as np
 
 from fxremat_solvers.highs import Program, minimise
 
-_STEPS = 3_000
+_STEPS = 500
 # A share of the step's cost. The blocks of a deep model are alike, and HiGHS tries picks that differ
-# only in whose they are: with 48 of them a proof takes 2 s, within this gap it is a tenth.
-_GAP = 3e-4
+# only in whose they are: with 48 of them a proof may take 2 s, within this gap it is a tenth of that.
+_GAP = 5e-4
 # HiGHS keeps rows to a millionth of its unit; picks that miss a room are asked for with less.
 _MARGINS = (0.0, 2e-6, 1e-4, 1e-2)
 
@@ -123,22 +123,28 @@ def _program(
     at_least: list[float] = []
     first = 0
     loads: list[list[tuple[int, float]]] = [[] for _ in room]
+    at_most = [0] * len(room)
     for choices in parts:
         mine = range(first, first + len(choices))
         rows += [[(k, 1.0) for k in mine], [(k, -1.0) for k in mine]]
         at_least += [1.0, -1.0]
+        largest_load: dict[int, int] = {}
         for k, choice in zip(mine, choices, strict=True):
             for moment, nbytes in choice.loads.items():
                 if nbytes:
                     loads[moment].append((k, float(nbytes)))
+                    if nbytes > largest_load.get(moment, 0):
+                        largest_load[moment] = nbytes
+        for moment, nbytes in largest_load.items():
+            at_most[moment] += nbytes
         first += len(choices)
     largest = max([1.0, *(abs(e) for row in loads for _, e in row), *map(abs, room)])
-    for row, limit in zip(loads, room, strict=True):
+    for row, limit, most in zip(loads, room, at_most, strict=True):
+        if overload_unit is None and most <= limit:
+            continue  # whatever is picked
         entries = [(k, -entry / largest) for k, entry in row]
         if overload_unit is not None:
             entries.append((columns, overload_unit))
-        elif not entries and limit >= 0:
-            continue
         rows.append(entries)
         at_least.append(-limit / largest)
     low, high = np.zeros(columns), np.ones(columns)
