@@ -19,8 +19,8 @@ import numpy as np
 from fxremat_solvers.highs import Program, minimise
 
 _STEPS = 500
-# A share of the step's cost. The blocks of a deep model are alike, and HiGHS tries picks that differ
-# only in whose they are: with 48 of them a proof may take 2 s, within this gap it is a tenth of that.
+# A share of the step's cost. The blocks of a deep model are alike, and HiGHS tries picks that
+# differ only in whose they are: with 48 a proof may take 2 s, within this gap a tenth of that.
 _GAP = 5e-4
 # HiGHS keeps rows to a millionth of its unit; picks that miss a room are asked for with less.
 _MARGINS = (0.0, 2e-6, 1e-4, 1e-2)
