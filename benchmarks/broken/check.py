@@ -30,7 +30,7 @@ from benchmarks.measure import Step, Tensors, differing, same
 from benchmarks.sweep.check import short
 from benchmarks.zoo import Batch, Workload
 
-STEPS, MEASURED = 4, 2  # the last ones are measured
+STEPS, MEASURED = 6, 2  # the last ones are measured
 ROUNDS = 3
 RATE = 1e-5
 BATCHES = 2
