@@ -1,4 +1,7 @@
-"""The README's Python runs as it is printed, block after block, as a script of its own."""
+"""The README's Python runs as it is printed, block after block, as a script of its own.
+
+With half of the layers, which is enough to see that it does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ def test_every_block_runs(tmp_path: Path) -> None:
         "assert model.transformer.wte.weight.grad is not None",
         "assert fxremat.explain(loss_fn).planned_peak_bytes > 0",
     ]
-    script.write_text("\n".join([*BLOCKS, *checks]))
+    assert sum("n_layer=4" in block for block in BLOCKS) == 2
+    blocks = [block.replace("n_layer=4", "n_layer=2") for block in BLOCKS]
+    script.write_text("\n".join([*blocks, *checks]))
     # As `python readme.py` would, from a clone that is not installed too.
     command = [sys.executable, str(script)]
     environment = {
