@@ -21,7 +21,7 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
@@ -123,6 +123,11 @@ _IGNORED_LOGGING = (
     "ignore_logging_functions"
     if hasattr(torch._dynamo.config, "ignore_logging_functions")
     else "ignore_logger_methods"
+)
+
+# Whether Dynamo leaves that set out where it writes its configuration.
+_WRITES_NO_FUNCTIONS = _IGNORED_LOGGING in inspect.getsource(
+    torch._dynamo.utils._get_dynamo_config_for_logging
 )
 
 # Whether fx can be asked for effects other than random draws.
@@ -478,7 +483,7 @@ def compile_whole(
     def run(*args: Any, **kwargs: Any) -> Any:
         nonlocal graphs
         # Log calls in a model are no reason to fail; they are left out of the compiled step.
-        with torch._dynamo.config.patch({**settings, _IGNORED_LOGGING: _logging_methods()}):
+        with torch._dynamo.config.patch({**settings, **_ignored_logging()}):
             results = call(*args, **kwargs)
         entries = _debug_get_cache_entry_list(code)
         if len(entries) != graphs:
@@ -517,7 +522,7 @@ def trace_whole(
 
     As `compile_whole` would trace it at its first call, but nothing is run, and nothing kept.
     """
-    settings = {"allow_unspec_int_on_nn_module": True, _IGNORED_LOGGING: _logging_methods()}
+    settings = {"allow_unspec_int_on_nn_module": True, **_ignored_logging()}
     with (
         # What a compiling call does around its tracing.
         convert_frame.compile_lock,
@@ -597,8 +602,37 @@ def ignore_log_calls() -> None:
 
     For `torch.compile`, which gives a backend no other moment before it traces.
     """
-    ignored: set[Callable[..., Any]] = getattr(torch._dynamo.config, _IGNORED_LOGGING)
-    setattr(torch._dynamo.config, _IGNORED_LOGGING, ignored | _logging_methods())
+    for name, functions in _ignored_logging(
+        getattr(torch._dynamo.config, _IGNORED_LOGGING)
+    ).items():
+        setattr(torch._dynamo.config, name, functions)
+
+
+def _ignored_logging(others: Iterable[Callable[..., Any]] = ()) -> dict[str, Any]:
+    """The setting of Dynamo's that leaves log calls out."""
+    functions = {*others, *_logging_methods()}
+    return {_IGNORED_LOGGING: functions if _WRITES_NO_FUNCTIONS else _Functions(functions)}
+
+
+class _Functions(dict[str, Any]):
+    """A set of functions for torch 2.11.
+
+    It writes its configuration as JSON at every compilation, with sets sorted, which functions
+    can't be, and logs an error each time. To JSON this is an empty dict.
+    """
+
+    def __init__(self, functions: Iterable[Callable[..., Any]]) -> None:
+        super().__init__()
+        self.functions = frozenset(functions)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.functions)
+
+    def __contains__(self, function: object) -> bool:
+        return function in self.functions
+
+    def __deepcopy__(self, _memo: object) -> _Functions:
+        return self
 
 
 def _logging_methods() -> set[Callable[..., Any]]:

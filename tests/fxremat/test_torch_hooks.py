@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
+import json
+import logging
 import operator
 import weakref
 from collections.abc import Callable, Sequence
@@ -547,3 +550,12 @@ def test_hooks_on_accumulated_gradients_are_found() -> None:
     assert torch_hooks.called_when_accumulated(parameter) == [print]
     handle.remove()
     assert torch_hooks.called_when_accumulated(parameter) == []
+
+
+def test_ignored_log_calls_can_be_written() -> None:
+    (functions,) = torch_hooks._ignored_logging([print]).values()
+    as_of_torch_2_11 = torch_hooks._Functions(functions)
+    assert print in as_of_torch_2_11
+    assert logging.Logger.info in list(as_of_torch_2_11)
+    assert copy.deepcopy(as_of_torch_2_11) is as_of_torch_2_11
+    assert json.dumps({"functions": as_of_torch_2_11}) == '{"functions": {}}'
