@@ -124,6 +124,7 @@ class _Step:
     """A step that goes on, or has ended and wasn't finished yet.
 
     `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
+    `is_new` says that it makes calls that no kind does.
     `earlier` says whether calls still wait that were made before the tracker was there.
     """
 
@@ -133,6 +134,7 @@ class _Step:
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
     kind: KindOfStep | None = None
+    is_new: bool = False
     compiled: bool = False
     ended: bool = False
     backward_runs: bool = False
@@ -301,8 +303,7 @@ class StepTracker:
         # No step has made these calls before. This one goes on safely; it is recorded where it has
         # just begun, else one of the next that are like it.
         step.kind = None
-        step.safely = True
-        self._tries = _TRIES
+        step.safely = step.is_new = True
         if not step.calls and step.recorder is None:
             self._start_recorder(step, device)
         return None
@@ -362,7 +363,11 @@ class StepTracker:
     def _finish(self, *_unused: object) -> None:
         """Note what a step held."""
         step, self._step = self._step, None
-        if step is None or step.recorder is None:
+        if step is None:
+            return
+        if step.is_new and step.ended:  # Forwards that are never differentiated are none to meet.
+            self._tries = _TRIES
+        if step.recorder is None:
             return
         if step.hook is not None:
             step.hook.remove()

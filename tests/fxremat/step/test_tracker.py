@@ -206,6 +206,24 @@ def test_a_graph_that_nothing_comes_of_does_not_stop_the_planning() -> None:
     assert tracker_of(optimized).kinds[0].plan is not None
 
 
+def test_an_evaluation_with_gradients_leaves_the_plan_in_use() -> None:
+    module = fresh()
+    optimized = fxremat.optimize(module, budget=1.0)
+    for _ in range(3):
+        backward_of(optimized, X)
+    plan = tracker_of(optimized).kinds[0].plan
+    optimized.eval()
+    for _ in range(2):
+        optimized(X).item()
+    optimized.train()
+    loss = optimized(X)
+    step = tracker_of(optimized)._step
+    assert plan is not None
+    assert step is not None
+    assert [call.plan for call in step.calls] == list(plan.plans)
+    loss.backward()
+
+
 class Scored(Broken):
     """Returns what its loss is made of, which backward needs."""
 
