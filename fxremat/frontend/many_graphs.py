@@ -36,9 +36,10 @@ class ManyGraphs:
         seconds = sum(graph.capture_s + graph.planning_s for graph in alike)
         _LOG.warning(
             "%d graphs were compiled where one would do, which took %.0f s: one for each input "
-            "shape and each value of what is no tensor, and each further one takes as long. Pad "
-            "inputs to fewer shapes (fxremat.pad_to_multiple, or pad_to_multiple_of of a data "
-            "collator); give what changes at each step as a tensor",
+            "shape and each value of what is no tensor (a number, the length of a list that "
+            "forward appends to), and each further one takes as long. Pad inputs to fewer shapes "
+            "(fxremat.pad_to_multiple, or pad_to_multiple_of of a data collator); give what "
+            "changes at each step as a tensor, and append outside of what is optimized",
             len(alike),
             seconds,
         )
