@@ -20,7 +20,7 @@ import torch
 
 from fxremat import torch_hooks
 from fxremat.errors import BudgetInfeasible
-from fxremat.measure.recorder import Recorder, can_record, start_recorder
+from fxremat.measure.recorder import Recorder, start_recorder
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_schedule
 from fxremat.step.agree import agreed_budget, agreed_step
@@ -348,8 +348,8 @@ class StepTracker:
             step.safely = record and (step.recorder is not None or not self.kinds)
 
     def _start_recorder(self, step: _Step, device: torch.device) -> None:
-        if can_record(device):
-            step.recorder = start_recorder(device, self._gives_way)
+        step.recorder = start_recorder(device, self._gives_way)
+        if step.recorder is not None:
             step.marks.append(self._mark_of(step, Kind.OUTSIDE))
 
     def _gives_way(self) -> bool:
