@@ -425,12 +425,13 @@ class StepTracker:
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
             kind.plan = plan
-        elif kind.compiled:
-            # What a compilation leaves behind is held until later; the next step tells.
-            self.kinds.remove(kind)
-            self._tries = _TRIES
-        else:
+            return
+        # Another step, of a smaller batch, may fit, and begins where this one isn't known.
+        self.kinds.remove(kind)
+        if not kind.compiled:
             raise infeasible(plan)
+        # What a compilation leaves behind is held until later; the next step tells.
+        self._tries = _TRIES
 
     def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part in a hundredth of a second."""

@@ -273,6 +273,20 @@ def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
     assert tracker_of(again).kinds[0].plan is not None
 
 
+def test_a_smaller_batch_may_follow_one_whose_budget_cannot_be_met() -> None:
+    budget = tight(fresh, lambda function: backward_of(function, X))
+    optimized = fxremat.optimize(fresh(), budget=budget)
+    large = torch.cat([X] * 4)
+    for _ in range(2):
+        backward_of(optimized, large)
+    with pytest.raises(fxremat.BudgetInfeasible):
+        backward_of(optimized, large)
+    for _ in range(3):
+        backward_of(optimized, X)
+    (kind,) = tracker_of(optimized).kinds
+    assert kind.plan is not None
+
+
 def test_steps_that_are_never_planned_are_heard() -> None:
     optimized = fxremat.optimize(fresh(), budget=1.0)
     with warnings.catch_warnings(record=True) as caught, torch.profiler.profile():
