@@ -43,6 +43,8 @@ def bound_data_sizes(module: fx.GraphModule) -> None:
     def bounded(node: fx.Node, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return torch_hooks.some_number(value) if torch_hooks.depends_on_data(value) else value
+        if value.layout is not torch.strided:
+            return value  # It has no storage, and is refused where the graph is read.
         key = torch_hooks.storage_key(value)
         if torch_hooks.depends_on_data(value):
             value = _view(node, value, bases.get(key))

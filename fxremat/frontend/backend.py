@@ -34,6 +34,7 @@ from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
+from fxremat.frontend.many_graphs import ManyGraphs
 from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.graph import JointGraph
 from fxremat.lower.lowering import Lowering
@@ -78,6 +79,7 @@ class Backend:
     profiles: OpProfiles = field(default_factory=OpProfiles)
     steps: PlannedSteps = field(default_factory=PlannedSteps)
     outer_loss: OuterLoss = field(default_factory=OuterLoss)
+    many_graphs: ManyGraphs = field(default_factory=ManyGraphs)
     between: tuple[Between, ...] = ()
     at_once: bool = True
     tracker: StepTracker | None = None
@@ -147,6 +149,7 @@ class Backend:
         run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
         if graph is not None:
             self.history.add(graph, ahead=ahead)
+            self.many_graphs.say(self.history.graphs)
             self.outer_loss.say(graph.plan)
         return run, watch, graph
 
@@ -391,6 +394,7 @@ class Backend:
             part = None if graph is None else self._part(module, graph, run, watch, changes, why)
         if graph is not None:
             self.history.add(graph, ahead=False)
+            self.many_graphs.say(self.history.graphs)
         executable = _Executable(self, module, run, watch, graph, part=part)
         return torch_hooks.without_dynamo(executable.__call__)
 

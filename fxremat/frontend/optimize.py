@@ -67,6 +67,8 @@ def optimize(
         raise OptionError(
             f"model is a {type(model).__name__}: give an nn.Module or a function of tensors"
         )
+    if isinstance(model, type):
+        raise OptionError(f"model is the class {model.__name__}: give an instance of it")
     if regions not in (None, "blocks"):
         raise OptionError(f'regions is {regions!r}: it is "blocks" or left out')
     if regions is not None and fullgraph:

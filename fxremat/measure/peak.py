@@ -43,6 +43,7 @@ def measure_peak(
 
     Run it a few times before: compilation and first calls allocate more than later ones. To
     measure a training step, set gradients to None first, so that they count as the step's.
+    On the CPU it sees the calling thread and autograd's, no other thread that `function` starts.
     CUDA figures are whole 512-byte blocks, and the call resets torch's peak statistics. Raises
     `ProfilerBusyError` where a profiler is running already.
     """
@@ -67,7 +68,7 @@ def measure_peak(
 
 
 def _cpu_events(function: Callable[[], Any]) -> list[int]:
-    """The allocator's events on the CPU, of all threads, in order of time."""
+    """The allocator's events on the CPU, of this thread and autograd's, in order of time."""
     interrupt_recording()
     if torch_hooks.profiler_is_active():
         raise ProfilerBusyError(

@@ -7,6 +7,7 @@ among them say where the moments are.
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Generator
@@ -44,27 +45,25 @@ class Recorder(Protocol):
         ...
 
 
-def can_record(device: torch.device) -> bool:
-    """Whether levels can be noted now: on the CPU not beside a profiler, nor within a backward.
+def start_recorder(device: torch.device, gives_way: Callable[[], bool]) -> Recorder | None:
+    """A recorder of a device's memory that has begun; None where levels can't be noted now.
 
-    A recording of something that has come to its end, or to nothing, gives way.
-    """
-    if device.type == "cuda":
-        return True
-    _interrupt(at_any_rate=False)
-    return not torch_hooks.profiler_is_active() and not torch_hooks.in_backward()
-
-
-def start_recorder(device: torch.device, gives_way: Callable[[], bool]) -> Recorder:
-    """A recorder of a device's memory that has begun.
+    On the CPU they can't beside a profiler, beside a recorder in another thread, nor within a
+    backward. A recording of something that has come to its end, or to nothing, gives way.
 
     `gives_way`, a method of what holds it, is called where something else wants to note events, as
     only one can in a thread: it finishes the recorder if it can, and says whether that may end.
     """
     if device.type == "cuda":
         return CudaRecorder(device)
-    recorder = CpuRecorder()
-    _running[:] = [(weakref.ref(recorder), weakref.WeakMethod(gives_way))]
+    _interrupt(at_any_rate=False)
+    if torch_hooks.profiler_is_active() or torch_hooks.in_backward():
+        return None
+    with _starting:
+        if any(recorder.is_busy for reference, _ in _running if (recorder := reference())):
+            return None
+        recorder = CpuRecorder()
+        _running[:] = [(weakref.ref(recorder), weakref.WeakMethod(gives_way))]
     return recorder
 
 
@@ -76,14 +75,18 @@ def interrupt_recording() -> None:
 def _interrupt(*, at_any_rate: bool) -> None:
     for reference, method in _running:
         recorder, gives_way = reference(), method()
-        if recorder is None or not recorder.running or torch_hooks.in_backward():
+        if recorder is None or not recorder.is_busy or torch_hooks.in_backward():
+            continue
+        if recorder.thread is not threading.current_thread():
             continue
         if gives_way is None or gives_way() or at_any_rate:
             recorder.abandon()
 
 
-# The one that was started last: torch's profiler, which it stands on, is the thread's only one.
+# The one that was started last. Torch's profiler, which it stands on, is the thread's only one; two
+# in two threads end the process, as Kineto below it is the process's only one.
 _running: list[tuple[weakref.ref[CpuRecorder], weakref.WeakMethod[Callable[[], bool]]]] = []
+_starting = threading.Lock()
 
 
 @dataclass(eq=False)
@@ -92,6 +95,12 @@ class CpuRecorder:
 
     events: list[int] = field(default_factory=list[int])
     running: bool = True
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it notes events."""
+        return self.running and self.thread.is_alive()
 
     def __post_init__(self) -> None:
         with quiet_profiler():

@@ -20,7 +20,7 @@ import torch
 
 from fxremat import torch_hooks
 from fxremat.errors import BudgetInfeasible
-from fxremat.measure.recorder import Recorder, can_record, start_recorder
+from fxremat.measure.recorder import Recorder, start_recorder
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_schedule
 from fxremat.step.agree import agreed_budget, agreed_step
@@ -124,6 +124,7 @@ class _Step:
     """A step that goes on, or has ended and wasn't finished yet.
 
     `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
+    `is_new` says that it makes calls that no kind does.
     `earlier` says whether calls still wait that were made before the tracker was there.
     """
 
@@ -133,6 +134,7 @@ class _Step:
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
     kind: KindOfStep | None = None
+    is_new: bool = False
     compiled: bool = False
     ended: bool = False
     backward_runs: bool = False
@@ -301,8 +303,7 @@ class StepTracker:
         # No step has made these calls before. This one goes on safely; it is recorded where it has
         # just begun, else one of the next that are like it.
         step.kind = None
-        step.safely = True
-        self._tries = _TRIES
+        step.safely = step.is_new = True
         if not step.calls and step.recorder is None:
             self._start_recorder(step, device)
         return None
@@ -347,8 +348,8 @@ class StepTracker:
             step.safely = record and (step.recorder is not None or not self.kinds)
 
     def _start_recorder(self, step: _Step, device: torch.device) -> None:
-        if can_record(device):
-            step.recorder = start_recorder(device, self._gives_way)
+        step.recorder = start_recorder(device, self._gives_way)
+        if step.recorder is not None:
             step.marks.append(self._mark_of(step, Kind.OUTSIDE))
 
     def _gives_way(self) -> bool:
@@ -362,7 +363,11 @@ class StepTracker:
     def _finish(self, *_unused: object) -> None:
         """Note what a step held."""
         step, self._step = self._step, None
-        if step is None or step.recorder is None:
+        if step is None:
+            return
+        if step.is_new and step.ended:  # Forwards that are never differentiated are none to meet.
+            self._tries = _TRIES
+        if step.recorder is None:
             return
         if step.hook is not None:
             step.hook.remove()
@@ -420,12 +425,13 @@ class StepTracker:
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
             kind.plan = plan
-        elif kind.compiled:
-            # What a compilation leaves behind is held until later; the next step tells.
-            self.kinds.remove(kind)
-            self._tries = _TRIES
-        else:
+            return
+        # Another step, of a smaller batch, may fit, and begins where this one isn't known.
+        self.kinds.remove(kind)
+        if not kind.compiled:
             raise infeasible(plan)
+        # What a compilation leaves behind is held until later; the next step tells.
+        self._tries = _TRIES
 
     def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part in a hundredth of a second."""

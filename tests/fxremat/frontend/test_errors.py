@@ -133,6 +133,8 @@ def test_missing_budget() -> None:
 def test_not_a_model() -> None:
     with pytest.raises(OptionError):
         fxremat.optimize(3, budget=0.5)  # type: ignore[type-var]
+    with pytest.raises(OptionError, match="class"):
+        fxremat.optimize(Small, budget=0.5)
     with pytest.raises(OptionError, match="example_inputs"):
         fxremat.optimize(Small(), budget=0.5, example_inputs=3)
 
@@ -299,6 +301,7 @@ def optimized(model: Any, budget: float | str = 1.0) -> Any:
         (lambda: optimized(Broken())(X), GraphBreakError),
         (lambda: optimized(begins_at_data)(X.clone().requires_grad_()), UnsupportedGraphError),
         (lambda: optimized(on_meta())(X), DeviceError),
+        (lambda: optimized(nn.Embedding(4, 4, sparse=True))(X[0].long()), UnsupportedGraphError),
         (lambda: optimized(WrongSizes())(X), RuntimeError),
         (lambda: optimized(Raises())(X), GraphBreakError),
     ],

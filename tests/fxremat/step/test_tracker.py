@@ -206,6 +206,24 @@ def test_a_graph_that_nothing_comes_of_does_not_stop_the_planning() -> None:
     assert tracker_of(optimized).kinds[0].plan is not None
 
 
+def test_an_evaluation_with_gradients_leaves_the_plan_in_use() -> None:
+    module = fresh()
+    optimized = fxremat.optimize(module, budget=1.0)
+    for _ in range(3):
+        backward_of(optimized, X)
+    plan = tracker_of(optimized).kinds[0].plan
+    optimized.eval()
+    for _ in range(2):
+        optimized(X).item()
+    optimized.train()
+    loss = optimized(X)
+    step = tracker_of(optimized)._step
+    assert plan is not None
+    assert step is not None
+    assert [call.plan for call in step.calls] == list(plan.plans)
+    loss.backward()
+
+
 class Scored(Broken):
     """Returns what its loss is made of, which backward needs."""
 
@@ -253,6 +271,20 @@ def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
     for _ in range(4):
         backward_of(again, X)
     assert tracker_of(again).kinds[0].plan is not None
+
+
+def test_a_smaller_batch_may_follow_one_whose_budget_cannot_be_met() -> None:
+    budget = tight(fresh, lambda function: backward_of(function, X))
+    optimized = fxremat.optimize(fresh(), budget=budget)
+    large = torch.cat([X] * 4)
+    for _ in range(2):
+        backward_of(optimized, large)
+    with pytest.raises(fxremat.BudgetInfeasible):
+        backward_of(optimized, large)
+    for _ in range(3):
+        backward_of(optimized, X)
+    (kind,) = tracker_of(optimized).kinds
+    assert kind.plan is not None
 
 
 def test_steps_that_are_never_planned_are_heard() -> None:
