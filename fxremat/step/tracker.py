@@ -293,13 +293,15 @@ class StepTracker:
         if step.safely:
             return None
         keys = (*(call.key for call in step.calls), key)
-        for kind in (step.kind, *self.kinds):
-            if kind is None or kind.plan is None or kind.keys[: len(keys)] != keys:
-                continue
-            plans = kind.plan.plans
-            if all(c.plan is p for c, p in zip(step.calls, plans, strict=False)):
+        # How long a step gets isn't known when it begins. Its first calls run by the plans of the
+        # longest that begins so, for more is held in that.
+        longest_first = sorted(self.kinds, key=lambda kind: len(kind.keys), reverse=True)
+        taken = tuple(call.plan for call in step.calls)
+        for kind in (step.kind, *longest_first):
+            if kind is not None and kind.keys[: len(keys)] == keys and _goes_on_by(kind, taken):
                 step.kind = kind
-                return plans[len(step.calls)]
+                assert kind.plan is not None
+                return kind.plan.plans[len(taken)]
         # No step has made these calls before. This one goes on safely; it is recorded where it has
         # just begun, else one of the next that are like it.
         step.kind = None
@@ -384,6 +386,8 @@ class StepTracker:
         if known is not None:
             if known is step.kind and not known.checked:
                 self._check(known, moments)
+            elif not step.safely:
+                known.checked = True  # It runs by the plans of a longer kind.
         elif all(call.plan is call.part.front.least for call in step.calls):
             self._tries = 0
             parts = tuple(weakref.ref(call.part) for call in step.calls)
@@ -470,6 +474,16 @@ class StepTracker:
         if kind is not Kind.BACKWARD:
             return Mark(kind, number, frozenset(), waiting)
         return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
+
+
+def _goes_on_by(kind: KindOfStep, taken: tuple[PartPlan, ...]) -> bool:
+    """Whether a step that has begun by other plans, maybe, can go on by those of a kind."""
+    plan = kind.plan
+    if plan is None:
+        return False
+    if all(mine is its for mine, its in zip(taken, plan.plans, strict=False)):
+        return True
+    return peak_under(kind.moments, (*taken, *plan.plans[len(taken) :])) <= plan.budget_bytes
 
 
 def infeasible(plan: StepPlan) -> BudgetInfeasible:

@@ -336,3 +336,32 @@ def test_a_step_that_is_left_halfway_leaves_the_profiler_alone() -> None:
         backward_of(again, X)
     assert tracker_of(again).kinds[0].plan is not None
     assert not torch_hooks.profiler_is_active()
+
+
+class Repeated(Broken):
+    """Its first half runs as often as it is told, which no call says beforehand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.Sequential(block(), nn.Tanh())
+
+    def forward(self, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        for _ in range(int(times)):
+            x = self.first(x)
+            torch._dynamo.graph_break()
+        return self.second(x).square().mean()
+
+
+def test_a_step_that_may_get_longer_begins_by_the_plans_of_the_longest() -> None:
+    long, short = torch.tensor(4), torch.tensor(2)
+    module = Repeated()
+    peak = peak_of(module, lambda: module(X, long).backward())
+    budget = int(0.75 * peak)
+    optimized = fxremat.optimize(module, budget=budget)
+    for times in (long, short) * 6:
+        backward_of(optimized, X, times)
+    kinds = tracker_of(optimized).kinds
+    assert len({len(kind.keys) for kind in kinds}) == 2
+    assert all(kind.plan and kind.checked for kind in kinds)
+    for times in (long, short, long):
+        assert peak_of(module, lambda times=times: optimized(X, times).backward()) <= budget
