@@ -51,7 +51,7 @@ class StepReport:
         share = 100 * self.extra_seconds / (self.baseline_seconds or 1.0)
         bound = 100 * self.lower_bound_seconds / (self.baseline_seconds or 1.0)
         yield (
-            f"{len(self.calls)} calls of graphs: {self.planned_peak_bytes:,} B of a budget of "
+            f"calls of graphs: {len(self.calls)}; {self.planned_peak_bytes:,} B of a budget of "
             f"{self.budget_bytes:,} (with nothing recomputed {self.baseline_peak_bytes:,}), "
             f"{share:.2f} % more time (no choice of plans takes less than {bound:.2f} %). At most "
             f"{self.outside_peak_bytes:,} B are held outside of the graphs"

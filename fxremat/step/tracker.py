@@ -339,7 +339,8 @@ class StepTracker:
                 f"{_UNPLANNED_STEPS} steps of several graphs ran without a plan for all of them, "
                 "each graph saving as little as it can: no budget was checked. Steps are planned "
                 "once one was recorded from its begin to the end of its backward, on the CPU not "
-                "under a profiler, in which the calls of the next one are made"
+                "under a profiler (fxremat.measure_peak is one), in which the calls of the next "
+                "one are made"
             )
         record = not self.kinds or self._tries > 0
         self._tries -= self._tries > 0
