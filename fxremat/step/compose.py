@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fxremat.lower.lowering import Lowering
 from fxremat.plan.budget import Budget
 from fxremat.step.limits import Limits, limited
-from fxremat.step.parts import PartPlan, part_plan
+from fxremat.step.parts import Outputs, PartPlan, part_plan
 from fxremat.step.record import Kind, Moment
 from fxremat_solvers import RematProblem, Schedule, Solution, baseline
 from fxremat_solvers.compose import Choice, Composition, compose, shares
@@ -273,13 +273,22 @@ def _choices(moments: Sequence[Moment], calls: Sequence[Front]) -> list[list[Cho
     for index, moment in enumerate(moments):
         for call in {*moment.mark.waiting, *([moment.mark.call] if moment.mark.call >= 0 else [])}:
             there[call].append((index, moment))
-    return [
-        [
-            Choice(plan.cost, {index: moment.load(call, plan) for index, moment in there[call]})
-            for plan in front.plans
-        ]
-        for call, front in enumerate(calls)
-    ]
+    choices: list[list[Choice]] = []
+    for call, front in enumerate(calls):
+        waiting: dict[Outputs, list[int]] = {}
+        running: list[tuple[int, Moment]] = []
+        for index, moment in there[call]:
+            if call == moment.mark.call:
+                running.append((index, moment))
+            else:
+                waiting.setdefault(moment.mark.waiting[call], []).append(index)
+        choices.append([])
+        for plan in front.plans:
+            loads = {index: moment.load(call, plan) for index, moment in running}
+            for alive, where in waiting.items():
+                loads |= dict.fromkeys(where, plan.saved_bytes(alive))
+            choices[-1].append(Choice(plan.cost, loads))
+    return choices
 
 
 def _wanted(
