@@ -148,10 +148,13 @@ class Backend:
 
         run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
         if graph is not None:
-            self.history.add(graph, ahead=ahead)
-            self.many_graphs.say(self.history.graphs)
+            self._note(graph, ahead=ahead)
             self.outer_loss.say(graph.plan)
         return run, watch, graph
+
+    def _note(self, graph: CompiledGraph, *, ahead: bool) -> None:
+        self.history.add(graph, ahead=ahead)
+        self.many_graphs.say(self.history.graphs)
 
     def _with_sizes_fixed(
         self,
@@ -393,8 +396,7 @@ class Backend:
                 return torch_hooks.without_dynamo(module.forward)
             part = None if graph is None else self._part(module, graph, run, watch, changes, why)
         if graph is not None:
-            self.history.add(graph, ahead=False)
-            self.many_graphs.say(self.history.graphs)
+            self._note(graph, ahead=False)
         executable = _Executable(self, module, run, watch, graph, part=part)
         return torch_hooks.without_dynamo(executable.__call__)
 
@@ -487,24 +489,25 @@ class _Executable:
         if tracker is not None and self.part is not None:
             call, run = tracker.forward_begins(self.part, args)
             results = run(*args)
-            tracker.forward_ended(call, results)
+            node = torch_hooks.compiled_backward_of(results)
+            tracker.forward_ended(call, node)
         else:
             draft = self.draft
             if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
                 self._plan_well(args)
             results = self.run(*args)
-        self._listen(results, is_whole=tracker is None)
+            node = torch_hooks.compiled_backward_of(results)
+        if node is not None:
+            self._listen(node, is_whole=tracker is None)
         return results
 
-    def _listen(self, results: Sequence[Any], *, is_whole: bool) -> None:
+    def _listen(self, node: Any, *, is_whole: bool) -> None:
         """Hear the backward of a call begin."""
-        node = torch_hooks.compiled_backward_of(results)
-        if node is not None:
-            torch_hooks.let_graph_be_kept(node)
-            backward = _Backward(self.backend)
-            node.register_prehook(backward)
-            if is_whole:
-                self.backend.waiting.add(backward)
+        torch_hooks.let_graph_be_kept(node)
+        backward = _Backward(self.backend)
+        node.register_prehook(backward)
+        if is_whole:
+            self.backend.waiting.add(backward)
 
     def _plan_well(self, args: tuple[Any, ...]) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""

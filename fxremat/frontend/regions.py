@@ -69,13 +69,12 @@ class Regions:
         and silently leaves an `nn.Sequential` in a loop that breaks as it is. By a forward of ours
         it is compiled as any other module.
         """
-        mine = {id(module) for module, _ in self.forwards}
         inside = {id(m) for module, _ in self.forwards for m in module.modules()}
         others = [
             (module, types.MethodType(_class_forward, module))
             for module in model.modules()
             if module is not model
-            and id(module) not in mine | inside
+            and id(module) not in inside
             and type(module).__module__.startswith("torch.nn.")
             and type(module).forward is not nn.Module.forward
             and "forward" not in vars(module)

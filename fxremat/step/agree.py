@@ -11,7 +11,6 @@ from fxremat.plan.agree import agreed, problems_key, say_it_differs
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options
 from fxremat.step.compose import Front, StepPlan, peak_under
-from fxremat.step.parts import PartPlan, part_plan
 from fxremat.step.record import Moment
 from fxremat_solvers import Schedule, SolverError
 
@@ -52,7 +51,7 @@ def agreed_step(
         return plan
     try:
         pairs = zip(calls, schedules, strict=True)
-        plans = tuple(_plan_of(front, schedule) for front, schedule in pairs)
+        plans = tuple(front.plan_by(schedule) for front, schedule in pairs)
         peak = peak_under(plan.moments, plans)
     except (SolverError, ValueError):
         peak, plans = plan.budget_bytes + 1, plan.plans
@@ -65,12 +64,3 @@ def agreed_step(
 def _key(purpose: str, calls: Sequence[Front], budget_bytes: int, options: Options) -> str:
     problems = [front.lowering.problem for front in calls]
     return problems_key(purpose, problems, budget_bytes, options)
-
-
-def _plan_of(front: Front, schedule: Schedule) -> PartPlan:
-    """A front's plan by a schedule, which is added where it is new."""
-    known = next((each for each in front.known if each.schedule == schedule), None)
-    if known is None:
-        known = part_plan(front.lowering, schedule)
-        front.known.append(known)
-    return known

@@ -96,12 +96,19 @@ class Front:
             return False
         self.solved.add((limits, alive))
         problem = limited(self.lowering, limits, alive)
+        before = len(self.known)
         # Where nothing is within the limits: the lowest that there is, to come nearer.
-        schedule = problem.schedule_of_part(search(problem.problem, problem.budget_bytes).schedule)
-        is_new = all(plan.schedule != schedule for plan in self.known)
-        if is_new:
-            self.known.append(part_plan(self.lowering, schedule))
-        return is_new
+        found = search(problem.problem, problem.budget_bytes).schedule
+        self.plan_by(problem.schedule_of_part(found))
+        return len(self.known) > before
+
+    def plan_by(self, schedule: Schedule) -> PartPlan:
+        """The plan by a schedule, which is added where it is new."""
+        plan = next((each for each in self.known if each.schedule == schedule), None)
+        if plan is None:
+            plan = part_plan(self.lowering, schedule)
+            self.known.append(plan)
+        return plan
 
 
 def _figures(plan: PartPlan, outputs: frozenset[int]) -> tuple[float, ...]:
@@ -182,8 +189,15 @@ def plan_calls(
 def _composed(
     moments: Sequence[Moment], calls: Sequence[Front], room: Sequence[int]
 ) -> tuple[Composition, list[PartPlan]]:
-    found = compose(_choices(moments, calls), room)
-    return found, [front.plans[pick] for front, pick in zip(calls, found.picks, strict=True)]
+    offered = _offered(calls)
+    found = compose(_choices(moments, offered), room)
+    return found, [plans[pick] for plans, pick in zip(offered, found.picks, strict=True)]
+
+
+def _offered(calls: Sequence[Front]) -> list[list[PartPlan]]:
+    """The plans that each call may have; those of a front are compared once."""
+    plans = {id(front): front.plans for _, front in _distinct(calls)}
+    return [plans[id(front)] for front in calls]
 
 
 def _improve(
@@ -215,7 +229,7 @@ def _grow(
             front.add(limits, _alive(moments, index), search)
     before = float("inf")
     for _ in range(TUNING.rounds):
-        choices = _choices(moments, calls)
+        choices = _choices(moments, _offered(calls))
         mixture = shares(choices, room)
         if not mixture:
             # Nothing fits yet: what each call could have beside the others at their lowest.
@@ -268,26 +282,24 @@ def _alive(moments: Sequence[Moment], call: int) -> frozenset[int]:
     return alive
 
 
-def _choices(moments: Sequence[Moment], calls: Sequence[Front]) -> list[list[Choice]]:
-    there: list[list[tuple[int, Moment]]] = [[] for _ in calls]
+def _choices(
+    moments: Sequence[Moment], offered: Sequence[Sequence[PartPlan]]
+) -> list[list[Choice]]:
+    running: list[list[tuple[int, Moment]]] = [[] for _ in offered]
+    # By the outputs that others hold: of a plan these moments all take the same.
+    waiting: list[dict[Outputs, list[int]]] = [{} for _ in offered]
     for index, moment in enumerate(moments):
-        for call in {*moment.mark.waiting, *([moment.mark.call] if moment.mark.call >= 0 else [])}:
-            there[call].append((index, moment))
-    choices: list[list[Choice]] = []
-    for call, front in enumerate(calls):
-        waiting: dict[Outputs, list[int]] = {}
-        running: list[tuple[int, Moment]] = []
-        for index, moment in there[call]:
-            if call == moment.mark.call:
-                running.append((index, moment))
-            else:
-                waiting.setdefault(moment.mark.waiting[call], []).append(index)
-        choices.append([])
-        for plan in front.plans:
-            loads = {index: moment.load(call, plan) for index, moment in running}
-            for alive, where in waiting.items():
+        if moment.mark.call >= 0:
+            running[moment.mark.call].append((index, moment))
+        for call, alive in moment.mark.waiting.items():
+            waiting[call].setdefault(alive, []).append(index)
+    choices: list[list[Choice]] = [[] for _ in offered]
+    for call, plans in enumerate(offered):
+        for plan in plans:
+            loads = {index: moment.load(call, plan) for index, moment in running[call]}
+            for alive, where in waiting[call].items():
                 loads |= dict.fromkeys(where, plan.saved_bytes(alive))
-            choices[-1].append(Choice(plan.cost, loads))
+            choices[call].append(Choice(plan.cost, loads))
     return choices
 
 

@@ -227,9 +227,8 @@ class StepTracker:
         self._mark(Kind.FORWARD, call)
         return call, run
 
-    def forward_ended(self, call: Call, results: Sequence[Any]) -> None:
-        """A part has returned its results to who called it."""
-        node = torch_hooks.compiled_backward_of(results)
+    def forward_ended(self, call: Call, node: Any) -> None:
+        """A part has returned its results, which have this autograd node, to who called it."""
         if node is not None:
             held = _Held()
             call.held = weakref.ref(held, self._graph_is_gone)
@@ -293,15 +292,12 @@ class StepTracker:
         if step.safely:
             return None
         keys = (*(call.key for call in step.calls), key)
-        # How long a step gets isn't known when it begins. Its first calls run by the plans of the
-        # longest that begins so, for more is held in that.
-        longest_first = sorted(self.kinds, key=lambda kind: len(kind.keys), reverse=True)
         taken = tuple(call.plan for call in step.calls)
-        for kind in (step.kind, *longest_first):
-            if kind is not None and kind.keys[: len(keys)] == keys and _goes_on_by(kind, taken):
+        for kind in self._candidates(step):
+            plan = kind.plan
+            if plan and kind.keys[: len(keys)] == keys and _goes_on_by(plan, taken):
                 step.kind = kind
-                assert kind.plan is not None
-                return kind.plan.plans[len(taken)]
+                return plan.plans[len(taken)]
         # No step has made these calls before. This one goes on safely; it is recorded where it has
         # just begun, else one of the next that are like it.
         step.kind = None
@@ -309,6 +305,16 @@ class StepTracker:
         if not step.calls and step.recorder is None:
             self._start_recorder(step, device)
         return None
+
+    def _candidates(self, step: _Step) -> Generator[KindOfStep, None, None]:
+        """The kind that a step was of so far, then all, the longest first.
+
+        How long a step gets isn't known when it begins. Its first calls run by the plans of the
+        longest that begins so, for more is held in that.
+        """
+        if step.kind is not None:
+            yield step.kind
+        yield from sorted(self.kinds, key=lambda kind: len(kind.keys), reverse=True)
 
     # From one step to the next.
 
@@ -477,14 +483,11 @@ class StepTracker:
         return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
 
 
-def _goes_on_by(kind: KindOfStep, taken: tuple[PartPlan, ...]) -> bool:
-    """Whether a step that has begun by other plans, maybe, can go on by those of a kind."""
-    plan = kind.plan
-    if plan is None:
-        return False
+def _goes_on_by(plan: StepPlan, taken: tuple[PartPlan, ...]) -> bool:
+    """Whether a step that has begun, maybe by other plans, can go on by this one."""
     if all(mine is its for mine, its in zip(taken, plan.plans, strict=False)):
         return True
-    return peak_under(kind.moments, (*taken, *plan.plans[len(taken) :])) <= plan.budget_bytes
+    return peak_under(plan.moments, (*taken, *plan.plans[len(taken) :])) <= plan.budget_bytes
 
 
 def infeasible(plan: StepPlan) -> BudgetInfeasible:
