@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import logging
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +14,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import fxremat
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def on_two_ranks(function: Callable[[int], Any], folder: Path) -> tuple[Any, Any]:
@@ -39,15 +35,3 @@ def _rank(rank: int, function: Callable[[int], Any], folder: Path) -> None:
         torch.save(function(rank), folder / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
-
-
-def example(script: str) -> Any:
-    """One of the example scripts, as a module."""
-    name = f"example_{script}"
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Dynamo looks its functions up there.
-    spec.loader.exec_module(module)
-    return module

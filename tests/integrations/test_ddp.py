@@ -19,13 +19,14 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 import fxremat
+from examples import ddp as ddp_example
 from fxremat import torch_hooks
 from fxremat.frontend.backend import Backend
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.entry_point import fxremat as entry_point
 from fxremat.measure import profile_ops
 from fxremat.step.tracker import StepTracker
-from tests.integrations.ranks import example, on_two_ranks
+from tests.integrations.ranks import on_two_ranks
 
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
@@ -186,7 +187,6 @@ def on_a_rank(rank: int) -> dict[str, Any]:
     found["not agreed"] = optimize_first("auto", static_graph=True)
     torch_hooks.shared_store = shared_store
     found["shapes"] = further_shapes()
-    ddp_example = example("ddp")
     for budget in (None, 0.7):
         model = ddp_example.build(budget)
         peaks = ddp_example.train(model)

@@ -16,11 +16,14 @@ from fxremat.frontend.compiled import compiled_of
 from fxremat.nodes import is_collective
 from fxremat.pipeline.states import Written
 from fxremat.plan.plan import Plan
-from tests.integrations.ranks import example, on_two_ranks
+from tests.integrations.ranks import on_two_ranks
 
 if not dist.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
 from torch.distributed import _functional_collectives as collectives
+
+from examples import fsdp as fsdp_example
+from examples import tensor_parallel as tensor_parallel_example
 
 
 class Copy(torch.autograd.Function):
@@ -151,9 +154,8 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sharded(budget: float | None, **options: Any) -> tuple[list[torch.Tensor], list[int], Any]:
-    script = example("fsdp")
-    model = script.build(budget, **options)
-    peaks = script.train(model, steps=6)
+    model = fsdp_example.build(budget, **options)
+    peaks = fsdp_example.train(model, steps=6)
     plan = None
     if budget is not None:
         kinds = compiled_of(model).backend.tracker.kinds  # type: ignore[union-attr]
@@ -164,19 +166,17 @@ def sharded(budget: float | None, **options: Any) -> tuple[list[torch.Tensor], l
 
 def blocks_one_by_one() -> list[torch.Tensor]:
     """As the example trains it, with each block optimized by itself."""
-    script = example("fsdp")
-    model = script.build(None)
+    model = fsdp_example.build(None)
     shared = fxremat.StepBudget(0.8)
     for position, block in enumerate(model.blocks):
         model.blocks[position] = fxremat.optimize(block, budget=shared, solver="greedy")
-    script.train(model, steps=6)
+    fsdp_example.train(model, steps=6)
     return [full(p) for p in model.parameters()]
 
 
 def tensor_parallel(budget: float | None) -> tuple[list[torch.Tensor], list[int], Any]:
-    script = example("tensor_parallel")
-    model = script.build(budget, solver="greedy")
-    peaks = script.train(model, steps=8)
+    model = tensor_parallel_example.build(budget, solver="greedy")
+    peaks = tensor_parallel_example.train(model, steps=8)
     plan = None if budget is None else (plan_of(model).budget_bytes, len(plan_of(model).schedule))
     return [full(p) for p in model.parameters()], peaks, plan
 

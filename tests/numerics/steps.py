@@ -7,18 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
 import fxremat
 from fxremat.frontend.compiled import compiled_of
 from fxremat.plan.plan import Plan
-
-# torch 2.11 logs an error in each compilation with log calls left out of it, and pytest keeps that.
-keeps_nothing = pytest.mark.skipif(
-    torch.__version__.startswith("2.11"), reason="pytest keeps a traceback that torch 2.11 logs"
-)
 
 Run = Callable[[Any, tuple[Any, ...]], torch.Tensor]
 

@@ -19,7 +19,6 @@ from fxremat.frontend.compiled import Compiled, compiled_of
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph
 from fxremat.plan.options import make_options
-from tests.numerics.steps import keeps_nothing
 
 
 def layers(width: int = 32, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -218,7 +217,6 @@ def test_past_the_limit_a_new_shape_takes_the_place_of_the_oldest() -> None:
     assert evicted == [5, 6, 3], "one for one"
 
 
-@keeps_nothing
 def test_the_oldest_plan_alone_is_let_go_of_and_it_is_said_once() -> None:
     net, loss = classifier()
     backend = Backend(make_options({"budget": 1.0}), WholeStep(fullgraph=True))

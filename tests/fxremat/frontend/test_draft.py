@@ -26,7 +26,7 @@ from fxremat.plan.options import make_options
 from fxremat.plan.plan import Plan
 from fxremat_solvers import Schedule, simulate
 from tests.fxremat.frontend.test_history import Net, graphs_of, optimize, rows
-from tests.numerics.steps import assert_same, keeps_nothing, run_steps
+from tests.numerics.steps import assert_same, run_steps
 
 
 @dataclass
@@ -233,7 +233,6 @@ def test_the_backend_of_torch_compile_does_the_same() -> None:
     assert [graph.origin for graph in backend.history.graphs] == [Origin.SEARCHED] * 2
 
 
-@keeps_nothing
 def test_nothing_is_kept_of_a_plan_that_was_replaced_or_forgotten() -> None:
     compiled = compiled_by(Net(), Wasteful())
     for batch in rows(512, 384):

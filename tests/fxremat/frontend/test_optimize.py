@@ -20,7 +20,6 @@ from torch.nn.utils import parametrize
 import fxremat
 from fxremat import OptionError
 from fxremat.frontend.compiled import compiled_of
-from tests.numerics.steps import keeps_nothing
 
 
 class Model(nn.Module):
@@ -267,7 +266,6 @@ def test_the_forward_of_the_class_can_be_inspected() -> None:
     assert not hasattr(type(optimized()).forward, "__wrapped__")
 
 
-@keeps_nothing
 def test_what_was_planned_goes_with_the_module() -> None:
     def plan() -> weakref.ref[Any]:
         drop_in = optimized()

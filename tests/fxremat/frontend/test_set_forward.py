@@ -18,7 +18,6 @@ from torch import nn
 
 import fxremat
 from fxremat.frontend.compiled import compiled_of
-from tests.numerics.steps import keeps_nothing
 
 X = torch.randn(16, 8)
 
@@ -147,7 +146,6 @@ def test_one_that_is_set_again_and_again_is_heard_once() -> None:
     assert len(graphs(drop_in)) == 1
 
 
-@keeps_nothing
 def test_what_was_planned_goes_with_the_module() -> None:
     def plan() -> weakref.ref[Any]:
         drop_in = optimized(Model())
