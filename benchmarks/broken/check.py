@@ -26,7 +26,7 @@ from torch._dynamo.utils import counters
 
 import fxremat
 from benchmarks.broken.step import BrokenStep
-from benchmarks.measure import Step, Tensors, differing, same
+from benchmarks.measure import Step, Tensors, differing, relative_error, rng_state, same
 from benchmarks.sweep.check import short
 from benchmarks.zoo import Batch, Workload
 
@@ -36,6 +36,7 @@ RATE = 1e-5
 BATCHES = 2
 
 OK, OVER, WRONG, REFUSED, CRASH = "ok", "over", "wrong", "refused", "crash"
+_STREAMS = ("numpy's", "Python's", "torch's", "the device's")
 Budget = float | int | str
 Optimize = Callable[[nn.Module, Budget], Callable[..., Tensor]]
 # What fxremat says it can't do; anything else that is raised is a defect.
@@ -85,22 +86,32 @@ def optimized(module: nn.Module, budget: Budget) -> Callable[..., Tensor]:
 
 
 def check(
-    broken: BrokenStep, budget: Budget, size: str = "bench", optimize: Optimize = optimized
+    broken: BrokenStep,
+    budget: Budget,
+    size: str = "bench",
+    optimize: Optimize = optimized,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The row of a step. The references run first, so that every row has their figures.
 
     A budget that is a fraction is one of the reference's peak, in bytes: what fxremat takes for the
-    step memory with nothing recomputed is an estimate until that has run.
+    step memory with nothing recomputed is an estimate until that has run. Beside another device
+    than the CPU eager is compared with itself, too, as its kernels may not repeat.
     """
     # Dynamo's limit of graphs for one function would run further ones uncompiled.
     limits = {"recompile_limit": 1 << 16, "accumulated_recompile_limit": 1 << 16}
     with torch._dynamo.config.patch(limits):
-        return _check(broken, budget, size, optimize)
+        return _check(broken, budget, size, optimize, device)
 
 
-def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) -> dict[str, Any]:
-    eager = train(broken.make(size), lambda module: module)
-    reference = train(broken.make(size), as_graphs)
+def _check(
+    broken: BrokenStep, budget: Budget, size: str, optimize: Optimize, device: str
+) -> dict[str, Any]:
+    def made() -> Workload:
+        return broken.make(size).to(device)
+
+    eager = train(made(), lambda module: module)
+    reference = train(made(), as_graphs)
     ways = {"eager": eager, "reference": reference}
     baseline = max(reference.peaks)
     asked = fxremat.Budget.of(budget).to_bytes(baseline)
@@ -119,12 +130,14 @@ def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) ->
         "budget_bytes": asked,
     }
     try:
-        mine, floor = _within(broken, size, asked, optimize)
+        mine, floor = _within(made, asked, optimize)
     except Exception as error:
         status = REFUSED if isinstance(error, _REFUSALS) else CRASH
         failed = {"status": status, "reason": reason_of(error)}
-        return row | failed | seconds(broken.make(size), ways)
+        return row | failed | seconds(made(), ways)
     bytes_ = floor or asked
+    if device != "cpu":
+        row |= _against_itself(made, eager, mine)
     row |= {
         "floor_bytes": floor,
         "budget_bytes": bytes_,
@@ -133,11 +146,29 @@ def _check(broken: BrokenStep, budget: Budget, size: str, optimize: Optimize) ->
         **_explained(mine.step.call),
         **judged(eager, reference, mine, bytes_),
     }
-    return row | seconds(broken.make(size), {**ways, "fxremat": mine})
+    return row | seconds(made(), {**ways, "fxremat": mine})
+
+
+def _against_itself(
+    made: Callable[[], Workload], eager: Trained, mine: Trained
+) -> dict[str, bool | float]:
+    """Whether eager's kernels repeat, and how far off gradients are, its own and fxremat's."""
+    again = train(made(), lambda module: module)
+    return {
+        "eager_repeats": difference(eager, again) is None,
+        "eager_error": error_of(eager, again),
+        "error": error_of(eager, mine),
+    }
+
+
+def error_of(one: Trained, other: Trained) -> float:
+    """The largest relative error of a step's gradients."""
+    pairs = zip(one.outcomes, other.outcomes, strict=True)
+    return max(relative_error(a.gradients, b.gradients) for a, b in pairs)
 
 
 def _within(
-    broken: BrokenStep, size: str, budget: int, optimize: Optimize
+    made: Callable[[], Workload], budget: int, optimize: Optimize
 ) -> tuple[Trained, int | None]:
     """The step trained within the budget; or within the floor, and this, where that is above.
 
@@ -146,7 +177,7 @@ def _within(
     floor = 0
     while True:
         try:
-            mine = train(broken.make(size), lambda module: optimize(module, floor or budget))  # noqa: B023
+            mine = train(made(), lambda module: optimize(module, floor or budget))  # noqa: B023
         except fxremat.BudgetInfeasible as error:
             if error.floor_bytes <= floor:
                 raise
@@ -220,8 +251,8 @@ def train(workload: Workload, optimize: Callable[[nn.Module], Callable[..., Tens
         if i < STEPS - MEASURED:
             run()
         else:
-            peaks.append(fxremat.measure_peak(run).peak_bytes)
-        outcomes.append(outcome(module, losses[0]))
+            peaks.append(fxremat.measure_peak(run, device=workload.device).peak_bytes)
+        outcomes.append(outcome(module, losses[0], workload.device))
         graphs.append(counters["stats"]["unique_graphs"] - sum(graphs))
         descent.step()
     step.clear()
@@ -239,23 +270,23 @@ def prepared(workload: Workload, step: Step, index: int) -> Batch:
     return workload.batch(seed)
 
 
-def outcome(module: nn.Module, loss: Tensor) -> Outcome:
+def outcome(module: nn.Module, loss: Tensor, device: str = "cpu") -> Outcome:
     gradients = [p.grad for p in module.parameters()]
     return Outcome(
         loss=loss.clone(),
         gradients=[None if each is None else each.clone() for each in gradients],
         buffers=[each.clone() for each in module.buffers()],
-        random=random_states(),
+        random=random_states(device),
     )
 
 
-def random_states() -> list[Tensor]:
-    """The streams of torch, numpy and Python."""
+def random_states(device: str = "cpu") -> list[Tensor]:
+    """The streams of numpy, Python and torch, the device's as well."""
     _, keys, place, *_ = np.random.get_state()
     return [
-        torch.get_rng_state(),
         torch.tensor([*map(int, keys), int(place)]),
         torch.tensor(random.getstate()[1]),
+        *rng_state(device),
     ]
 
 
@@ -268,7 +299,7 @@ def difference(one: Trained, other: Trained) -> str | None:
             *([] if same(a.loss, b.loss) else ["loss"]),
             *(f"gradient of {each}" for each in differing(parameters, a.gradients, b.gradients)),
             *(f"buffer {each}" for each in differing(buffers, a.buffers, b.buffers)),
-            *differing(["torch's", "numpy's", "Python's"], a.random, b.random),
+            *differing(_STREAMS[: len(a.random)], a.random, b.random),
         ]
         if found:
             return f"step {i}, {found[0]}"
@@ -281,12 +312,16 @@ def is_finite(left: Outcome) -> bool:
 
 
 def seconds(workload: Workload, ways: Mapping[str, Trained]) -> dict[str, Any]:
-    """The median processor time of a step each way, measured in turn."""
+    """The median time of a step each way, measured in turn: of the processor, or else the wall's."""
+    on_cpu = workload.device == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(ROUNDS):
         for name, trained in ways.items():
             batch = prepared(workload, trained.step, i)
-            began = time.process_time()
+            began = clock()
             trained.step.run(batch)
-            times[name].append(time.process_time() - began)
+            if not on_cpu:
+                torch.cuda.synchronize(workload.device)
+            times[name].append(clock() - began)
     return {f"{name}_s": round(statistics.median(found), 4) for name, found in times.items()}

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import zoo
+from benchmarks import broken, zoo
+from benchmarks.broken import check
 from benchmarks.cell import Cell, run
 from benchmarks.cuda.job import Job, Rows
 from benchmarks.exactness import Setting, Untouched, run_budget, untouched
@@ -36,6 +37,11 @@ OWN_BUDGETS: Mapping[str, tuple[float | str, ...]] = {"vgg16bn": (0.8, 0.65, "fl
 SMALL_SETTINGS = (Setting("two-tower", "tiny"),)
 SMALL_BUDGETS = (0.7,)
 
+# Steps that fall into several graphs: our own, then libraries' models.
+GRAPHS = ("printed-mean", "checked-blocks", "hard-pixels", "pondering", "packed-lstm")
+GRAPHS += ("longformer", "wavlm-ctc", "detr", "mixtral-router", "dice-unet")
+GRAPHS_BUDGET = 0.6
+
 BENCH_NUMBERS = {"gpt2-sdpa": GPT2, "two-tower": TOWERS, "vgg16bn": VGG, "resnet50": RESNET}
 BENCH_METHODS = (
     ("eager", ""),
@@ -57,6 +63,9 @@ def jobs_of(part: str, device: str) -> list[Job]:
         settings = SMALL_SETTINGS if small else EXACT_SETTINGS
         settings = tuple(replace(setting, device=device) for setting in settings)
         return list(exactness_jobs(settings, SMALL_BUDGETS if small else EXACT_BUDGETS))
+    if part == "graphs":
+        names, size = (GRAPHS[:1], "tiny") if small else (GRAPHS, "bench")
+        return [graphs_job(name, size, device) for name in names]
     if part == "bench":
         cells = SMALL_CELLS if small else tuple(bench_cells(device))
         effort = SMALL_EFFORT if small else BENCH_EFFORT
@@ -91,6 +100,28 @@ def exactness_row(
     floors = [row.get("floor_bytes") for key, row in rows.items() if key.startswith(f"{group}|")]
     floor_bytes = next((floor for floor in floors if floor is not None), None)
     return run_budget(made[group], budget, floor_bytes, clip=clip)
+
+
+def graphs_job(name: str, size: str, device: str) -> Job:
+    run_it = functools.partial(graphs_row, name, size, device)
+    package = broken.get(name).source.partition(" ")[0]
+    needs = (package,) if package == "transformers" else ()
+    return Job(f"{name}|{GRAPHS_BUDGET}", run_it, name, needs)
+
+
+def graphs_row(name: str, size: str, device: str, rows: Rows) -> Mapping[str, Any]:
+    """A broken step's, in the words of this kit: what fxremat refuses there counts as failed."""
+    row = check.check(broken.get(name), GRAPHS_BUDGET, size, device=device)
+    if row["status"] in (check.REFUSED, check.CRASH):
+        return {**row, "status": "failed"}
+    to_eager, to_graphs = row["against_eager"], row["against_reference"]
+    found = {
+        "status": "ok",
+        "bitwise": to_eager is None or to_graphs is None,
+        "reference": "eager" if to_eager is None else "Dynamo's graphs",
+        "comparison": {"relative_error": row.get("error", 0.0)},
+    }
+    return {**row, **found}
 
 
 def bench_cells(device: str) -> Iterator[Cell]:

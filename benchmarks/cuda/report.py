@@ -15,7 +15,12 @@ MIB = 2**20
 def report(about: Mapping[str, Any], parts: Mapping[str, Sequence[Row]]) -> str:
     text = ["# On a CUDA device" if about["device"] != "cpu" else "# On the CPU", ""]
     text += [*machine_lines(about), ""]
-    makers = {"tests": tests_table, "exactness": exactness_table, "bench": bench_table}
+    makers = {
+        "tests": tests_table,
+        "exactness": exactness_table,
+        "graphs": graphs_table,
+        "bench": bench_table,
+    }
     for part, rows in parts.items():
         text += [f"## {part}", "", f"{counts(rows)}.", ""]
         if any(row["status"] in FINISHED for row in rows):
@@ -78,6 +83,35 @@ def exactness_table(rows: Sequence[Row]) -> list[str]:
                 mib(row["measured_peak_bytes"]),
                 mib(row.get("requested_peak_bytes")),
                 f"{row['comparison']['relative_error']:.1e}",
+                str(row["wall_s"]),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def graphs_table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| step | result | graphs | reference | eager repeats | unplanned, MiB | budget | planned "
+        "| allocated | error | step, ms | of the graphs unplanned | seconds |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["status"] == "ok":
+            explained = row.get("explained")
+            planned = explained.get("planned_peak_bytes") if isinstance(explained, dict) else None
+            cells = (
+                row["key"].replace("|", " "),
+                judged(row),
+                str(row["graphs"]),
+                row["reference"],
+                "yes" if row.get("eager_repeats", True) else f"no, {row['eager_error']:.1e}",
+                mib(row["baseline_peak_bytes"]),
+                mib(row["budget_bytes"]),
+                mib(planned),
+                mib(row["measured_peak_bytes"]),
+                f"{row['comparison']['relative_error']:.1e}",
+                f"{1e3 * row['fxremat_s']:.2f}",
+                f"{1e3 * row['reference_s']:.2f}",
                 str(row["wall_s"]),
             )
             lines.append(f"| {' | '.join(cells)} |")

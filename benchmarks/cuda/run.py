@@ -24,7 +24,7 @@ from benchmarks.cuda.machine import ROOT, same_run
 from benchmarks.cuda.worker import Spec
 from benchmarks.own_process import child_environment, stop
 
-PARTS = {"tests": 3.0, "exactness": 4.0, "bench": 3.0}
+PARTS = {"tests": 3.0, "exactness": 3.0, "graphs": 2.0, "bench": 2.5}
 """The parts, in order, and the share of the time that each may take of what is left."""
 
 REPORT_S = 5  # kept back for the end

@@ -109,6 +109,7 @@ class KindOfStep:
     """Steps that make the same calls: what they hold, and their plan once there is one.
 
     `compiled` says that graphs were compiled in the one that was recorded, which may hold more.
+    `missed` counts the steps that were recorded to hold it against its plan, and were of others.
     """
 
     parts: tuple[weakref.ref[Part], ...]
@@ -117,6 +118,7 @@ class KindOfStep:
     compiled: bool = False
     plan: StepPlan | None = None
     checked: bool = False
+    missed: int = 0
 
 
 @dataclass(eq=False)
@@ -177,6 +179,7 @@ class StepTracker:
     _entries: int = 0
     _tries: int = 0
     _unplanned: int = 0
+    _met: KindOfStep | None = None  # that of the last step
 
     # What a step does, in the order in which it does it.
 
@@ -327,8 +330,9 @@ class StepTracker:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all kinds of steps have plans that were held against the allocator."""
-        return bool(self.kinds) and all(kind.plan and kind.checked for kind in self.kinds)
+        """Whether the last step ran by a plan that was held against the allocator."""
+        met = self._met
+        return met in self.kinds and met is not None and met.plan is not None and met.checked
 
     def _goes_on(self) -> bool:
         step = self._step
@@ -376,6 +380,9 @@ class StepTracker:
             return
         if step.is_new and step.ended:  # Forwards that are never differentiated are none to meet.
             self._tries = _TRIES
+        keys = tuple(call.key for call in step.calls)
+        known = next((kind for kind in self.kinds if kind.keys == keys), None)
+        self._met = known if step.ended else None
         if step.recorder is None:
             return
         if step.hook is not None:
@@ -388,18 +395,21 @@ class StepTracker:
         plans = [call.plan for call in step.calls]
         handed_over = {index: call.handed_over for index, call in enumerate(step.calls)}
         moments = moments_of(step.marks, levels, plans, handed_over)
-        keys = tuple(call.key for call in step.calls)
-        known = next((kind for kind in self.kinds if kind.keys == keys), None)
         if known is not None:
             if known is step.kind and not known.checked:
                 self._check(known, moments)
             elif not step.safely:
                 known.checked = True  # It runs by the plans of a longer kind.
+            for other in self.kinds:
+                # One that doesn't come again, as its graphs were compiled anew, isn't waited for.
+                other.missed += other is not known
+                other.checked = other.checked or other.missed >= _TRIES
         elif all(call.plan is call.part.front.least for call in step.calls):
             self._tries = 0
             parts = tuple(weakref.ref(call.part) for call in step.calls)
             kind = KindOfStep(parts, keys, moments, step.compiled)
             self.kinds = [kind, *self.kinds[: _KINDS_LIMIT - 1]]
+            self._met = kind
 
     def _check(self, kind: KindOfStep, moments: tuple[Moment, ...]) -> None:
         """Hold the first planned step against its plan; plan again, once, if it took more."""

@@ -178,7 +178,7 @@ def test_cells_on_cuda_are_the_promised_ones() -> None:
         "torch-budget",
         "fxremat",
     }
-    keys = [job.key for part in ("exactness", "bench") for job in jobs_of(part, "cuda")]
+    keys = [job.key for part in ("exactness", "graphs", "bench") for job in jobs_of(part, "cuda")]
     assert len(keys) == len(set(keys))
 
 
@@ -198,7 +198,7 @@ def test_requests_count_above_the_level_at_entry() -> None:
 
 def test_parts_by_name() -> None:
     assert parts_of("bench,tests") == ("tests", "bench")
-    assert parts_of("") == ("tests", "exactness", "bench")
+    assert parts_of("") == ("tests", "exactness", "graphs", "bench")
 
 
 def test_wheels_that_are_installed() -> None:
