@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -174,11 +175,26 @@ def run_budget(
 
     `clip` also compares clipped optimizer steps.
     """
-    setting, workload, device = known.setting, known.workload, known.setting.device
+    setting, workload = known.setting, known.workload
     row: dict[str, Any] = {"model": setting.model, "size": setting.size, "budget": asked}
     if asked == "floor" and floor_bytes is None:
         floor_bytes = floor_of(fresh(setting)[1], workload.batch(0))
     budget: Any = floor_bytes if asked == "floor" else asked
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        return _run_budget(known, row, budget, floor_bytes, said, clip=clip)
+
+
+def _run_budget(
+    known: Untouched,
+    row: dict[str, Any],
+    budget: Any,
+    floor_bytes: int | None,
+    said: list[warnings.WarningMessage],
+    *,
+    clip: bool,
+) -> dict[str, Any]:
+    setting, workload, device = known.setting, known.workload, known.setting.device
     _, module = fresh(setting)
     optimized = fxremat.optimize(module, budget=budget)
     step = Step(module, optimized)
@@ -201,6 +217,7 @@ def run_budget(
         if to_graph.equal or (nearer and not known.eager_repeats):
             reference, compared = known.plain, to_graph
     peaks = step_peaks(step, workload.batch(0), device)
+    (graph,) = compiled_of(optimized).backend.history.graphs  # it may have been planned again
     plan = graph.plan
     row |= {
         "status": "ok",
@@ -225,10 +242,11 @@ def run_budget(
     if device != "cpu":
         row |= {
             "requested_peak_bytes": peaks.requested_bytes,
+            "said_over": any("by the allocator's count" in str(each.message) for each in said),
             "eager_repeats": known.eager_repeats,
             "eager_error": known.eager_error,
         }
-    if asked == 1.0:
+    if row["budget"] == 1.0:
         _, compiled = fresh(setting)
         aot_eager = torch.compile(compiled, backend="aot_eager", fullgraph=True, dynamic=False)
         theirs = Step(compiled, aot_eager)

@@ -155,9 +155,10 @@ def classify(joint: JointGraph) -> JointGraph:
     """The graph with the mode in which each operation may be recomputed."""
     mutated = mutated_placeholders(joint, joint.nodes)
     outputs = {joint.storage_of[n] for n in (*joint.forward_outputs, *joint.gradients)}
+    lent = _lent(joint)
 
     def mode(operation: Operation) -> Mode:
-        modes = [_mode(joint, node, mutated, outputs) for node in operation.nodes]
+        modes = [_mode(joint, node, mutated, outputs, lent) for node in operation.nodes]
         # A unit of several nodes reruns as it ran first, or never.
         odd = next((each for each in modes if each.form is not Form.AS_IS), None)
         if len(modes) == 1 or odd is None or odd.form is Form.NEVER:
@@ -167,8 +168,24 @@ def classify(joint: JointGraph) -> JointGraph:
     return joint.with_operations([replace(o, mode=mode(o)) for o in joint.operations])
 
 
+def _lent(joint: JointGraph) -> set[Storage]:
+    """The outputs that what comes between the graphs of a step may change, as it may in eager.
+
+    Those that the backward doesn't read. Were they kept for a recomputation, autograd would refuse
+    the backward once one of them was changed in place.
+    """
+    if joint.memory.holds_outputs:
+        return set()
+    read = {s for op in joint.backward for node in op.nodes for s in joint.storages_read(node)}
+    return {joint.storage_of[node] for node in joint.forward_outputs} - read
+
+
 def _mode(
-    joint: JointGraph, node: fx.Node, mutated: Iterable[fx.Node], outputs: set[Storage]
+    joint: JointGraph,
+    node: fx.Node,
+    mutated: Iterable[fx.Node],
+    outputs: set[Storage],
+    lent: set[Storage],
 ) -> Mode:
     def never(reason: str) -> Mode:
         return Mode(Form.NEVER, reason)
@@ -202,6 +219,8 @@ def _mode(
         return never("reads a buffer that the step updates")
     if any(storage in outputs for storage in made):
         return never("makes an output of the step")
+    if any(storage in lent for storage in joint.storages_read(node)):
+        return never("reads an output that may be changed between the graphs of the step")
     if argument_of(node, "generator") is not None:
         return never("draws from a generator of the user's")
     if is_random(node):

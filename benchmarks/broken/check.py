@@ -312,7 +312,7 @@ def is_finite(left: Outcome) -> bool:
 
 
 def seconds(workload: Workload, ways: Mapping[str, Trained]) -> dict[str, Any]:
-    """The median time of a step each way, measured in turn: of the processor, or else the wall's."""
+    """The median time of a step each way, in turn: the processor's, or on a device the wall's."""
     on_cpu = workload.device == "cpu"
     clock = time.process_time if on_cpu else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in ways}

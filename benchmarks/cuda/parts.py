@@ -38,8 +38,8 @@ SMALL_SETTINGS = (Setting("two-tower", "tiny"),)
 SMALL_BUDGETS = (0.7,)
 
 # Steps that fall into several graphs: our own, then libraries' models.
-GRAPHS = ("printed-mean", "checked-blocks", "hard-pixels", "pondering", "packed-lstm")
-GRAPHS += ("longformer", "wavlm-ctc", "detr", "mixtral-router", "dice-unet")
+GRAPHS = ("printed-mean", "checked-blocks", "hard-pixels", "pondering", "logged-norms")
+GRAPHS += ("longformer", "wavlm-ctc", "detr", "mixtral-router", "rt-detr", "dice-unet")
 GRAPHS_BUDGET = 0.6
 
 BENCH_NUMBERS = {"gpt2-sdpa": GPT2, "two-tower": TOWERS, "vgg16bn": VGG, "resnet50": RESNET}
@@ -109,7 +109,7 @@ def graphs_job(name: str, size: str, device: str) -> Job:
     return Job(f"{name}|{GRAPHS_BUDGET}", run_it, name, needs)
 
 
-def graphs_row(name: str, size: str, device: str, rows: Rows) -> Mapping[str, Any]:
+def graphs_row(name: str, size: str, device: str, _rows: Rows) -> Mapping[str, Any]:
     """A broken step's, in the words of this kit: what fxremat refuses there counts as failed."""
     row = check.check(broken.get(name), GRAPHS_BUDGET, size, device=device)
     if row["status"] in (check.REFUSED, check.CRASH):

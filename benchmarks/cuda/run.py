@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from benchmarks.cuda.machine import ROOT, same_run
 from benchmarks.cuda.worker import Spec
 from benchmarks.own_process import child_environment, stop
 
-PARTS = {"tests": 3.0, "exactness": 3.0, "graphs": 2.0, "bench": 2.5}
-"""The parts, in order, and the share of the time that each may take of what is left."""
+PARTS = ("tests", "exactness", "graphs", "bench")
+TOGETHER = ("tests", "exactness", "graphs")
+"""These measure bytes and bits, by counters of a process's own: on a device they run at once."""
+TOGETHER_SHARE = 0.5  # of the time, where `bench` comes after them
 
 REPORT_S = 5  # kept back for the end
 POLL_S = 0.2
@@ -35,7 +38,7 @@ MACHINE_S = 120  # importing torch from a cold disk, and starting the device
 @dataclass(frozen=True)
 class Options:
     device: str = "cuda"
-    parts: tuple[str, ...] = tuple(PARTS)
+    parts: tuple[str, ...] = PARTS
     out: Path = Path("bench-output/cuda")
     limit_s: float = 540
     cell_limit_s: float = 150
@@ -61,12 +64,13 @@ def run(options: Options, say: Callable[[str], None] = print) -> int:
     about = machine_of(options, environment, say)
     if about is None:
         return 1
-    for part in options.parts:
-        begun = time.time()
-        left = [PARTS[name] for name in options.parts[options.parts.index(part) :]]
-        run_part(part, options, environment, begun + (end - begun) * left[0] / sum(left), say)
-        rows = records.load(options.out, f"{part}.jsonl")
-        say(f"{part}: {report.counts(rows.values())}, {time.time() - begun:.0f} s")
+    for group, share in groups_of(options.parts, options.device):
+        deadline = time.time() + share * (end - time.time())
+        with ThreadPoolExecutor(len(group)) as pool:
+            for each in [
+                pool.submit(run_part, part, options, environment, deadline, say) for part in group
+            ]:
+                each.result()
     found = {part: records.load(options.out, f"{part}.jsonl") for part in PARTS}
     text = report.report(about, {part: list(rows.values()) for part, rows in found.items()})
     (options.out / "report.md").write_text(text)
@@ -80,6 +84,19 @@ def run(options: Options, say: Callable[[str], None] = print) -> int:
     return 0 if rows and all(row["status"] in states.FINISHED for row in rows) else 2
 
 
+def groups_of(parts: Sequence[str], device: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Which parts run at once, one group after another, and their share of the time left."""
+    group = tuple(part for part in parts if part in TOGETHER)
+    if device == "cpu":  # there are no cores to spare
+        for i, part in enumerate(parts):
+            yield (part,), 1 / (len(parts) - i)
+        return
+    if group:
+        yield group, TOGETHER_SHARE if "bench" in parts else 1.0
+    if "bench" in parts:
+        yield ("bench",), 1.0
+
+
 def machine_of(
     options: Options, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, Any] | None:
@@ -90,7 +107,8 @@ def machine_of(
     limit = time.time() + MACHINE_S
     code = watch(spec, options, environment, limit)
     if not fresh.exists():
-        say(f"the device can't be used (process ended with {code}): {last_lines(options.out)}")
+        said = last_lines(options.out, spec.part)
+        say(f"the device can't be used (process ended with {code}): {said}")
         return None
     about = json.loads(fresh.read_text()) | {"command": list(options.command)}
     fresh.unlink()
@@ -119,7 +137,7 @@ def run_part(
     say: Callable[[str], None],
 ) -> None:
     """Runs a part until its cells are done or its time is over; what is done isn't run again."""
-    file = f"{part}.jsonl"
+    file, begun = f"{part}.jsonl", time.time()
     own = f"{part}: process"
     tidy(options.out, file, own, retry=options.retry)
     spec = Spec(part, options.device, str(options.out), deadline, os.getpid(), options.jobs)
@@ -138,12 +156,14 @@ def run_part(
             continue
         if not caught:
             if code:
-                reason = f"the process ended with {code}: {last_lines(options.out)}"
+                reason = f"the process ended with {code}: {last_lines(options.out, part)}"
                 row = {"key": own, "part": part, "status": "failed", "reason": reason}
                 records.append(options.out, row, file)
             break  # it went through its cells, or never came to them
         say(f"{part}: {caught[0]['key']}: its process ended with {code}")
     records.compact(options.out, file)
+    rows = records.load(options.out, file).values()
+    say(f"{part}: {report.counts(rows)}, {time.time() - begun:.0f} s")
 
 
 def tidy(out: Path, file: str, own: str, *, retry: bool) -> None:
@@ -170,7 +190,7 @@ def ended(row: records.Row, code: int | str, options: Options) -> dict[str, Any]
     if code == "cell limit":
         reason = f"over the limit of {options.cell_limit_s:g} s a cell"
         return {**rest, "status": "failed", "reason": reason}
-    reason = f"the process ended with {code}: {last_lines(options.out)}"
+    reason = f"the process ended with {code}: {last_lines(options.out, row['part'])}"
     return {**rest, "status": "failed", "reason": reason}
 
 
@@ -178,7 +198,7 @@ def watch(
     spec: Spec, options: Options, environment: Mapping[str, str], deadline: float
 ) -> int | str:
     """Runs a worker to its end: its exit code, or which limit it was ended by."""
-    with (options.out / "log.txt").open("ab") as log:
+    with log_of(options.out, spec.part).open("ab") as log:
         log.write(f"== {spec.part}, {time.strftime('%H:%M:%S')}\n".encode())
         log.flush()
         process = subprocess.Popen(
@@ -206,7 +226,12 @@ def over_the_limit(spec: Spec, options: Options) -> bool:
     return bool(begun) and time.time() - max(begun) > options.cell_limit_s
 
 
-def last_lines(out: Path) -> str:
-    """The end of the log, from where the last process began."""
-    text = (out / "log.txt").read_text(errors="replace") if (out / "log.txt").exists() else ""
+def log_of(out: Path, part: str) -> Path:
+    return out / f"{part}.log"
+
+
+def last_lines(out: Path, part: str) -> str:
+    """The end of a part's log, from where its last process began."""
+    log = log_of(out, part)
+    text = log.read_text(errors="replace") if log.exists() else ""
     return text.rpartition("\n== ")[2].strip()[-500:]

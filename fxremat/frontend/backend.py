@@ -30,6 +30,7 @@ from fxremat.errors import (
 )
 from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Executor
+from fxremat.frontend.allocator_check import AllocatorCheck
 from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.graph_breaks import WholeStep
@@ -39,12 +40,13 @@ from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.graph import JointGraph
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
-from fxremat.nodes import MADE_BY_CALL
+from fxremat.nodes import MADE_BY_CALL, is_collective
 from fxremat.pipeline.observe import observers
 from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.runner import Between, State
 from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
 from fxremat.plan.agree import agreed, agreed_plan, agreed_schedule, plan_key
+from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options
 from fxremat.plan.plan import Plan, follow, replay_schedules, source_line
 from fxremat.step.compose import Front
@@ -98,7 +100,8 @@ class Backend:
             return self._compile_part(self.tracker, module, example_inputs, why)
         run, watch, graph = self._compile(module, example_inputs, ahead=False)
         draft = None if graph is None else self._draft(module, graph)
-        executable = _Executable(self, module, run, watch, graph, draft)
+        check = None if graph is None else self._allocator_check(module, example_inputs, graph)
+        executable = _Executable(self, module, run, watch, graph, draft, check)
         # The method: of an object torch's wrapper would keep the first attributes.
         return torch_hooks.without_dynamo(executable.__call__)
 
@@ -319,6 +322,51 @@ class Backend:
             search_s = extra_s * calls
         return Draft(graph, search_s, functools.partial(self._plan_well, module, graph))
 
+    def _allocator_check(
+        self, module: fx.GraphModule, inputs: Sequence[Any], graph: CompiledGraph
+    ) -> AllocatorCheck | None:
+        """A check of the first steps on CUDA; None where the graph can't be planned otherwise.
+
+        Nor is there one for a budget of 1.0, which is all that the step takes. Ranks whose graphs
+        communicate must run by one plan, whatever each of them measures.
+        """
+        device = graph.plan.graph.device
+        if device.type != "cuda" or self.options.budget.fraction == 1:
+            return None
+        if not torch_hooks.numbers_are_fixed(module, inputs):
+            return None
+        if any(is_collective(node) for node in graph.plan.graph.module.graph.nodes):
+            return None
+        return AllocatorCheck(device, graph.plan.budget_bytes, graph.plan.peak_bytes)
+
+    def plan_within(
+        self,
+        module: fx.GraphModule,
+        graph: CompiledGraph,
+        args: tuple[Any, ...],
+        budget_bytes: int,
+    ) -> tuple[Run, Watch, CompiledGraph] | None:
+        """A compiled graph planned again, within fewer bytes than its budget; None if none fits."""
+        if budget_bytes <= 0:
+            return None
+        started = time.perf_counter()
+        between = (*self.between, *observers())
+        grouped = Grouped(graph.plan.graph)
+        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        options = replace(self.options, budget=Budget(nbytes=budget_bytes))
+        try:
+            found = plan(lowered, options, 0, between).plan
+        except BudgetInfeasible:
+            return None
+        found = replace(found, budget_bytes=graph.plan.budget_bytes, options=self.options)
+        with torch_hooks.compiling_again():
+            run, watch, made = self._trace(module, args, self._planner(known=found))
+        assert made is not None
+        planning_s = time.perf_counter() - started - made.capture_s
+        made = replace(made, planning_s=planning_s, origin=graph.origin, calls=graph.calls)
+        self.history.replace(graph, made)
+        return run, watch, made
+
     def _plan_well(
         self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
     ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
@@ -472,6 +520,7 @@ class _Executable:
     watch: Watch
     graph: CompiledGraph | None
     draft: Draft | None = None
+    check: AllocatorCheck | None = None
     part: Part | None = None
     ran: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -495,6 +544,8 @@ class _Executable:
             draft = self.draft
             if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
                 self._plan_well(args)
+            if self.check is not None:
+                self._hold_to_budget(self.check, args)
             results = self.run(*args)
             node = torch_hooks.compiled_backward_of(results)
         if node is not None:
@@ -509,6 +560,21 @@ class _Executable:
         if is_whole:
             self.backend.waiting.add(backward)
 
+    def _hold_to_budget(self, check: AllocatorCheck, args: tuple[Any, ...]) -> None:
+        """Plan again what took more than its budget, and measure the step that begins."""
+        with self.lock:
+            within = check.within_bytes
+            if within is not None and self.graph is not None:
+                found = self.backend.plan_within(self.module, self.graph, args, within)
+                if found is None:
+                    check.give_up()
+                else:
+                    self.run, self.watch, self.graph = found
+                    check.planned_again(self.graph.plan.peak_bytes)
+            if check.done:
+                self.check = None
+        check.begins(self.watch)
+
     def _plan_well(self, args: tuple[Any, ...]) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
         with self.lock:
@@ -518,6 +584,8 @@ class _Executable:
         found, self.graph = draft.plan_well(args)
         if found is not None:
             self.run, self.watch = found
+            if self.check is not None:
+                self.check = replace(self.check, planned_bytes=self.graph.plan.peak_bytes)
 
 
 @dataclass(eq=False)

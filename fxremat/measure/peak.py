@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fxremat import torch_hooks
 from fxremat.errors import FxrematError
-from fxremat.measure.recorder import interrupt_recording, quiet_profiler
+from fxremat.measure.recorder import counters_kept, interrupt_recording, quiet_profiler
 
 
 class ProfilerBusyError(FxrematError):
@@ -50,10 +50,11 @@ def measure_peak(
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        function()
-        torch.cuda.synchronize(device)
+        with counters_kept():
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            function()
+            torch.cuda.synchronize(device)
         return PeakMeasurement(
             peak_bytes=torch.cuda.max_memory_allocated(device) - before,
             end_bytes=torch.cuda.memory_allocated(device) - before,

@@ -48,14 +48,19 @@ class Recorder(Protocol):
 def start_recorder(device: torch.device, gives_way: Callable[[], bool]) -> Recorder | None:
     """A recorder of a device's memory that has begun; None where levels can't be noted now.
 
-    On the CPU they can't beside a profiler, beside a recorder in another thread, nor within a
-    backward. A recording of something that has come to its end, or to nothing, gives way.
+    On CUDA they can't while `counters_kept`. On the CPU they can't beside a profiler, beside a
+    recorder in another thread, nor within a backward. A recording of something that has come to its
+    end, or to nothing, gives way.
 
     `gives_way`, a method of what holds it, is called where something else wants to note events, as
     only one can in a thread: it finishes the recorder if it can, and says whether that may end.
     """
     if device.type == "cuda":
-        return CudaRecorder(device)
+        if counters_are_kept():
+            return None
+        recorder = CudaRecorder(device)
+        _counting[:] = [weakref.ref(recorder)]
+        return recorder
     _interrupt(at_any_rate=False)
     if torch_hooks.profiler_is_active() or torch_hooks.in_backward():
         return None
@@ -82,6 +87,29 @@ def _interrupt(*, at_any_rate: bool) -> None:
         if gives_way is None or gives_way() or at_any_rate:
             recorder.abandon()
 
+
+@contextmanager
+def counters_kept() -> Generator[None]:
+    """CUDA's counters belong to who measures by them: recordings end, and none begins."""
+    for reference in _counting:
+        recorder = reference()
+        if recorder is not None:
+            recorder.abandon()
+    _counted.append(None)
+    try:
+        yield
+    finally:
+        _counted.pop()
+
+
+def counters_are_kept() -> bool:
+    """Whether somebody measures by CUDA's counters now, whose peak must not be reset."""
+    return bool(_counted)
+
+
+# The recorder on CUDA that was started last, and one entry for everyone who measures there.
+_counting: list[weakref.ref[CudaRecorder]] = []
+_counted: list[None] = []
 
 # The one that was started last. Torch's profiler, which it stands on, is the thread's only one; two
 # in two threads end the process, as Kineto below it is the process's only one.
@@ -138,7 +166,7 @@ class CpuRecorder:
                 self.events = torch_hooks.take_memory_events()
 
 
-@dataclass
+@dataclass(eq=False)
 class CudaRecorder:
     """By the caching allocator's counters, whose peak statistics are reset at every mark."""
 
@@ -146,23 +174,28 @@ class CudaRecorder:
     at_mark: list[int] = field(default_factory=list[int])
     peaks: list[int] = field(default_factory=list[int])
     start: int = 0
+    running: bool = True
 
     def __post_init__(self) -> None:
         self.start = torch.cuda.memory_allocated(self.device)
         self.mark()
 
     def mark(self) -> None:
+        if not self.running:
+            return
         if self.at_mark:
             self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
         self.at_mark.append(torch.cuda.memory_allocated(self.device) - self.start)
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def finish(self) -> Levels:
-        self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
+        self.abandon()
         return Levels(tuple(self.at_mark), tuple(self.peaks))
 
     def abandon(self) -> None:
-        pass
+        if self.running:
+            self.running = False
+            self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.start)
 
 
 @contextmanager

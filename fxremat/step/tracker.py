@@ -35,6 +35,8 @@ from fxremat_solvers.auto import auto
 _UNPLANNED_STEPS = 5
 # How many steps are recorded to meet one again whose calls were new.
 _TRIES = 4
+# How often a kind of step is planned again. Another plan may leave other rests of the allocator's.
+_CORRECTIONS = 3
 # Kinds of steps whose plans are kept; further ones take the place of the oldest.
 _KINDS_LIMIT = 64
 
@@ -109,7 +111,9 @@ class KindOfStep:
     """Steps that make the same calls: what they hold, and their plan once there is one.
 
     `compiled` says that graphs were compiled in the one that was recorded, which may hold more.
-    `missed` counts the steps that were recorded to hold it against its plan, and were of others.
+    `checked` says that a step by its plan kept to it, or that no further one is held against it.
+    `corrections` counts how often it was planned again as a step had taken more, and `missed` the
+    steps that were recorded to be held against its plan, and were of others.
     """
 
     parts: tuple[weakref.ref[Part], ...]
@@ -118,6 +122,7 @@ class KindOfStep:
     compiled: bool = False
     plan: StepPlan | None = None
     checked: bool = False
+    corrections: int = 0
     missed: int = 0
 
 
@@ -412,7 +417,7 @@ class StepTracker:
             self._met = kind
 
     def _check(self, kind: KindOfStep, moments: tuple[Moment, ...]) -> None:
-        """Hold the first planned step against its plan; plan again, once, if it took more."""
+        """Hold a planned step against its plan; plan again, a few times, where it took more."""
         kind.checked = True
         plan = kind.plan
         if plan is None:
@@ -421,14 +426,23 @@ class StepTracker:
         same = [m.mark.call for m in moments] == [m.mark.call for m in kind.moments]
         if measured <= plan.budget_bytes or not same:
             return
+        last = kind.corrections == _CORRECTIONS
         warnings.warn(
             f"a step took {measured:,} B where {plan.peak_bytes:,} B were planned, under a budget "
             f"of {plan.budget_bytes:,} B: code outside of its graphs held more than in the step "
-            "that was recorded. It is planned once more, with what was measured",
+            "that was recorded, or CUDA's allocator handed out more than was asked of it. "
+            + (
+                "That was planned for as often as it is tried; give a lower budget"
+                if last
+                else "It is planned once more, with what was measured"
+            ),
             stacklevel=2,
         )
+        if last:
+            return
         kind.moments = corrected(kind.moments, moments)
-        kind.plan = None
+        kind.plan, kind.checked = None, False
+        kind.corrections += 1
 
     def _make_plan(self, kind: KindOfStep) -> None:
         parts = [part() for part in kind.parts]
@@ -439,7 +453,7 @@ class StepTracker:
             return
         options, largest = self.options, self.largest_step_bytes
         # Which steps, whether gradients are the first ones, whether it is planned once more.
-        purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.checked}"
+        purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.corrections}"
         budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
         plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
         plan = agreed_step(plan, fronts, options, purpose)

@@ -96,7 +96,7 @@ def test_an_unusable_device_is_left_for_a_new_process(options: Options) -> None:
     chosen = replace(options, jobs=f"{KIT}:sticky")
     run_part("tests", chosen, child_environment(1), end, said.append)
     assert states_of(options) == {"poison": "failed", "last": "ok"}
-    assert (options.out / "log.txt").read_text().count("== tests") == 2
+    assert (options.out / "tests.log").read_text().count("== tests") == 2
     assert states.is_sticky("RuntimeError: CUBLAS_STATUS_EXECUTION_FAILED")
     assert not states.is_sticky("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
 

@@ -81,7 +81,8 @@ def test_steps_leave_what_eager_leaves(
     known = untouched(Setting(name, SIZE, device=DEVICE, autocast=autocast))
     row = run_budget(known, 0.7, clip=False)
     if row["status"] == "below the floor":
-        row = run_budget(known, "floor", row["floor_bytes"], clip=False)
+        # With some room for what the allocator leaves of its blocks.
+        row = run_budget(known, row["floor_bytes"] + (8 << 20), clip=False)
     record_property("reference", row["reference"])
     record_property("eager repeats", known.eager_repeats)
     record_property("error", row["comparison"]["relative_error"])
