@@ -168,6 +168,18 @@ def classify(joint: JointGraph) -> JointGraph:
     return joint.with_operations([replace(o, mode=mode(o)) for o in joint.operations])
 
 
+def _copies_whole_input(node: fx.Node) -> bool:
+    """Whether a node is what AOTAutograd begins with for an input that the function changes.
+
+    That input gets its new value after the forward, where no graph says so. A copy of the user's
+    of an input that nothing else reads looks the same, and counts as one.
+    """
+    if node.target is not aten.clone.default or node.kwargs or len(node.args) != 1:
+        return False
+    (source,) = node.args
+    return isinstance(source, fx.Node) and source.op == "placeholder" and len(source.users) == 1
+
+
 def _lent(joint: JointGraph) -> set[Storage]:
     """The outputs that what comes between the graphs of a step may change, as it may in eager.
 
@@ -201,6 +213,8 @@ def _mode(
         return never("has graphs inside")
     if target.namespace not in ("aten", "prims", "fxremat"):
         return never("custom op: not known to be deterministic and free of effects")
+    if _copies_whole_input(node):
+        return never("copies an input that is changed once forward has run")
     name = op_name(target)
     if name in _UNINITIALISED:
         return never("uninitialised memory")

@@ -21,13 +21,15 @@ _LOG = logging.getLogger("fxremat")
 
 # How often a step is planned again. Each plan leaves other rests.
 _TRIES = 3
+# So many steps in a row are to be within the budget: what is cached changes from step to step.
+_ENOUGH = 3
 # The first step makes what libraries keep from then on, such as cuBLAS's workspace.
 _FIRST = 1
 
 
 @dataclass(eq=False)
 class AllocatorCheck:
-    """Measures the steps of one graph, from its second on, until one is within the budget.
+    """Measures the steps of one graph, from its second on, until some are within the budget.
 
     `planned_bytes` is the peak of the plan that runs. Measuring resets torch's peak statistics.
     """
@@ -40,6 +42,8 @@ class AllocatorCheck:
     _calls: int = 0
     _start: int = 0
     _rest: int = 0
+    _most: int = 0
+    _kept: int = 0
 
     def begins(self, watch: Watch) -> None:
         """A step begins, which runs by the plan; it ends where its backward has run."""
@@ -56,10 +60,10 @@ class AllocatorCheck:
     def note(self, measured: int) -> None:
         """The bytes that a step took."""
         if measured <= self.budget_bytes:
-            self.done = True
+            self._kept += 1
+            self.done = self._kept == _ENOUGH
             return
-        # The same plan may leave a little more or less each time: the most that was seen counts.
-        self._rest = max(self._rest, measured - self.planned_bytes)
+        self._rest = max(self._most, measured - self.planned_bytes)
         if self.tries == _TRIES:
             self.give_up()
 
@@ -68,8 +72,8 @@ class AllocatorCheck:
         """What the step is to be planned within, for its rest to fit as well; None for nothing."""
         if self.done or self._rest <= 0:
             return None
-        # Another plan's rests may be larger: each try leaves half as much again.
-        return self.budget_bytes - self._rest * (2 + self.tries) // 2
+        # Another plan's rests may be larger: a quarter more is left, half as much again each try.
+        return self.budget_bytes - self._rest * (5 + 2 * self.tries) // 4
 
     def planned_again(self, planned_bytes: int) -> None:
         """Another plan runs from now on."""
@@ -82,6 +86,8 @@ class AllocatorCheck:
         )
         self.planned_bytes = planned_bytes
         self.tries += 1
+        self._most = max(self._most, self._rest)
+        self._rest = self._kept = 0
 
     def give_up(self) -> None:
         """Say that the budget isn't kept."""

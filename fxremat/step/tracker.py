@@ -337,7 +337,7 @@ class StepTracker:
     def is_settled(self) -> bool:
         """Whether the last step ran by a plan that was held against the allocator."""
         met = self._met
-        return met in self.kinds and met is not None and met.plan is not None and met.checked
+        return met is not None and met in self.kinds and met.plan is not None and met.checked
 
     def _goes_on(self) -> bool:
         step = self._step

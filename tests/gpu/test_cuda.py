@@ -217,6 +217,41 @@ def test_autocast_under_a_scaler(precision: torch.dtype, record_property: Record
     hold_against_eager(lambda: convolutions(precision), train_scaled, 0.7, record_property)
 
 
+class Attention(nn.Module):
+    """Two layers of attention with dropout, masked or causal; returns its loss."""
+
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(2))
+
+    def forward(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        x = pixels[:, 0, :, :WIDTH]
+        seen = targets[:, None, None, None].expand(-1, 1, x.shape[1], x.shape[1]) < 8
+        for layer in self.layers:
+            heads = layer(x).unflatten(-1, (3, WIDTH // 8, 8)).movedim(2, 0)
+            q, k, v = heads.transpose(2, 3).unbind()
+            mask = None if self.causal else seen
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, 0.1, self.causal)
+            x = x + mixed.transpose(1, 2).flatten(2)
+        return x.square().mean()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("precision", [None, BFLOAT16])
+def test_attention_with_dropout(
+    precision: torch.dtype | None, record_property: Record, *, causal: bool
+) -> None:
+    """By whichever kernel torch takes: those for float32 read their seeds from the CPU."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        net = Attention(causal=causal).to(DEVICE)
+        return LossModule(net, lambda model, *batch: model(*batch), precision)
+
+    hold_against_eager(make, train, 0.8, record_property)
+
+
 @pytest.mark.parametrize("budget", [0.9, 0.7, 0.6] if ON_CUDA else [0.7])
 def test_peak_by_both_counts(budget: float, record_property: Record) -> None:
     """What was allocated is within the budget; what was asked for never exceeds the prediction."""

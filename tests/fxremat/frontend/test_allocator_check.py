@@ -22,21 +22,24 @@ CUDA = torch.device("cuda")
 
 def test_a_step_within_its_budget_is_not_planned_again() -> None:
     check = AllocatorCheck(CUDA, budget_bytes=100, planned_bytes=90)
-    check.note(100)
-    assert check.done
-    assert check.within_bytes is None
+    for done in (False, False, True):
+        check.note(100)
+        assert check.within_bytes is None
+        assert check.done is done
 
 
 def test_the_rest_is_taken_off() -> None:
-    """Each try leaves half as much again, for what another plan's rest may be more."""
+    """A quarter more is left than was seen, and half as much again with each try."""
     check = AllocatorCheck(CUDA, budget_bytes=100, planned_bytes=90)
     check.note(102)
-    assert check.within_bytes == 100 - 12
+    assert check.within_bytes == 100 - 12 * 5 // 4
     check.planned_again(86)
+    check.note(90)
     check.note(104)
-    assert check.within_bytes == 100 - 18 * 3 // 2
-    check.planned_again(70)
-    check.note(80)
+    assert check.within_bytes == 100 - 18 * 7 // 4
+    check.planned_again(65)
+    for _ in range(3):
+        check.note(80)
     assert check.done
 
 

@@ -365,3 +365,69 @@ def test_a_step_that_may_get_longer_begins_by_the_plans_of_the_longest() -> None
     assert all(kind.plan and kind.checked for kind in kinds)
     for times in (long, short, long):
         assert peak_of(module, lambda times=times: optimized(X, times).backward()) <= budget
+
+
+class Changed(nn.Module):
+    """A tensor that comes out of one graph and is changed in place by the next one.
+
+    Before that, `early`, something is made of it in the graph that returns it; or in the next one.
+    """
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__()
+        self.early = early
+        self.inner, self.head = nn.Linear(48, 48), nn.Linear(48, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        made = self.head(long_made_of(y)) if self.early else y
+        torch._dynamo.graph_break()
+        made = made if self.early else self.head(long_made_of(y))
+        y += 2
+        return (made * y).mean()
+
+
+def long_made_of(y: torch.Tensor) -> torch.Tensor:
+    made = (y * 3).square()
+    for _ in range(8):
+        made = made.sin()
+    return made
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_is_changed_between_graphs_is_not_kept_to_recompute_from(*, early: bool) -> None:
+    """Autograd refuses a backward whose saved tensors were changed: eager saves others."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return Changed(early=early)
+
+    def step(function: Any) -> torch.Tensor:
+        return backward_of(function, X)
+
+    reference, module = make(), make()
+    optimized = fxremat.optimize(module, budget=0.5)
+    expected = train(reference, lambda: step(reference))
+    seen = train(module, lambda: step(optimized))
+    for before, after in zip(expected, seen, strict=True):
+        assert all(map(torch.equal, before, after))
+
+
+def test_steps_that_never_come_again_are_not_waited_for() -> None:
+    """A graph of the first step is compiled anew in the second: its kind stays unchecked."""
+
+    class Counting(Broken):
+        seen = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = min(self.seen + 1, 2)
+            return super().forward(x) * self.seen
+
+    module = Counting()
+    optimized = fxremat.optimize(module, budget=0.9)
+    for _ in range(8):
+        backward_of(optimized, X)
+    tracker = tracker_of(optimized)
+    tracker.settle()
+    assert tracker.is_settled
+    assert all(kind.checked for kind in tracker.kinds)
