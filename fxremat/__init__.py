@@ -13,6 +13,7 @@ from fxremat.errors import (
     DoubleBackwardError,
     FxrematError,
     GraphBreakError,
+    LoopError,
     MissingPackageError,
     OptionError,
     SymbolicSizeError,
@@ -24,6 +25,7 @@ from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.frontend.warmup import warmup
+from fxremat.loops.loop import loop
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -43,6 +45,7 @@ __all__ = [
     "DoubleBackwardError",
     "FxrematError",
     "GraphBreakError",
+    "LoopError",
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",
@@ -56,6 +59,7 @@ __all__ = [
     "explain",
     "explain_step",
     "floor",
+    "loop",
     "measure_peak",
     "optimize",
     "pad_to_multiple",

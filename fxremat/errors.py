@@ -37,6 +37,10 @@ class BudgetInfeasible(FxrematError):
         self.holders = holders
 
 
+class LoopError(FxrematError):
+    """A loop's step does what can't be reversed exactly, or its reversal was asked for wrongly."""
+
+
 class MissingPackageError(FxrematError, ImportError):
     """A library that an integration is for isn't installed."""
 
