@@ -11,6 +11,7 @@ from torch import nn
 from fxremat.errors import LoopError, OptionError
 from fxremat.loops.captured import Captured
 from fxremat.loops.casting import Casting
+from fxremat.loops.condition import Condition
 from fxremat.loops.function import differentiable, refuse_transforms
 from fxremat.loops.plain import run_plainly
 from fxremat.loops.randomness import Generators
@@ -20,6 +21,7 @@ from fxremat.loops.replayed import Check, Replays
 from fxremat.loops.run import Run
 from fxremat.loops.store import Memory
 from fxremat_solvers.loops.binomial import binomial
+from fxremat_solvers.loops.online import online
 
 
 class Loop:
@@ -32,6 +34,8 @@ class Loop:
         *,
         steps: int | None = None,
         xs: Any = None,
+        while_: Callable[[Any, int], Any] | None = None,
+        max_steps: int | None = None,
         slots: int,
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
@@ -43,7 +47,8 @@ class Loop:
         ``step(state, i)`` returns the next state for i in range(steps); ``step(state, x)`` does for
         every x of `xs`, whose tensors are stacked along their first dimension. With `outputs` it
         returns (state, output), and the loop (state, stacked outputs). States, xs and outputs are
-        tensors in nested tuples, lists and dicts.
+        tensors in nested tuples, lists and dicts. With ``while_(state, i)`` the loop goes on while
+        that is true, for at most `max_steps`, and the number of steps is one more result.
 
         `slots` states are kept, the first among them; steps run again from those in backward, the
         fewest times that are possible. Everything else that requires gradients and that the steps
@@ -52,39 +57,70 @@ class Loop:
         """
         refuse_transforms()
         recurrence, leaves = Recurrence.of(step, state, xs, outputs)
-        count = _length(steps, recurrence)
-        if count == 0:
-            if outputs:
-                raise LoopError("a loop of no steps has no outputs to stack")
-            return state
-        if not torch.is_grad_enabled():
-            return run_plainly(recurrence, leaves, count, lambda _, number: number < count)[0]
+        count = _length(steps, recurrence, while_, max_steps)
+        slots = _checked("slots", slots)
         tensors = [t for t in (*leaves, *recurrence.xs) if isinstance(t, torch.Tensor)]
+        reached = reachable(step)
+        generators = Generators.of(tensors, reached.generators) if rng else None
+        condition = None
+        if while_ is not None:
+            condition = Condition(while_, max_steps, generators, always=check == "always")
+        if count == 0:
+            return _nothing(state, outputs)
+        if not torch.is_grad_enabled():
+            result, number = run_plainly(recurrence, leaves, count, condition)
+            return result if condition is None else _counted(result, outputs, number)
         casting = Casting.now({t.device.type for t in tensors} | {"cpu"})
         casting.check()
-        reached = reachable(step)
         named = params.parameters() if isinstance(params, nn.Module) else params or ()
         ours = {id(t) for t in tensors}
+
+        def going(number: int) -> bool:
+            return condition is not None and condition.holds(run.current_state(), number)
+
         run = Run(
             recurrence,
             leaves,
-            binomial(count, min(_checked("slots", slots), count)),
+            online(slots, going) if count is None else binomial(count, min(slots, count)),
             steps=count,
             captured=Captured(step, named),
             stores={0: Memory()},
-            generators=Generators.of(tensors, reached.generators) if rng else None,
+            generators=generators,
             casting=casting,
             replays=Replays(check),
             reachable=[t for t in reached.tensors if id(t) not in ours],
             careful=check != "never",
         )
         run.sweep()
-        return differentiable(run, leaves)
+        number = run.interpreter.steps or 0
+        result = differentiable(run, leaves) if number else _nothing(state, outputs)
+        return result if condition is None else _counted(result, outputs, number)
 
 
-def _length(steps: int | None, recurrence: Recurrence) -> int:
-    if (steps is None) == (not recurrence.xs):
-        raise OptionError("give one of steps= (a number) and xs= (tensors to iterate over)")
+def _counted(result: Any, outputs: bool, number: int) -> tuple[Any, ...]:
+    return (*result, number) if outputs else (result, number)
+
+
+def _nothing(state: Any, outputs: bool) -> Any:
+    if outputs:
+        raise LoopError("a loop of no steps has no outputs to stack")
+    return state
+
+
+def _length(
+    steps: int | None, recurrence: Recurrence, condition: Any, max_steps: int | None
+) -> int | None:
+    """The number of steps, None where a condition says when to end."""
+    if [steps is not None, bool(recurrence.xs), condition is not None].count(True) != 1:
+        raise OptionError(
+            "give one of steps= (a number), xs= (tensors to iterate over) and while_= (a condition)"
+        )
+    if max_steps is not None:
+        _checked("max_steps", max_steps, least=0)
+        if condition is None:
+            raise OptionError("max_steps is for while_=; without it the number of steps is known")
+    if condition is not None:
+        return None
     if steps is not None:
         return _checked("steps", steps, least=0)
     lengths = {x.shape[0] if x.ndim else None for x in recurrence.xs}

@@ -113,10 +113,14 @@ class Run:
         self._watched = (*self.recurrence.xs, *self.captured.tensors)
         self._watched_versions = torch_hooks.versions(self._watched)
 
+    def current_state(self) -> Any:
+        """The state at hand, as the user's steps see it."""
+        return torch_hooks.unflatten_tree(self._current, self.recurrence.nesting)
+
     def results(self) -> tuple[list[torch.Tensor], list[bool], Callable[[Sequence[Any]], Any]]:
         """The tensors that the loop returns, each once; whether each is differentiable; and the
         function that makes the loop's result of them."""
-        leaves, self._current = self._current, []
+        leaves, self._current = _detached(self._current), []
         steps = self.interpreter.steps or 0
         flags = self._flags[min(steps, len(self._flags) - 1)]
         tensors: list[torch.Tensor] = []

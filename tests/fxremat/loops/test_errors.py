@@ -206,6 +206,9 @@ def test_a_state_of_objects() -> None:
         {"steps": None, "xs": (torch.ones(3), torch.ones(4))},
         {"steps": None, "xs": torch.tensor(1.0)},
         {"check": "sometimes"},
+        {"max_steps": 3},
+        {"while_": bool},
+        {"steps": None, "while_": bool, "max_steps": -1},
     ],
     ids=str,
 )
