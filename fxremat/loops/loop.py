@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from fxremat.loops.recurrence import Recurrence
 from fxremat.loops.replayed import Check, Replays
 from fxremat.loops.run import Run
 from fxremat.loops.store import Memory
+from fxremat_solvers.loops.actions import Action
 from fxremat_solvers.loops.binomial import binomial
 from fxremat_solvers.loops.online import online
 
@@ -36,7 +37,8 @@ class Loop:
         xs: Any = None,
         while_: Callable[[Any, int], Any] | None = None,
         max_steps: int | None = None,
-        slots: int,
+        slots: int | None = None,
+        schedule: Literal["auto"] | Iterable[Action] = "auto",
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
@@ -51,14 +53,15 @@ class Loop:
         that is true, for at most `max_steps`, and the number of steps is one more result.
 
         `slots` states are kept, the first among them; steps run again from those in backward, the
-        fewest times that are possible. Everything else that requires gradients and that the steps
-        use is found, or named in `params`. `rng` has steps that run again draw the same random
-        numbers. `check` compares states that are computed again with those of the first run.
+        fewest times that are possible. Or a `schedule` of actions
+        (`fxremat_solvers.loops.actions`) says what is kept and when. Everything else that requires
+        gradients and that the steps use is found, or named in `params`. `rng` has steps that run
+        again draw the same random numbers. `check` compares states that are computed again with
+        those of the first run.
         """
         refuse_transforms()
         recurrence, leaves = Recurrence.of(step, state, xs, outputs)
         count = _length(steps, recurrence, while_, max_steps)
-        slots = _checked("slots", slots)
         tensors = [t for t in (*leaves, *recurrence.xs) if isinstance(t, torch.Tensor)]
         reached = reachable(step)
         generators = Generators.of(tensors, reached.generators) if rng else None
@@ -75,13 +78,26 @@ class Loop:
         named = params.parameters() if isinstance(params, nn.Module) else params or ()
         ours = {id(t) for t in tensors}
 
+        actions: Iterator[Action]
+        if not isinstance(schedule, str):
+            _no_slots_beside_a_schedule(slots)
+            actions = iter(schedule)
+        elif schedule != "auto":
+            raise OptionError(f"schedule is {schedule!r}: it is 'auto', or actions")
+        elif slots is None:
+            raise OptionError("give slots= (how many states are kept)")
+        elif count is None:
+            actions = online(_checked("slots", slots), lambda number: going(number))
+        else:
+            actions = binomial(count, min(_checked("slots", slots), count))
+
         def going(number: int) -> bool:
             return condition is not None and condition.holds(run.current_state(), number)
 
         run = Run(
             recurrence,
             leaves,
-            online(slots, going) if count is None else binomial(count, min(slots, count)),
+            actions,
             steps=count,
             captured=Captured(step, named),
             stores={0: Memory()},
@@ -95,6 +111,11 @@ class Loop:
         number = run.interpreter.steps or 0
         result = differentiable(run, leaves) if number else _nothing(state, outputs)
         return result if condition is None else _counted(result, outputs, number)
+
+
+def _no_slots_beside_a_schedule(slots: int | None) -> None:
+    if slots is not None:
+        raise OptionError("slots= beside a schedule of actions, which says itself what is kept")
 
 
 def _counted(result: Any, outputs: bool, number: int) -> tuple[Any, ...]:
