@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -12,16 +11,15 @@ from fxremat.errors import LoopError
 from fxremat.loops.run import Run
 
 
-def differentiable(run: Run, first: Sequence[torch.Tensor]) -> Any:
-    """The loop's result, whose gradients are the run's; `first` are the first state's tensors."""
+def differentiable(run: Run) -> Any:
+    """The result of a loop that was run, whose gradients are the run's."""
     tensors, wanted, made_of = run.results()
     if not any(wanted):
         run.close()
         return made_of(tensors)
     held = [tensors]
     del tensors
-    inputs = (*first, *run.recurrence.xs, *run.captured.tensors)
-    found = cast("Any", _Loop).apply(run, held, wanted, *inputs)
+    found = cast("Any", _Loop).apply(run, held, wanted, *run.inputs())
     return made_of(found)
 
 

@@ -9,36 +9,38 @@ import torch
 from torch import nn
 
 from fxremat.errors import LoopError, OptionError
-from fxremat.loops.captured import Captured
-from fxremat.loops.casting import Casting
-from fxremat.loops.condition import Condition
-from fxremat.loops.function import differentiable, refuse_transforms
+from fxremat.loops.calibrate import STEPS as MEASURED_STEPS
+from fxremat.loops.calibrate import measured
+from fxremat.loops.figures import Figures
+from fxremat.loops.function import differentiable
 from fxremat.loops.plain import run_plainly
+from fxremat.loops.plan import LoopPlan, by_slots, slots_within, within
+from fxremat.loops.prepared import Prepared, Step, whole_number
 from fxremat.loops.randomness import Generators
-from fxremat.loops.reachable import reachable
-from fxremat.loops.recurrence import Recurrence
-from fxremat.loops.replayed import Check, Replays
-from fxremat.loops.run import Run
-from fxremat.loops.store import Memory
+from fxremat.loops.replayed import Check
+from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.actions import Action
 from fxremat_solvers.loops.binomial import binomial
 from fxremat_solvers.loops.online import online
 
+Schedule = Literal["auto"] | Iterable[Action] | LoopPlan
+
 
 class Loop:
-    """What `fxremat.loop` is: call it to run a loop."""
+    """What `fxremat.loop` is: call it to run a loop, `plan` it to see what that takes."""
 
     def __call__(
         self,
-        step: Callable[[Any, Any], Any],
+        step: Step,
         state: Any,
         *,
         steps: int | None = None,
         xs: Any = None,
         while_: Callable[[Any, int], Any] | None = None,
         max_steps: int | None = None,
+        budget: Any = None,
         slots: int | None = None,
-        schedule: Literal["auto"] | Iterable[Action] = "auto",
+        schedule: Schedule = "auto",
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
@@ -52,111 +54,152 @@ class Loop:
         tensors in nested tuples, lists and dicts. With ``while_(state, i)`` the loop goes on while
         that is true, for at most `max_steps`, and the number of steps is one more result.
 
-        `slots` states are kept, the first among them; steps run again from those in backward, the
-        fewest times that are possible. Or a `schedule` of actions
-        (`fxremat_solvers.loops.actions`) says what is kept and when. Everything else that requires
-        gradients and that the steps use is found, or named in `params`. `rng` has steps that run
-        again draw the same random numbers. `check` compares states that are computed again with
-        those of the first run.
+        One of three says what is kept for backward, where steps run again from what is kept:
+
+        - `budget`, as of `fxremat.optimize`: the memory of the loop and its backward. The loop's
+          first steps are measured before (`plan` does so once for many loops).
+        - `slots`: so many states, the first among them. Steps run the fewest times possible.
+        - `schedule`: a `LoopPlan`, or actions (`fxremat_solvers.loops.actions`).
+
+        What else requires gradients and is used by the steps is found, or named in `params`. `rng`
+        has steps that run again draw the same random numbers. `check` compares states that are
+        computed again with those of the first run.
         """
-        refuse_transforms()
-        recurrence, leaves = Recurrence.of(step, state, xs, outputs)
-        count = _length(steps, recurrence, while_, max_steps)
-        tensors = [t for t in (*leaves, *recurrence.xs) if isinstance(t, torch.Tensor)]
-        reached = reachable(step)
-        generators = Generators.of(tensors, reached.generators) if rng else None
-        condition = None
-        if while_ is not None:
-            condition = Condition(while_, max_steps, generators, always=check == "always")
-        if count == 0:
+        prepared = Prepared.of(
+            step,
+            state,
+            steps=steps,
+            xs=xs,
+            while_=while_,
+            max_steps=max_steps,
+            outputs=outputs,
+            params=params,
+            rng=rng,
+            check=check,
+        )
+        if prepared.steps == 0:
             return _nothing(state, outputs)
         if not torch.is_grad_enabled():
-            result, number = run_plainly(recurrence, leaves, count, condition)
-            return result if condition is None else _counted(result, outputs, number)
-        casting = Casting.now({t.device.type for t in tensors} | {"cpu"})
-        casting.check()
-        named = params.parameters() if isinstance(params, nn.Module) else params or ()
-        ours = {id(t) for t in tensors}
-
-        actions: Iterator[Action]
-        if not isinstance(schedule, str):
-            _no_slots_beside_a_schedule(slots)
-            actions = iter(schedule)
-        elif schedule != "auto":
-            raise OptionError(f"schedule is {schedule!r}: it is 'auto', or actions")
-        elif slots is None:
-            raise OptionError("give slots= (how many states are kept)")
-        elif count is None:
-            actions = online(_checked("slots", slots), lambda number: going(number))
-        else:
-            actions = binomial(count, min(_checked("slots", slots), count))
+            result, number = run_plainly(
+                prepared.recurrence, prepared.leaves, prepared.steps, prepared.condition
+            )
+            return _counted(result, number, prepared)
 
         def going(number: int) -> bool:
+            condition = prepared.condition
             return condition is not None and condition.holds(run.current_state(), number)
 
-        run = Run(
-            recurrence,
-            leaves,
-            actions,
-            steps=count,
-            captured=Captured(step, named),
-            stores={0: Memory()},
-            generators=generators,
-            casting=casting,
-            replays=Replays(check),
-            reachable=[t for t in reached.tensors if id(t) not in ours],
-            careful=check != "never",
-        )
+        run = prepared.run(_actions(prepared, budget, slots, schedule, going))
         run.sweep()
         number = run.interpreter.steps or 0
-        result = differentiable(run, leaves) if number else _nothing(state, outputs)
-        return result if condition is None else _counted(result, outputs, number)
+        result = differentiable(run) if number else _nothing(state, outputs)
+        return _counted(result, number, prepared)
+
+    def plan(
+        self,
+        step: Step,
+        state: Any,
+        *,
+        steps: int | None = None,
+        xs: Any = None,
+        budget: Any = None,
+        slots: int | None = None,
+        outputs: bool = False,
+        params: Iterable[torch.Tensor] | nn.Module | None = None,
+        rng: bool = True,
+    ) -> LoopPlan:
+        """What such a loop would keep, and take: evaluations, bytes, seconds. Print it.
+
+        Runs some forty steps, the loop's first four, to measure them; random states, gradients and
+        the first state stay as they are. Give the plan to loops that are alike as `schedule`.
+        Raises `BudgetInfeasible`, which names the smallest budget.
+        """
+        prepared = Prepared.of(
+            step,
+            state,
+            steps=steps,
+            xs=xs,
+            while_=None,
+            max_steps=None,
+            outputs=outputs,
+            params=params,
+            rng=rng,
+            check="first",
+        )
+        return _planned(prepared, budget, slots)
 
 
-def _no_slots_beside_a_schedule(slots: int | None) -> None:
-    if slots is not None:
-        raise OptionError("slots= beside a schedule of actions, which says itself what is kept")
+def _planned(prepared: Prepared, budget: Any, slots: int | None) -> LoopPlan:
+    if (budget is None) == (slots is None):
+        raise OptionError("give one of budget= (the loop's memory) and slots= (kept states)")
+    cap = None if budget is None else Budget.of(budget)
+    length = prepared.steps
+    assert length is not None
+    if length < MEASURED_STEPS:
+        raise OptionError(
+            f"a loop of {length} steps is too short to be planned: from {MEASURED_STEPS} on it is; "
+            "give slots= to the loop itself"
+        )
+    figures = _figures(prepared)
+    if cap is None:
+        return by_slots(length, whole_number("slots", slots), figures)
+    return within(cap, length, figures)
 
 
-def _counted(result: Any, outputs: bool, number: int) -> tuple[Any, ...]:
-    return (*result, number) if outputs else (result, number)
+def _figures(prepared: Prepared) -> Figures:
+    with torch.enable_grad():
+        return measured(
+            lambda count, actions: prepared.beginning(count).run(actions),
+            prepared.generators or Generators(),
+            prepared.device,
+        )
+
+
+def _actions(
+    prepared: Prepared,
+    budget: Any,
+    slots: int | None,
+    schedule: Schedule,
+    going: Callable[[int], bool],
+) -> Iterator[Action]:
+    """The schedule that the options ask for."""
+    given = [budget is not None, slots is not None, not isinstance(schedule, str)]
+    if given.count(True) != 1:
+        raise OptionError(
+            "give one of budget= (the loop's memory), slots= (kept states) and schedule= (a plan, "
+            "or actions)"
+        )
+    if isinstance(schedule, LoopPlan):
+        if schedule.steps != prepared.steps:
+            raise OptionError(
+                f"the plan is for {schedule.steps} steps, the loop has "
+                f"{'an unknown number of' if prepared.steps is None else prepared.steps}"
+            )
+        return schedule.schedule()
+    if not isinstance(schedule, str):
+        return iter(schedule)
+    if schedule != "auto":
+        raise OptionError(f"schedule is {schedule!r}: it is 'auto', a plan, or actions")
+    if prepared.steps is None:
+        if budget is not None:
+            slots = slots_within(Budget.of(budget), _figures(prepared))
+        return online(whole_number("slots", slots), going)
+    if budget is not None:
+        return _planned(prepared, budget, None).schedule()
+    slots = whole_number("slots", slots)
+    return binomial(prepared.steps, min(slots, prepared.steps))
+
+
+def _counted(result: Any, number: int, prepared: Prepared) -> Any:
+    if prepared.condition is None:
+        return result
+    return (*result, number) if prepared.recurrence.has_outputs else (result, number)
 
 
 def _nothing(state: Any, outputs: bool) -> Any:
     if outputs:
         raise LoopError("a loop of no steps has no outputs to stack")
     return state
-
-
-def _length(
-    steps: int | None, recurrence: Recurrence, condition: Any, max_steps: int | None
-) -> int | None:
-    """The number of steps, None where a condition says when to end."""
-    if [steps is not None, bool(recurrence.xs), condition is not None].count(True) != 1:
-        raise OptionError(
-            "give one of steps= (a number), xs= (tensors to iterate over) and while_= (a condition)"
-        )
-    if max_steps is not None:
-        _checked("max_steps", max_steps, least=0)
-        if condition is None:
-            raise OptionError("max_steps is for while_=; without it the number of steps is known")
-    if condition is not None:
-        return None
-    if steps is not None:
-        return _checked("steps", steps, least=0)
-    lengths = {x.shape[0] if x.ndim else None for x in recurrence.xs}
-    if len(lengths) != 1 or None in lengths:
-        raise OptionError(
-            "the tensors of xs have different lengths in their first dimension, along which the "
-            f"loop goes: {sorted(map(str, lengths))}"
-        )
-    return int(lengths.pop() or 0)
-
-
-def _checked(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OptionError(f"{name} is {value!r}: it is a whole number, {least} or more")
-    return value
 
 
 loop = Loop()

@@ -26,12 +26,13 @@ class Replays:
         if check not in _TIMES:
             raise OptionError(f"check is {check!r}: it is one of {', '.join(map(repr, _TIMES))}")
         self._left = _TIMES[check]
+        self._sum: torch.Tensor | None = None
         self._sums: dict[int, list[int]] = {}
 
     def note(self, number: int, leaves: Sequence[Any]) -> None:
         """The state that a step is differentiated at."""
         if self._left > 1 or (self._left == 1 and not self._sums):
-            self._sums[number] = [_bits(t) for t in leaves]
+            self._sums[number] = [self._bits(t) for t in leaves]
 
     def compare(self, number: int, leaves: Sequence[Any]) -> None:
         """The state that came out of the step before it; raises where its bits differ."""
@@ -40,7 +41,7 @@ class Replays:
             return
         self._left -= 1
         for index, (before, leaf) in enumerate(zip(expected, leaves, strict=True)):
-            if before != _bits(leaf):
+            if before != self._bits(leaf):
                 raise LoopError(
                     f"step {number - 1} gave another state when it ran again (leaf {index}): it "
                     "depends on more than its arguments and torch's generators, such as a counter, "
@@ -49,18 +50,20 @@ class Replays:
                     "the kernels, torch.use_deterministic_algorithms(True), or check='never'"
                 )
 
-
-def _bits(leaf: Any) -> int:
-    if not isinstance(leaf, torch.Tensor):
-        return hash(repr(leaf))
-    flat = leaf.detach().contiguous().reshape(-1)
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).reshape(-1)
-    data = flat.view(torch.uint8)
-    whole = data.numel() // 8 * 8
-    # A storage may begin anywhere; words need a multiple of eight.
-    if data.storage_offset() % 8 or data.data_ptr() % 8:
-        whole = 0
-    total = int(data[:whole].view(torch.int64).sum()) if whole else 0
-    rest = int(data[whole:].sum(dtype=torch.int64)) if whole < data.numel() else 0
-    return hash((total, rest))
+    def _bits(self, leaf: Any) -> int:
+        if not isinstance(leaf, torch.Tensor):
+            return hash(repr(leaf))
+        if self._sum is None or self._sum.device != leaf.device:
+            # Made once, so that a check takes the same memory wherever it comes.
+            self._sum = torch.empty((), dtype=torch.int64, device=leaf.device)
+        flat = leaf.detach().contiguous().reshape(-1)
+        if flat.is_complex():
+            flat = torch.view_as_real(flat).reshape(-1)
+        data = flat.view(torch.uint8)
+        whole = data.numel() // 8 * 8
+        if data.data_ptr() % 8 or data.storage_offset() % 8:
+            whole = 0
+        torch.sum(data[:whole].view(torch.int64), dim=0, out=self._sum)
+        total = int(self._sum)
+        torch.sum(data[whole:], dim=0, dtype=torch.int64, out=self._sum)
+        return hash((total, int(self._sum)))

@@ -100,7 +100,7 @@ class Run:
                     if isinstance(action, Turn):
                         self._after_sweep()
                         return
-                    self._follow(action)
+                    self.follow(action)
             self._finish()
         except BaseException:
             self.close()
@@ -112,6 +112,17 @@ class Run:
         self.captured.foresee(self._reachable)
         self._watched = (*self.recurrence.xs, *self.captured.tensors)
         self._watched_versions = torch_hooks.versions(self._watched)
+
+    def inputs(self) -> list[Any]:
+        """What gradients are for: the first state's leaves, xs, and what is captured."""
+        return [*self._first, *self.recurrence.xs, *self.captured.tensors]
+
+    def stacked(self) -> list[tuple[torch.Tensor, bool]]:
+        """The outputs after the first run, and whether each requires gradients. Takes them."""
+        outputs = self._outputs
+        if outputs is None:
+            return []
+        return [(t, kind.live) for t, kind in zip(outputs.take(), outputs.kinds, strict=True)]
 
     def current_state(self) -> Any:
         """The state at hand, as the user's steps see it."""
@@ -182,7 +193,7 @@ class Run:
             with torch_hooks.without_tensor_hooks(self.captured.tensors):
                 for action in self._actions:
                     self._take(action)
-                    self._follow(action)
+                    self.follow(action)
             self._finish()
         finally:
             if self._generators is not None:
@@ -222,7 +233,8 @@ class Run:
         except ScheduleError as error:
             raise OptionError(f"schedule: {error}") from None
 
-    def _follow(self, action: Action) -> None:
+    def follow(self, action: Action) -> None:
+        """Do what an action says, unasked."""
         match action:
             case Advance():
                 for number in range(action.begin, action.end):
