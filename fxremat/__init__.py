@@ -16,6 +16,7 @@ from fxremat.errors import (
     LoopError,
     MissingPackageError,
     OptionError,
+    StorageError,
     SymbolicSizeError,
     UnplannedStepWarning,
     UnsupportedGraphError,
@@ -26,6 +27,7 @@ from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.frontend.warmup import warmup
 from fxremat.loops.loop import loop
+from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -52,6 +54,8 @@ __all__ = [
     "Report",
     "StepBudget",
     "StepReport",
+    "Storage",
+    "StorageError",
     "SymbolicSizeError",
     "UnplannedStepWarning",
     "UnsupportedGraphError",

@@ -18,9 +18,11 @@ from fxremat.loops.plan import LoopPlan, by_slots, slots_within, within
 from fxremat.loops.prepared import Prepared, Step, whole_number
 from fxremat.loops.randomness import Generators
 from fxremat.loops.replayed import Check
+from fxremat.loops.storage import Storage
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.actions import Action
 from fxremat_solvers.loops.binomial import binomial
+from fxremat_solvers.loops.far import best_period, far_plan, online_far
 from fxremat_solvers.loops.online import online
 
 Schedule = Literal["auto"] | Iterable[Action] | LoopPlan
@@ -41,6 +43,7 @@ class Loop:
         budget: Any = None,
         slots: int | None = None,
         schedule: Schedule = "auto",
+        store: str | Storage = "ram",
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
@@ -60,6 +63,9 @@ class Loop:
           first steps are measured before (`plan` does so once for many loops).
         - `slots`: so many states, the first among them. Steps run the fewest times possible.
         - `schedule`: a `LoopPlan`, or actions (`fxremat_solvers.loops.actions`).
+
+        With `store` further states than the slots' go to a far place: "cpu" is pinned host memory,
+        for a loop on a GPU, "disk:FOLDER" files there; a `Storage` has prices for it.
 
         What else requires gradients and is used by the steps is found, or named in `params`. `rng`
         has steps that run again draw the same random numbers. `check` compares states that are
@@ -89,7 +95,9 @@ class Loop:
             condition = prepared.condition
             return condition is not None and condition.holds(run.current_state(), number)
 
-        run = prepared.run(_actions(prepared, budget, slots, schedule, going))
+        storage = Storage.of(store)
+        actions = _actions(prepared, budget, slots, schedule, storage, going)
+        run = prepared.run(actions, storage.stores(prepared.device))
         run.sweep()
         number = run.interpreter.steps or 0
         result = differentiable(run) if number else _nothing(state, outputs)
@@ -160,6 +168,7 @@ def _actions(
     budget: Any,
     slots: int | None,
     schedule: Schedule,
+    storage: Storage,
     going: Callable[[int], bool],
 ) -> Iterator[Action]:
     """The schedule that the options ask for."""
@@ -180,14 +189,36 @@ def _actions(
         return iter(schedule)
     if schedule != "auto":
         raise OptionError(f"schedule is {schedule!r}: it is 'auto', a plan, or actions")
+    if storage.is_far:
+        return _near_and_far(prepared, budget, slots, storage, going)
     if prepared.steps is None:
         if budget is not None:
-            slots = slots_within(Budget.of(budget), _figures(prepared))
+            slots = slots_within(Budget.of(budget), _figures(prepared), None)
         return online(whole_number("slots", slots), going)
     if budget is not None:
         return _planned(prepared, budget, None).schedule()
     slots = whole_number("slots", slots)
     return binomial(prepared.steps, min(slots, prepared.steps))
+
+
+def _near_and_far(
+    prepared: Prepared,
+    budget: Any,
+    slots: int | None,
+    storage: Storage,
+    going: Callable[[int], bool],
+) -> Iterator[Action]:
+    """The schedule with `slots` near states, or those that a budget has room for."""
+    if budget is not None:
+        figures = _figures(prepared)
+        # One state is on its way back while another is in use.
+        cap = Budget.of(budget)
+        slots = max(1, slots_within(cap, figures, prepared.steps) - 1)
+    slots = whole_number("slots", slots)
+    write, read = storage.write, storage.read
+    if prepared.steps is None:
+        return online_far(slots, best_period(slots, write, read), going)
+    return far_plan(prepared.steps, slots, write, read).schedule()
 
 
 def _counted(result: Any, number: int, prepared: Prepared) -> Any:

@@ -75,16 +75,21 @@ def by_slots(steps: int, slots: int, figures: Figures) -> LoopPlan:
     )
 
 
-def slots_within(budget: Budget, figures: Figures) -> int:
-    """How many states a loop of unknown length may keep. Raises `BudgetInfeasible`."""
-    if budget.nbytes is None or figures.per_step:
+def slots_within(budget: Budget, figures: Figures, steps: int | None) -> int:
+    """How many states a loop may keep beside one tape, of unknown length where `steps` is None.
+
+    Raises `BudgetInfeasible`.
+    """
+    if budget.nbytes is None:
+        raise OptionError("the budget of such a loop is one in bytes: '200MiB'")
+    if steps is None and figures.per_step:
         raise OptionError(
-            "a loop of unknown length has a budget in bytes and no outputs or xs, whose memory "
-            "grows with the number of steps: give slots= instead"
+            "a loop of unknown length with outputs has no budget, as their memory grows with the "
+            "number of steps: give slots= instead"
         )
-    work = max(figures.first, figures.later) + figures.random
+    work = max(figures.first, figures.later) + figures.random + figures.per_step * (steps or 0)
     if work > budget.nbytes:
-        raise _infeasible(budget.nbytes, work, figures, 0)
+        raise _infeasible(budget.nbytes, work, figures, steps or 0)
     return 1 + (budget.nbytes - work) // max(1, figures.state + figures.random)
 
 
