@@ -16,6 +16,7 @@ from fxremat.loops.function import differentiable
 from fxremat.loops.plain import run_plainly
 from fxremat.loops.plan import LoopPlan, by_slots, slots_within, within
 from fxremat.loops.prepared import Prepared, Step, whole_number
+from fxremat.loops.progress import Bars
 from fxremat.loops.randomness import Generators
 from fxremat.loops.replayed import Check
 from fxremat.loops.storage import Storage
@@ -48,6 +49,7 @@ class Loop:
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
         check: Check = "first",
+        progress: bool = False,
     ) -> Any:
         """Apply `step` again and again; gradients are bit for bit those of the plain Python loop.
 
@@ -69,7 +71,8 @@ class Loop:
 
         What else requires gradients and is used by the steps is found, or named in `params`. `rng`
         has steps that run again draw the same random numbers. `check` compares states that are
-        computed again with those of the first run.
+        computed again with those of the first run. `progress` shows a bar for the loop and one for
+        its reversal.
         """
         prepared = Prepared.of(
             step,
@@ -97,7 +100,7 @@ class Loop:
 
         storage = Storage.of(store)
         actions = _actions(prepared, budget, slots, schedule, storage, going)
-        run = prepared.run(actions, storage.stores(prepared.device))
+        run = prepared.run(actions, storage.stores(prepared.device), Bars() if progress else None)
         run.sweep()
         number = run.interpreter.steps or 0
         result = differentiable(run) if number else _nothing(state, outputs)

@@ -15,6 +15,7 @@ from fxremat.loops.captured import Captured
 from fxremat.loops.casting import Casting
 from fxremat.loops.condition import Condition
 from fxremat.loops.function import refuse_transforms
+from fxremat.loops.progress import Watcher
 from fxremat.loops.randomness import Generators
 from fxremat.loops.reachable import Reachable, reachable
 from fxremat.loops.recurrence import Leaf, Recurrence
@@ -103,7 +104,12 @@ class Prepared:
             self, recurrence=recurrence, leaves=leaves, steps=steps, check="first"
         )
 
-    def run(self, actions: Iterator[Action], stores: Mapping[int, Store] | None = None) -> Run:
+    def run(
+        self,
+        actions: Iterator[Action],
+        stores: Mapping[int, Store] | None = None,
+        watcher: Watcher | None = None,
+    ) -> Run:
         """A run by a schedule."""
         casting = Casting.now({t.device.type for t in self.tensors} | {"cpu"})
         casting.check()
@@ -120,6 +126,7 @@ class Prepared:
             replays=Replays(self.check),
             reachable=[t for t in self.reached.tensors if id(t) not in ours],
             careful=self.check != "never",
+            watcher=watcher,
         )
 
 

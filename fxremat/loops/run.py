@@ -14,6 +14,7 @@ from fxremat.errors import DoubleBackwardError, LoopError, OptionError
 from fxremat.loops.captured import Captured
 from fxremat.loops.casting import Casting
 from fxremat.loops.outputs import OutputKind, Outputs
+from fxremat.loops.progress import Silent, Watcher
 from fxremat.loops.randomness import Generators
 from fxremat.loops.recurrence import Leaf, Recurrence
 from fxremat.loops.replayed import Replays
@@ -58,6 +59,7 @@ class Run:
         replays: Replays,
         reachable: Sequence[torch.Tensor] = (),
         careful: bool = True,
+        watcher: Watcher | None = None,
     ) -> None:
         self.recurrence = recurrence
         self.captured = captured
@@ -68,6 +70,7 @@ class Run:
         self._casting = casting
         self._replays = replays
         self._careful = careful
+        self._watcher = watcher or Silent()
         self._first = list(leaves)
         self._current: list[Leaf] = list(leaves)
         self._flags: list[tuple[bool, ...]] = [_flags(leaves)]
@@ -93,6 +96,7 @@ class Run:
 
     def sweep(self) -> None:
         """Run the loop up to its turn."""
+        self._watcher.begin("loop", self.interpreter.steps)
         try:
             with torch.no_grad():
                 for action in self._actions:
@@ -105,6 +109,8 @@ class Run:
         except BaseException:
             self.close()
             raise
+        finally:
+            self._watcher.end()
 
     def _after_sweep(self) -> None:
         if torch_hooks.versions(self._reachable) != self._versions:
@@ -189,6 +195,7 @@ class Run:
         kinds = {kind for kind, _, _ in self._casting.kinds}
         if Casting.now(kinds) != self._casting or any(on for _, on, _ in self._casting.kinds):
             self._apply_casting = self._casting.applied
+        self._watcher.begin("reversal", self.interpreter.steps)
         try:
             with torch_hooks.without_tensor_hooks(self.captured.tensors):
                 for action in self._actions:
@@ -196,6 +203,7 @@ class Run:
                     self.follow(action)
             self._finish()
         finally:
+            self._watcher.end()
             if self._generators is not None:
                 self._generators.write(before)
             self.close()
@@ -239,10 +247,15 @@ class Run:
             case Advance():
                 for number in range(action.begin, action.end):
                     self._advance(number)
+                    if self.interpreter.left is None:
+                        self._watcher.step()
             case MakeTape():
                 self._tapes[action.step] = self._record(action.step)
+                if self.interpreter.left is None:
+                    self._watcher.step()
             case Pull():
                 self._pull(action.step)
+                self._watcher.step()
             case Load():
                 kept = self._store(action).get(action.state)
                 if self._generators is not None:
