@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from fxremat import torch_hooks
 from fxremat.errors import LoopError, OptionError
 from fxremat.loops.calibrate import STEPS as MEASURED_STEPS
 from fxremat.loops.calibrate import measured
@@ -74,37 +76,17 @@ class Loop:
         computed again with those of the first run. `progress` shows a bar for the loop and one for
         its reversal.
         """
-        prepared = Prepared.of(
-            step,
-            state,
-            steps=steps,
-            xs=xs,
-            while_=while_,
-            max_steps=max_steps,
-            outputs=outputs,
-            params=params,
-            rng=rng,
-            check=check,
-        )
-        if prepared.steps == 0:
-            return _nothing(state, outputs)
-        if not torch.is_grad_enabled():
-            result, number = run_plainly(
-                prepared.recurrence, prepared.leaves, prepared.steps, prepared.condition
-            )
-            return _counted(result, number, prepared)
-
-        def going(number: int) -> bool:
-            condition = prepared.condition
-            return condition is not None and condition.holds(run.current_state(), number)
-
-        storage = Storage.of(store)
-        actions = _actions(prepared, budget, slots, schedule, storage, going)
-        run = prepared.run(actions, storage.stores(prepared.device), Bars() if progress else None)
-        run.sweep()
-        number = run.interpreter.steps or 0
-        result = differentiable(run) if number else _nothing(state, outputs)
-        return _counted(result, number, prepared)
+        how = {
+            "steps": steps,
+            "xs": xs,
+            "while_": while_,
+            "max_steps": max_steps,
+            "outputs": outputs,
+            "params": params,
+            "rng": rng,
+            "check": check,
+        }
+        return _run(step, state, how, _Keeping(budget, slots, schedule, store), progress)
 
     def plan(
         self,
@@ -140,6 +122,45 @@ class Loop:
         return _planned(prepared, budget, slots)
 
 
+@dataclass(frozen=True)
+class _Keeping:
+    """What of the options says what is kept, and where."""
+
+    budget: Any
+    slots: int | None
+    schedule: Schedule
+    store: str | Storage
+
+
+def _looped(step: Step, state: Any, how: dict[str, Any], keeping: _Keeping, progress: bool) -> Any:
+    prepared = Prepared.of(step, state, **how)
+    if prepared.steps == 0:
+        return _nothing(state, prepared)
+    if not torch.is_grad_enabled():
+        result, number = run_plainly(
+            prepared.recurrence, prepared.leaves, prepared.steps, prepared.condition
+        )
+        return _counted(result, number, prepared)
+
+    def going(number: int) -> bool:
+        condition = prepared.condition
+        return condition is not None and condition.holds(run.current_state(), number)
+
+    storage = Storage.of(keeping.store)
+    actions = _actions(prepared, keeping, storage, going)
+    run = prepared.run(actions, storage.stores(prepared.device), Bars() if progress else None)
+    run.sweep()
+    number = run.interpreter.steps or 0
+    result = differentiable(run) if number else _nothing(state, prepared)
+    return _counted(result, number, prepared)
+
+
+# Dynamo would trace the driver itself, and each step anew.
+_run = torch_hooks.without_dynamo(
+    _looped, "fxremat.loop runs its steps as they are; optimize the step itself to compile it"
+)
+
+
 def _planned(prepared: Prepared, budget: Any, slots: int | None) -> LoopPlan:
     if (budget is None) == (slots is None):
         raise OptionError("give one of budget= (the loop's memory) and slots= (kept states)")
@@ -167,14 +188,10 @@ def _figures(prepared: Prepared) -> Figures:
 
 
 def _actions(
-    prepared: Prepared,
-    budget: Any,
-    slots: int | None,
-    schedule: Schedule,
-    storage: Storage,
-    going: Callable[[int], bool],
+    prepared: Prepared, keeping: _Keeping, storage: Storage, going: Callable[[int], bool]
 ) -> Iterator[Action]:
     """The schedule that the options ask for."""
+    budget, slots, schedule = keeping.budget, keeping.slots, keeping.schedule
     given = [budget is not None, slots is not None, not isinstance(schedule, str)]
     if given.count(True) != 1:
         raise OptionError(
@@ -230,8 +247,8 @@ def _counted(result: Any, number: int, prepared: Prepared) -> Any:
     return (*result, number) if prepared.recurrence.has_outputs else (result, number)
 
 
-def _nothing(state: Any, outputs: bool) -> Any:
-    if outputs:
+def _nothing(state: Any, prepared: Prepared) -> Any:
+    if prepared.recurrence.has_outputs:
         raise LoopError("a loop of no steps has no outputs to stack")
     return state
 
