@@ -19,12 +19,15 @@ Edge = tuple[Any, int]
 
 
 class Captured:
-    """The captured tensors that are known, in the order of their discovery. It only grows."""
+    """The captured tensors that are known, in the order of their discovery, and their ids.
+
+    It only grows.
+    """
 
     def __init__(self, step: Callable[..., Any], known: Iterable[torch.Tensor]) -> None:
         self.tensors: list[torch.Tensor] = []
         self._step = step
-        self._ids: set[int] = set()
+        self.ids: set[int] = set()
         self._edges: set[Edge] = set()
         for tensor in known:
             if tensor.requires_grad:
@@ -56,7 +59,7 @@ class Captured:
         def follow(node: Any, index: int) -> None:
             leaf = getattr(node, "variable", None)
             if leaf is not None:
-                if id(leaf) not in own and id(leaf) not in self._ids:
+                if id(leaf) not in own and id(leaf) not in self.ids:
                     self._add(leaf)
                     new.append(leaf)
             elif (node, index) in self._edges:
@@ -70,7 +73,7 @@ class Captured:
         for result in results:
             if result.grad_fn is not None:
                 follow(result.grad_fn, result.output_nr)
-            elif result.requires_grad and id(result) not in own and id(result) not in self._ids:
+            elif result.requires_grad and id(result) not in own and id(result) not in self.ids:
                 self._add(result)
                 new.append(result)
         while stack:
@@ -82,7 +85,7 @@ class Captured:
         return new
 
     def _add(self, tensor: torch.Tensor) -> None:
-        if id(tensor) in self._ids:
+        if id(tensor) in self.ids:
             return
         if tensor.retains_grad and not tensor.is_leaf:
             raise LoopError(
@@ -91,7 +94,7 @@ class Captured:
                 "(t.view_as(t)) instead"
             )
         self.tensors.append(tensor)
-        self._ids.add(id(tensor))
+        self.ids.add(id(tensor))
         if tensor.grad_fn is not None:
             self._edges.add((tensor.grad_fn, tensor.output_nr))
 

@@ -318,7 +318,7 @@ class Run:
             if self._outputs is not None:
                 parts = self._outputs.leaves(number, output)
                 kinds = self._outputs.kinds_of(number, parts, new, settle=sweeping)
-            live = _each_once(new, lambda t: t.requires_grad)
+            live = _each_once(new)
             own = [k for k in reversed(range(len(parts))) if kinds[k].own]
             results = [*(new[j] for j in live), *(parts[k] for k in own)]
             self._note_flags(number, flags, new)
@@ -326,8 +326,9 @@ class Run:
                 self._find_captured(number, results, [*given, *inputs], since, sweeping)
             made = None
             if kept:
-                captured = {id(t) for t in self.captured.tensors}
-                states = _each_once(given, lambda t: t.requires_grad and id(t) not in captured)
+                states = _each_once(given)
+                if number == 0:
+                    states = [j for j in states if id(given[j]) not in self.captured.ids]
                 tape = Tape(
                     results,
                     [given[j] for j in states],
@@ -348,11 +349,12 @@ class Run:
         """The current state as leaves of a new graph. A tensor that comes twice stays one tensor,
         as in the plain loop; so does a first state that the step also reaches otherwise."""
         leaves = _detached(self._current)
-        captured = {id(t) for t in self.captured.tensors} if number == 0 else set[int]()
-        for index, (leaf, need) in enumerate(zip(leaves, flags, strict=True)):
-            if id(self._first[index]) in captured:
-                leaves[index] = self._first[index]
-            elif need:
+        if number == 0:
+            for index, first in enumerate(self._first):
+                if id(first) in self.captured.ids:
+                    leaves[index] = first
+        for leaf, need in zip(leaves, flags, strict=True):
+            if need and not leaf.requires_grad:
                 leaf.requires_grad_()
         return leaves
 
@@ -364,6 +366,8 @@ class Run:
                 self._flags.append(found)
             return
         expected = self._flags[min(number + 1, len(self._flags) - 1)]
+        if found == expected:
+            return
         for index, (have, foreseen) in enumerate(zip(found, expected, strict=True)):
             if have and not foreseen:
                 raise LoopError(
@@ -454,10 +458,13 @@ class Run:
 
 
 def _flags(leaves: Sequence[Leaf]) -> tuple[bool, ...]:
-    return tuple(isinstance(t, torch.Tensor) and t.requires_grad for t in leaves)
+    return tuple([isinstance(t, torch.Tensor) and t.requires_grad for t in leaves])
 
 
 def _detached(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """Each tensor without its graph; one that comes several times stays one."""
+    if len(leaves) == 1 and isinstance(leaves[0], torch.Tensor):
+        return [leaves[0].detach()]
     seen: dict[int, torch.Tensor] = {}
     found: list[Leaf] = []
     for leaf in leaves:
@@ -469,12 +476,12 @@ def _detached(leaves: Sequence[Leaf]) -> list[Leaf]:
     return found
 
 
-def _each_once(leaves: Sequence[Leaf], wanted: Callable[[torch.Tensor], bool]) -> list[int]:
-    """The places of the tensors that are wanted, of equal ones the first."""
+def _each_once(leaves: Sequence[Leaf]) -> list[int]:
+    """The places of the tensors that require gradients, of equal ones the first."""
     seen: set[int] = set()
     found: list[int] = []
     for index, leaf in enumerate(leaves):
-        if isinstance(leaf, torch.Tensor) and id(leaf) not in seen and wanted(leaf):
+        if isinstance(leaf, torch.Tensor) and leaf.requires_grad and id(leaf) not in seen:
             seen.add(id(leaf))
             found.append(index)
     return found
