@@ -13,8 +13,10 @@ from fxremat.errors import (
     DoubleBackwardError,
     FxrematError,
     GraphBreakError,
+    LoopError,
     MissingPackageError,
     OptionError,
+    StorageError,
     SymbolicSizeError,
     UnplannedStepWarning,
     UnsupportedGraphError,
@@ -24,6 +26,8 @@ from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.frontend.warmup import warmup
+from fxremat.loops.loop import loop
+from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
@@ -43,12 +47,15 @@ __all__ = [
     "DoubleBackwardError",
     "FxrematError",
     "GraphBreakError",
+    "LoopError",
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",
     "Report",
     "StepBudget",
     "StepReport",
+    "Storage",
+    "StorageError",
     "SymbolicSizeError",
     "UnplannedStepWarning",
     "UnsupportedGraphError",
@@ -56,6 +63,7 @@ __all__ = [
     "explain",
     "explain_step",
     "floor",
+    "loop",
     "measure_peak",
     "optimize",
     "pad_to_multiple",

@@ -37,6 +37,14 @@ class BudgetInfeasible(FxrematError):
         self.holders = holders
 
 
+class LoopError(FxrematError):
+    """A loop's step does what can't be reversed exactly, or its reversal was asked for wrongly."""
+
+
+class StorageError(FxrematError, OSError):
+    """A loop's states can't be kept where they were to go."""
+
+
 class MissingPackageError(FxrematError, ImportError):
     """A library that an integration is for isn't installed."""
 

@@ -992,3 +992,62 @@ def has_compiled_regions(dynamo_graph: fx.GraphModule) -> bool:
         if isinstance(module, fx.GraphModule)
         for node in module.graph.nodes
     )
+
+
+def flatten_tree(tree: object) -> tuple[list[Any], Any]:
+    """The leaves of nested tuples, lists, dicts and registered classes, and what nests them."""
+    return pytree.tree_flatten(tree)
+
+
+def unflatten_tree(leaves: Sequence[Any], nesting: Any) -> Any:
+    """The tree of which `flatten_tree` gave the leaves and the nesting."""
+    return pytree.tree_unflatten(leaves, nesting)
+
+
+def is_leaf(nesting: Any) -> bool:
+    """Whether a tree of this nesting is one leaf by itself."""
+    found = nesting.is_leaf
+    return bool(found() if callable(found) else found)
+
+
+def next_node_number() -> int:
+    """The number that autograd gives to the next node it makes in this thread."""
+    return torch._C._autograd._get_sequence_nr()
+
+
+def node_number(node: Any) -> int:
+    """The number of an autograd node: those made later in a thread have larger ones."""
+    return node._sequence_nr()
+
+
+@contextlib.contextmanager
+def without_tensor_hooks(tensors: Iterable[torch.Tensor]) -> Generator[None, None, None]:
+    """Meanwhile no hook of `Tensor.register_hook` on these tensors is called."""
+    kept = [(hooks, dict(hooks)) for t in tensors if (hooks := t._backward_hooks)]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, these in kept:
+            hooks.update(these)
+
+
+def in_function_transform() -> bool:
+    """Whether a transform of torch.func's (vmap, grad, jvp) is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def versions(leaves: Iterable[Any]) -> tuple[int, ...]:
+    """How often each tensor among the leaves was changed in place."""
+    return tuple([t._version for t in leaves if isinstance(t, torch.Tensor)])
+
+
+def autocast_caches() -> bool:
+    """Whether autocast would keep the casts of parameters that it makes."""
+    return torch.is_autocast_cache_enabled()
+
+
+def has_gradient_hooks(tensor: torch.Tensor) -> bool:
+    """Whether a function of Python's is called with the tensor's gradient."""
+    return bool(tensor._backward_hooks) or bool(called_when_accumulated(tensor))

@@ -209,7 +209,7 @@ def _repetition(n: int, slots: int) -> int:
     return high
 
 
-def _split(n: int, slots: int) -> int:
+def optimal_split(n: int, slots: int) -> int:
     """An optimal first stretch: the longest one (fewest stored states at the far end)."""
     t = _repetition(n, slots)
     return max(1, min(_beta(slots, t - 1), n - _beta(slots - 1, t - 1), n - 1))
@@ -230,7 +230,7 @@ def _write(chain: UniformChain, slots: int, fused: int) -> list[int]:
         if high - low == 1:
             _reverse(chain, low, n, steps)
             continue
-        middle = low + _split(high - low, free)
+        middle = low + optimal_split(high - low, free)
         steps.extend(chain.forward[low:middle])
         stack.append((low, middle, free))
         stack.append((middle, high, free - 1))

@@ -29,6 +29,7 @@ _SOURCES = (
     "kernel_jit.py",
     "kernel_price.py",
     "kernel_state.py",
+    "kernel_tapes.py",
 )
 
 AVAILABLE = not cast(Any, numba).config.DISABLE_JIT  # interpreted, the kernel would be of no use

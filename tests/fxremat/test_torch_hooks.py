@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import inspect
@@ -559,3 +560,58 @@ def test_ignored_log_calls_can_be_written() -> None:
     assert logging.Logger.info in list(as_of_torch_2_11)
     assert copy.deepcopy(as_of_torch_2_11) is as_of_torch_2_11
     assert json.dumps({"functions": as_of_torch_2_11}) == '{"functions": {}}'
+
+
+def test_trees_are_flattened_and_built() -> None:
+    tree = {"a": [1, None], "b": (torch.ones(1),)}
+    leaves, nesting = torch_hooks.flatten_tree(tree)
+    assert torch_hooks.unflatten_tree(leaves, nesting) == tree
+    assert not torch_hooks.is_leaf(nesting)
+    assert torch_hooks.is_leaf(torch_hooks.flatten_tree(1)[1])
+
+
+def test_nodes_are_numbered_in_the_order_of_their_making() -> None:
+    x = torch.ones(1, requires_grad=True)
+    before = x * 2
+    since = torch_hooks.next_node_number()
+    after = before * 2
+    number = torch_hooks.node_number
+    assert number(before.grad_fn) < since <= number(after.grad_fn)
+
+
+def test_hooks_of_tensors_are_set_aside() -> None:
+    x, calls = torch.ones(1, requires_grad=True), [0]
+
+    def count(_: torch.Tensor) -> None:
+        calls[0] += 1
+
+    assert not torch_hooks.has_gradient_hooks(x)
+    x.register_hook(count)
+    assert torch_hooks.has_gradient_hooks(x)
+    for expected in (0, 1):
+        context = contextlib.nullcontext() if expected else torch_hooks.without_tensor_hooks([x])
+        with context:
+            torch.autograd.grad(x * 2, x)
+        assert calls == [expected]
+
+
+def test_transforms_of_functions_are_seen() -> None:
+    assert not torch_hooks.in_function_transform()
+    seen: list[bool] = []
+    torch.func.vmap(lambda x: seen.append(torch_hooks.in_function_transform()) or x)(torch.ones(2))
+    assert seen == [True]
+
+
+def test_changes_in_place_are_counted() -> None:
+    x = torch.ones(1)
+    before = torch_hooks.versions([x, 1, None])
+    alias = x.detach()
+    alias.add_(1)
+    assert torch_hooks.versions([x, 1, None]) != before
+
+
+def test_whether_autocast_caches() -> None:
+    with torch.autocast("cpu", cache_enabled=False):
+        assert not torch_hooks.autocast_caches()
+    with torch.autocast("cpu"):
+        assert torch_hooks.autocast_caches()

@@ -30,6 +30,7 @@ LAYERS = (
     ("pipeline",),
     ("step",),
     ("frontend",),
+    ("loops",),
     ("report",),
     ("integrations",),
     ("__init__", "__main__"),
