@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from fxremat.kernel import Kernel
 from fxremat.graph import Form, JointGraph, Mode, Operation, Storage
 from fxremat.nodes import (
     argument_of,
@@ -24,6 +25,7 @@ from fxremat.nodes import (
     is_number_of_data,
     is_op,
     op_name,
+    written_by_kernel,
 )
 
 aten = torch.ops.aten
@@ -109,9 +111,23 @@ def is_random(node: fx.Node) -> bool:
     """
     if any(is_random(inner) for graph in inner_graphs(node) for inner in graph.graph.nodes):
         return True
-    if not is_op(node.target) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+    if not is_tagged_random(node.target):
         return False
     return not draws_nothing(op_name(node.target), lambda name: argument_of(node, name))
+
+
+def is_tagged_random(target: object) -> bool:
+    """Whether an op is one of those that may draw from a generator."""
+    return is_op(target) and torch.Tag.nondeterministic_seeded in target.tags
+
+
+def is_repeatable(name: str, device_type: str) -> bool:
+    """Whether an op of that name gives the same bits again, from all that is known of it."""
+    if name in _UNINITIALISED:
+        return False
+    return name not in _NONDETERMINISTIC or (
+        device_type == "cpu" and name not in ("bincount", "histc")
+    )
 
 
 def draws_nothing(name: str, argument: Callable[[str], object]) -> bool:
@@ -139,11 +155,12 @@ def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
 
 def mutated_placeholders(joint: JointGraph, nodes: Iterable[fx.Node]) -> frozenset[fx.Node]:
     """The inputs that these nodes of the graph write to (BatchNorm's running statistics)."""
+    nodes = tuple(nodes)
     return frozenset(
         joint.storage_of[node.args[0]].maker
         for node in nodes
         if node.target is aten.copy_.default and isinstance(node.args[0], fx.Node)
-    )
+    ) | frozenset(joint.storage_of[arg].maker for node in nodes for arg in written_by_kernel(node))
 
 
 def is_batch_norm_with_statistics(node: fx.Node) -> bool:
@@ -209,6 +226,14 @@ def _mode(
         return never("has an effect")
     if is_number_of_data(node):
         return never("a number that depends on the data")
+    if isinstance(target, Kernel):
+        if target.once:
+            return never(target.once)
+        if any(s.maker in mutated for s in joint.storages_read(node)):
+            return never("reads a buffer that the step updates")
+        if any(storage in outputs for storage in joint.made_by.get(node, ())):
+            return never("makes an output of the step")
+        return Mode(Form.AS_IS)
     if not is_op(target):
         return never("has graphs inside")
     if target.namespace not in ("aten", "prims", "fxremat"):

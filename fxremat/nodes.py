@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
+from fxremat.kernel import Kernel
 
 aten = torch.ops.aten
 
@@ -52,7 +53,17 @@ def is_effect(node: fx.Node) -> bool:
     """Whether a node does something besides making its outputs (mutation, assert, collective)."""
     if node.op != "call_function":
         return False
+    if isinstance(node.target, Kernel):
+        return node.target.has_effect
     return is_collective(node) or is_mutable(node.target) or torch_hooks.is_impure(node)
+
+
+def written_by_kernel(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The arguments that a compiled kernel writes to; none for what is no kernel."""
+    if not isinstance(node.target, Kernel):
+        return ()
+    written = (node.args[position] for position in node.target.writes)
+    return tuple(arg for arg in written if isinstance(arg, fx.Node))
 
 
 def schema_arguments(target: object) -> list[torch.Argument]:

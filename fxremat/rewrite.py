@@ -20,6 +20,7 @@ from fxremat import torch_hooks
 from fxremat.aliases import last_common, named, viewed
 from fxremat.errors import UnsupportedGraphError
 from fxremat.graph import Form, JointGraph, Storage
+from fxremat.kernel import Kernel
 from fxremat.lower.lowering import Program, Run
 from fxremat.memory_model import generator_state_bytes
 from fxremat.nodes import (
@@ -56,6 +57,9 @@ def rewrite(joint: JointGraph, program: Program) -> Rewritten:
     """The graphs of a program that runs all of the joint graph, which is not changed."""
     writer = _Writer(joint, program)
     scheduled, saved = writer.write()
+    if any(isinstance(node.target, Kernel) for node in scheduled.graph.nodes):
+        halves = _split_kernels(joint, scheduled, saved, writer)
+        return Rewritten(*halves, joint.num_fwd_outputs)
     forward, backward = torch_hooks.extract_forward_and_backward(
         scheduled,
         saved,
@@ -66,6 +70,37 @@ def rewrite(joint: JointGraph, program: Program) -> Rewritten:
     _drop_unused(forward, writer.forward_names)
     _drop_unused(backward, writer.backward_names)
     return Rewritten(forward, backward, joint.num_fwd_outputs)
+
+
+def _split_kernels(
+    joint: JointGraph, scheduled: fx.GraphModule, saved: list[fx.Node], writer: _Writer
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """A scheduled graph of kernels in two.
+
+    torch's own split would drop kernels that only write to an input: it knows effects by schemas.
+    """
+    nodes = list(scheduled.graph.nodes)
+    results = returned(scheduled.graph)
+    number = joint.num_fwd_outputs
+    given = [node for node in nodes if node.op == "placeholder"]
+    primals = [node for node in given if not torch_hooks.is_tangent(node)]
+    tangents = [node for node in given if torch_hooks.is_tangent(node)]
+
+    def half(inputs: list[fx.Node], names: set[str], outputs: list[Any]) -> fx.GraphModule:
+        graph = fx.Graph()
+        new: dict[fx.Node, fx.Node] = {}
+        for node in inputs:
+            new[node] = graph.placeholder(node.name)
+            new[node].meta = copy.copy(node.meta)
+        for node in nodes:
+            if node.name in names and node.op in ("call_function", "get_attr"):
+                new[node] = graph.node_copy(node, lambda arg: new[arg])
+        graph.output(map_nodes(tuple(outputs), lambda arg: new[arg]))
+        return torch_hooks.lazy_graph_module(scheduled, graph)
+
+    forward = half(primals, writer.forward_names, [*results[:number], *saved])
+    backward = half([*saved, *tangents], writer.backward_names, results[number:])
+    return forward, backward
 
 
 def _drop_unused(module: fx.GraphModule, belongs: set[str]) -> None:

@@ -1,8 +1,8 @@
 """What runs the rewritten graphs: one protocol, so that nothing else assumes how.
 
-An executor says which nodes it runs as one, what such a unit takes, what counts as memory while it
-runs, what a pair of rewritten graphs will allocate, and makes a callable of a graph. Planning,
-lowering, rewriting and verifying know operations and these five answers.
+An executor traces a step and says what it runs of it: which nodes it runs as one, what such a unit
+takes, what counts as memory while it runs, what a pair of rewritten graphs will allocate. It makes
+a callable of a graph. Planning, lowering, rewriting and verifying know operations and its answers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import fx
 
 from fxremat.errors import VerificationError
 from fxremat.graph import Cost, JointGraph, Operation
+from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
 from fxremat.rewrite import Rewritten
 
@@ -22,8 +23,37 @@ Boxed = Callable[[list[Any]], Any]
 """Called with one list of arguments, which it empties as it uses them up."""
 
 
+Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
+"""Splits a joint graph; AOTAutograd calls it with the graph, its inputs and keywords."""
+
+
 class Executor(Protocol):
     """Runs forward and backward graphs, in units of its own."""
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        ...
+
+    def backend(
+        self, partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Boxed]
+    ) -> Callable[..., Callable[..., Any]]:
+        """A Dynamo backend that traces as this executor needs it, and runs what it is given."""
+        ...
+
+    def capture(
+        self,
+        joint: fx.GraphModule,
+        num_fwd_outputs: int,
+        static_lifetime_input_indices: tuple[int, ...],
+        memory_of: Callable[[torch.device], MemoryModel],
+        profiles: OpProfiles,
+    ) -> JointGraph:
+        """What there is to plan of a joint graph that was traced, an operation a node.
+
+        The traced graph may be changed. Raises `UnsupportedGraphError` for what can't be planned.
+        """
+        ...
 
     def memory(self, device: torch.device) -> MemoryModel:
         """What counts as step memory when it runs on a device."""

@@ -38,6 +38,7 @@ from fxremat.frontend.history import CompiledGraph, History, Origin
 from fxremat.frontend.many_graphs import ManyGraphs
 from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.graph import JointGraph
+from fxremat.inductor.executor import Inductor
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import MADE_BY_CALL, is_collective
@@ -87,6 +88,12 @@ class Backend:
     tracker: StepTracker | None = None
     waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
     warned_of_autocast: bool = False
+
+    @staticmethod
+    def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
+        """The backend that options ask for."""
+        executor = Inductor() if options.executor == "inductor" else Eager()
+        return Backend(options, step, executor, tracker=tracker)
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         if not torch_hooks.needs_gradients(example_inputs):
@@ -251,7 +258,7 @@ class Backend:
                 return run
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
-        run = torch_hooks.make_aot_backend(partition, compile_graph)(module, inputs)
+        run = self.executor.backend(partition, compile_graph)(module, inputs)
         return run, watch, planned[0] if planned else None
 
     def _plan(

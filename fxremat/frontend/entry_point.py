@@ -51,7 +51,7 @@ class EntryPoint:
             return shared.backend(asked)(module, example_inputs)
         found = self._backends.get(id(call))
         if found is None:
-            found = (call, Backend(make_options(given), WholeStep(fullgraph=False)))
+            found = (call, Backend.of(make_options(given), WholeStep(fullgraph=False)))
             self._backends[id(call)] = found
         return found[1](module, example_inputs)
 

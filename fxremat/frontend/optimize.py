@@ -33,6 +33,7 @@ def optimize(
     time_limit_s: float = 20.0,
     seed: int = 0,
     effort: float = 0.2,
+    executor: str = "eager",
     fullgraph: bool = False,
     regions: str | None = None,
 ) -> F:
@@ -54,6 +55,9 @@ def optimize(
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
     "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
+
+    `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
+    compiles, each as often as the plan says. The latter rounds as `torch.compile` does.
 
     A model that Dynamo breaks into several graphs is planned as one step: the first one runs by the
     plans that save the least and is recorded, from the second on one plan a graph is chosen for all
@@ -83,6 +87,7 @@ def optimize(
         "time_limit_s": time_limit_s,
         "seed": seed,
         "effort": effort,
+        "executor": executor,
     }
     options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None
@@ -90,7 +95,7 @@ def optimize(
         _check_wrapper(module)
         _check_device(module)
     if shared is None:
-        backend = Backend(options, WholeStep(fullgraph=fullgraph))
+        backend = Backend.of(options, WholeStep(fullgraph=fullgraph))
     else:
         backend = shared.backend(options)
     function: Callable[..., Any] = model if module is None else module.forward

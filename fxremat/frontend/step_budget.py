@@ -75,7 +75,7 @@ class StepBudget:
         """The backend of all that share the budget. Raises `OptionError` for other options."""
         with self._lock:
             if self._shared is None:
-                backend = Backend(options, WholeStep(fullgraph=False), tracker=StepTracker(options))
+                backend = Backend.of(options, WholeStep(fullgraph=False), StepTracker(options))
                 self._shared = _Shared(backend)
         known = self._shared.backend.options
         differ = [

@@ -30,6 +30,7 @@ import torch
 from torch import fx
 
 from fxremat.classify import generator_device, is_random, mutated_placeholders
+from fxremat.kernel import Kernel
 from fxremat.graph import Form, JointGraph, Operation, Storage
 from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.nodes import is_effect
@@ -129,6 +130,7 @@ class _Lowerer:
         effect_token: int | None = None
         random_token: dict[torch.device | None, int] = {}
         read_tokens: dict[fx.Node, list[int]] = {placeholder: [] for placeholder in mutated}
+        written: set[fx.Node] = set()
         tangents_op = -1
         called = self._add_call()
         for position, operation in enumerate(graph.operations):
@@ -143,9 +145,13 @@ class _Lowerer:
                 effect_token = self._chain(operation, inputs, outputs, effect_token)
             for placeholder in mutated_placeholders(graph, operation.nodes):
                 inputs += read_tokens[placeholder]
+                written.add(placeholder)
             for node in operation.nodes:
                 for storage in () if is_effect(node) else graph.storages_read(node):
-                    if storage.maker in read_tokens:
+                    if storage.maker in written and isinstance(node.target, Kernel):
+                        # It reads what was written, where an op would read what was there before.
+                        inputs += [effect_token] if effect_token not in (None, *inputs) else []
+                    elif storage.maker in read_tokens:
                         outputs.append(self._token(operation))
                         read_tokens[storage.maker].append(outputs[-1])
             if again is not None and operation.mode.form is Form.REPLAY_RNG:

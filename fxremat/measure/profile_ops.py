@@ -23,6 +23,7 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
+from fxremat.kernel import Kernel
 from fxremat.measure.marks import mark, split_at_marks
 from fxremat.memory_model import storage_bytes
 from fxremat.nodes import (
@@ -142,15 +143,22 @@ def measurable(node: fx.Node) -> bool:
             for inner in graph.graph.nodes
             if inner.op == "call_function"
         )
-    if not is_op(target) or target.namespace not in _NAMESPACES or is_effect(node):
-        return False
-    if _NOT_RUN.search(op_name(target)):
+    if isinstance(target, Kernel):
+        return target.measurable and not target.has_effect and not target.is_view
+    if is_effect(node) or not may_be_run(target):
         return False
     arguments: list[Any] = torch_hooks.tree_leaves((node.args, node.kwargs))
     if any(isinstance(argument, torch.Generator) for argument in arguments):
         return False
     given = [argument_of(node, name) for name in ("generator", *_LENGTHS)]
     return all(argument is None for argument in given)
+
+
+def may_be_run(target: object) -> bool:
+    """Whether an op is one of those that may be run on invented data, given harmless arguments."""
+    if not is_op(target) or target.namespace not in _NAMESPACES:
+        return False
+    return not _NOT_RUN.search(op_name(target))
 
 
 def signature(node: fx.Node) -> str:
@@ -220,7 +228,11 @@ def _memory(nodes: Mapping[str, fx.Node], device: torch.device) -> dict[str, OpP
 
     def run_all() -> None:
         for key, node in nodes.items():
-            for op in _Op.ways_by_memory(node):
+            ways = _Op.ways_by_memory(node)
+            if isinstance(node.target, Kernel):
+                for op in ways:  # A compiled kernel may be tuned when it first runs.
+                    op.outputs(_makes_new(node))
+            for op in ways:
                 mark(device)
                 made = op.outputs(_makes_new(node))
                 mark(device)

@@ -14,10 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from fxremat.annotate.annotate import annotate
-from fxremat.capture.cpu_dropout import split_dropout
-from fxremat.capture.data_sizes import bound_data_sizes
-from fxremat.capture.kernel_layouts import set_kernel_layouts
-from fxremat.capture.read import read_joint_graph
 from fxremat.classify import classify
 from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Executor, check_units
@@ -48,30 +44,24 @@ EAGER = Eager()
 
 @dataclass(frozen=True)
 class Capture:
-    """Dropout in two ops on the CPU, storages and aliases, the layouts that kernels return.
-
-    The first and the last of these change the traced graph in place: it is ours from here on.
-    """
+    """What the executor runs of a traced graph, which is its own to change from here on."""
 
     profiles: OpProfiles
     executor: Executor
     name: str = "capture"
 
     def run(self, state: Traced) -> Captured:
-        split_dropout(state.module)
-        bound_data_sizes(state.module)
-        graph = self._read(state)
-        if set_kernel_layouts(graph, self.profiles):
-            graph = self._read(state)
-        return Captured(graph)
-
-    def _read(self, state: Traced) -> JointGraph:
         def memory_of(device: torch.device) -> MemoryModel:
             return replace(self.executor.memory(device), holds_outputs=not state.is_part)
 
-        return read_joint_graph(
-            state.module, state.num_fwd_outputs, state.static_lifetime_input_indices, memory_of
+        graph = self.executor.capture(
+            state.module,
+            state.num_fwd_outputs,
+            state.static_lifetime_input_indices,
+            memory_of,
+            self.profiles,
         )
+        return Captured(graph)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,15 @@ from fxremat.plan.budget import Budget
 from fxremat_solvers import SOLVERS
 
 
+EXECUTORS = ("eager", "inductor")
+
+
 @dataclass(frozen=True)
 class Options:
-    """How to plan: the budget, the solver, its time limit, seed and effort, the cost model."""
+    """How to plan: the budget, the solver, its time limit, seed and effort, the cost model.
+
+    `executor` names what runs the step: op by op, or in the kernels that Inductor compiles.
+    """
 
     budget: Budget
     solver: str = "auto"
@@ -24,6 +30,7 @@ class Options:
     time_limit_s: float = 20.0
     seed: int = 0
     effort: float = 0.2
+    executor: str = "eager"
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
@@ -51,4 +58,8 @@ def make_options(options: Mapping[str, Any]) -> Options:
     if checked.solver not in SOLVERS:
         raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")
     check_cost_model(checked.cost)
+    if checked.executor not in EXECUTORS:
+        raise OptionError(
+            f"unknown executor {checked.executor!r}: choose one of {', '.join(EXECUTORS)}"
+        )
     return checked

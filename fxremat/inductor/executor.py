@@ -1,0 +1,78 @@
+"""The executor that runs the kernels that Inductor compiled, in the order of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.capture.read import read_joint_graph
+from fxremat.execute.executor import Boxed, Partitioner
+from fxremat.execute.lifetimes import timeline
+from fxremat.graph import Cost, JointGraph, Operation
+from fxremat.inductor.graph import kernel_graph
+from fxremat.inductor_hooks import compile_pair, make_inductor_backend
+from fxremat.kernel import Kernel
+from fxremat.measure.profile_ops import OpProfiles
+from fxremat.memory_model import MemoryModel
+from fxremat.nodes import traced_value
+from fxremat.rewrite import Rewritten
+
+
+@dataclass(frozen=True)
+class Inductor:
+    """Compiled kernels behind Python functions: each is a node, and its buffers are values."""
+
+    name: str = "inductor"
+
+    def backend(
+        self, partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Boxed]
+    ) -> Callable[..., Callable[..., Any]]:
+        return make_inductor_backend(partitioner, compile_graph)
+
+    def capture(
+        self,
+        joint: fx.GraphModule,
+        num_fwd_outputs: int,
+        static_lifetime_input_indices: tuple[int, ...],
+        memory_of: Callable[[torch.device], MemoryModel],
+        profiles: OpProfiles,
+    ) -> JointGraph:
+        """The kernels of both halves, compiled once as Inductor would."""
+        pair = compile_pair(
+            joint,
+            num_fwd_outputs=num_fwd_outputs,
+            static_lifetime_input_indices=static_lifetime_input_indices,
+        )
+        kernels = kernel_graph(joint, pair, _device_type(joint))
+        return read_joint_graph(kernels, num_fwd_outputs, static_lifetime_input_indices, memory_of)
+
+    def memory(self, device: torch.device) -> MemoryModel:
+        return MemoryModel(device)
+
+    def units(self, graph: JointGraph) -> JointGraph:
+        return graph
+
+    def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:
+        (cost,) = nodes
+        return cost
+
+    def predict(self, rewritten: Rewritten, memory: MemoryModel) -> Sequence[int]:
+        return timeline(rewritten, memory)
+
+    def compile(self, graph: fx.GraphModule) -> Boxed:
+        for node in graph.graph.nodes:
+            if isinstance(node.target, Kernel):
+                node.target = node.target.run
+        return torch_hooks.boxed_executor(graph)
+
+
+def _device_type(joint: fx.GraphModule) -> str:
+    """Where the kernels run: CPU tensors beside a GPU are only brought along."""
+    values = [traced_value(node) for node in joint.graph.find_nodes(op="placeholder")]
+    types = {value.device.type for value in values if isinstance(value, torch.Tensor)}
+    return next(iter(types - {"cpu"}), "cpu")

@@ -1,0 +1,191 @@
+"""Forward and backward of compiled kernels as one joint graph, with a node a piece.
+
+Its placeholders and what it returns are those of the joint graph that was compiled, so that all
+that plans, writes and checks joint graphs of ops does so with it. What backward takes of forward is
+looked up there: which of it is kept, and which is made again, is what will be planned.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxremat import torch_hooks
+from fxremat.errors import UnsupportedGraphError
+from fxremat.inductor.pieces import Piece, names_in, pieces_of
+from fxremat.inductor_hooks import Pair, Wrapper, reinterpret
+from fxremat.kernel import Kernel
+from fxremat.nodes import returned
+
+
+def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.GraphModule:
+    """The joint graph of the kernels that a joint graph was compiled to."""
+    graph = fx.Graph()
+    placeholders: dict[str, fx.Node] = {}
+    primals: list[fx.Node] = []
+    tangents: list[fx.Node] = []
+    for node in joint.graph.find_nodes(op="placeholder"):
+        new = graph.placeholder(node.name)
+        new.target = node.target
+        new.meta = copy.copy(node.meta)
+        placeholders[new.name] = new
+        (tangents if torch_hooks.is_tangent(node) else primals).append(new)
+    if len(primals) != len(pair.forward.inputs) or len(tangents) != len(pair.tangents):
+        raise UnsupportedGraphError(
+            "Inductor compiled a graph with other inputs than were traced: its kernels can't be "
+            "planned; use executor='eager'"
+        )
+    example = next(node for node in primals if isinstance(node.meta.get("val"), torch.Tensor))
+    fake_mode = torch_hooks.fake_mode_of(example)
+    assert fake_mode is not None
+    with fake_mode, torch.no_grad():
+        forward = _Half(graph, pair.forward, dict(zip(pair.forward.inputs, primals, strict=True)))
+        results = forward.write(device_type, "is_forward")
+        saved = results[pair.num_fwd_outputs :]
+        given = dict(zip(pair.backward.inputs, [*saved, *tangents], strict=True))
+        gradients = _Half(graph, pair.backward, given).write(device_type, "is_backward")
+    before = next(iter(joint.graph.find_nodes(op="output")))
+    output = graph.output((*results[: pair.num_fwd_outputs], *gradients))
+    output.meta = copy.copy(before.meta)
+    if len(returned(graph)) != len(returned(joint.graph)):
+        raise UnsupportedGraphError(
+            "Inductor compiled a graph with other outputs than were traced: its kernels can't be "
+            "planned; use executor='eager'"
+        )
+    return torch_hooks.lazy_graph_module(joint, graph)
+
+
+@dataclass
+class _Half:
+    """Writes the pieces of one wrapper; `nodes` are those that stand for its names."""
+
+    graph: fx.Graph
+    wrapper: Wrapper
+    nodes: dict[str, Any]
+    views: dict[str, fx.Node] = field(default_factory=dict[str, fx.Node])
+    tag: str = ""
+
+    def write(self, device_type: str, tag: str) -> list[Any]:
+        """All pieces, and what the wrapper returns."""
+        self.tag = tag
+        pieces = pieces_of(self.wrapper, device_type)
+        needed = {name for piece in pieces for name in piece.reads}
+        needed |= {name for text in self.wrapper.outputs for name in names_in(text)}
+        stream = _streams(self.wrapper)
+        for piece in pieces:
+            self._write(piece, needed, stream)
+        return [self._result(text) for text in self.wrapper.outputs]
+
+    def _write(self, piece: Piece, needed: set[str], streams: dict[str, str]) -> None:
+        # What backward reads of another name for the same thing is one argument.
+        inputs = [name for name in piece.reads if isinstance(self.nodes[name], fx.Node)]
+        makes = [name for name in piece.makes if name in needed]
+        text = [
+            *(line for name, line in streams.items() if any(name in each for each in piece.text)),
+            *piece.text,
+        ]
+        run = _function(piece.name, inputs, text, makes, self.wrapper.namespace)
+        kernel = Kernel(
+            name=piece.name,
+            run=run,
+            key=f"{piece.key}->{[list(piece.makes).index(name) for name in makes]}",
+            writes=tuple(inputs.index(name) for name in piece.changes),
+            once=piece.once,
+            ordered=piece.ordered,
+            measurable=piece.measurable and not piece.ordered,
+        )
+        fakes = _fakes(piece, {name: self.nodes[name].meta["val"] for name in inputs}, self.wrapper)
+        made = [fakes[name] for name in makes]
+        node = self._node(kernel, [self.nodes[name] for name in inputs], piece.name)
+        node.meta["val"] = made[0] if len(made) == 1 else tuple(made)
+        if len(made) == 1:
+            self.nodes[makes[0]] = node
+            return
+        for position, name in enumerate(makes):
+            item = self._node(operator.getitem, [node, position], f"{piece.name}_{name}")
+            item.meta["val"] = made[position]
+            self.nodes[name] = item
+
+    def _node(self, target: Any, args: Iterable[Any], name: str) -> fx.Node:
+        node = self.graph.create_node("call_function", target, tuple(args), {}, name=name)
+        node.meta["partitioner_tag"] = self.tag
+        return node
+
+    def _result(self, text: str) -> Any:
+        """The node of what a wrapper returns: a buffer, an input, or a part of one."""
+        if text in self.nodes:
+            return self.nodes[text]
+        names = [name for name in names_in(text) if name in self.nodes]
+        if not names and text in ("None", "True", "False"):
+            return ast.literal_eval(text)
+        if len(names) != 1:
+            raise UnsupportedGraphError(
+                f"Inductor's wrapper returns {text}, which can't be planned: use executor='eager'"
+            )
+        if text not in self.views:
+            (name,) = names
+            source = self.nodes[name]
+            run = _function("view", [name], [f"result = {text}"], ["result"], self.wrapper.namespace)
+            node = self._node(Kernel("view", run, text, is_view=True), [source], f"{name}_view")
+            scope = {name: source.meta["val"]}
+            node.meta["val"] = eval(text, _fake_namespace(self.wrapper), scope)  # noqa: S307
+            self.views[text] = node
+        return self.views[text]
+
+
+def _streams(wrapper: Wrapper) -> dict[str, str]:
+    """The lines that ask for a stream, by the name that they give it."""
+    found: dict[str, str] = {}
+    for line in wrapper.lines:
+        for text in line.text:
+            name, _, call = text.partition(" = ")
+            if call.startswith("get_raw_stream("):
+                found[name] = text
+    return found
+
+
+def _function(
+    name: str, inputs: list[str], text: list[str], makes: list[str], namespace: dict[str, Any]
+) -> Any:
+    """A function of these lines, over the kernels of a compiled module."""
+    lines = [each for block in text for each in block.split("\n")]
+    result = f"({''.join(f'{made}, ' for made in makes)})" if len(makes) != 1 else makes[0]
+    body = "\n    ".join([*lines, f"return {result}"])
+    code = f"def {name}({', '.join(inputs)}):\n    {body}\n"
+    scope: dict[str, Any] = {}
+    exec(compile(code, f"<inductor's {name}>", "exec"), namespace, scope)  # noqa: S102
+    return scope[name]
+
+
+def _fake_namespace(wrapper: Wrapper) -> dict[str, Any]:
+    """What allocates, on fake tensors."""
+
+    def allocate(device: str) -> Any:
+        return lambda size, stride, dtype: torch.empty_strided(
+            size, stride, dtype=dtype, device=device
+        )
+
+    names = [name for name in wrapper.namespace if name.startswith("empty_strided_")]
+    made = {name: allocate(name.removeprefix("empty_strided_").split("_")[0]) for name in names}
+    return {**wrapper.namespace, **made, "reinterpret_tensor": reinterpret}
+
+
+def _fakes(piece: Piece, given: dict[str, Any], wrapper: Wrapper) -> dict[str, Any]:
+    """Fake tensors for what a piece makes: its allocations are run on them, its kernels aren't."""
+    scope: dict[str, Any] = dict(given)
+    namespace = _fake_namespace(wrapper)
+    for block in piece.text:
+        if block.split(" = ")[-1].startswith("empty_strided_"):
+            exec(block, namespace, scope)  # noqa: S102
+    for name, layout in piece.layouts.items():
+        scope[name] = torch.empty_strided(
+            layout.size, layout.stride, dtype=layout.dtype, device=layout.device
+        )
+    return scope

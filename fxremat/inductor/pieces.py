@@ -1,0 +1,266 @@
+"""The lines of a compiled wrapper as pieces: what runs in one, what it needs and what it leaves.
+
+A piece is a kernel with the allocations of what it writes. A kernel that writes to a buffer that is
+there already (in parts, or again) is one piece with the kernel that wrote it first: so each buffer
+is written once by one piece, and a piece can be run again by itself. Where they can't be moved
+together, because something between them needs the one and is needed by the other, the wrapper is
+refused by the kernel's name.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fxremat.classify import draws_nothing, is_repeatable, is_tagged_random
+from fxremat.errors import UnsupportedGraphError
+from fxremat.inductor_hooks import Kind, Layout, Line, Wrapper
+from fxremat.measure.profile_ops import may_be_run
+from fxremat.nodes import is_op, op_name, schema_arguments
+
+_STREAM = re.compile(r"^(\w+) = get_raw_stream\(\d+\)$")
+
+
+@dataclass(eq=False)
+class Piece:
+    """Lines that run as one; two are never equal.
+
+    `reads` are the buffers and inputs that it is given, `makes` the buffers that it brings into
+    being, `changes` the inputs that it writes to. `layouts` are those of what no line allocates.
+    """
+
+    name: str
+    text: list[str]
+    reads: dict[str, None]
+    makes: dict[str, None]
+    changes: dict[str, None]
+    layouts: dict[str, Layout] = field(default_factory=dict[str, Layout])
+    key: str = ""
+    once: str = ""
+    ordered: bool = False
+    measurable: bool = True
+
+    def join(self, later: Piece) -> None:
+        """Take in what runs right after it."""
+        self.name = f"{self.name}_and_{later.name}" if later.key else self.name
+        self.text += later.text
+        self.reads.update({name: None for name in later.reads if name not in self.makes})
+        self.makes.update(later.makes)
+        self.changes.update(later.changes)
+        self.layouts.update(later.layouts)
+        self.key += later.key
+        self.once = self.once or later.once
+        self.ordered = self.ordered or later.ordered
+        self.measurable = self.measurable and later.measurable
+
+
+def pieces_of(wrapper: Wrapper, device_type: str) -> list[Piece]:
+    """The pieces of a wrapper, in the order in which they run with nothing recomputed.
+
+    Raises `UnsupportedGraphError` with the name of what can't be read.
+    """
+    return _Reader(wrapper, device_type).run()
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a line of Python, in order, each once."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
+    nodes.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in nodes))
+
+
+@dataclass
+class _Reader:
+    """Walks over the lines; `waiting` are allocations of buffers that nothing has written to yet."""
+
+    wrapper: Wrapper
+    device_type: str
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    waiting: dict[str, str] = field(default_factory=dict[str, str])
+    aliases: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    maker: dict[str, Piece] = field(default_factory=dict[str, Piece])
+
+    def run(self) -> list[Piece]:
+        for line in self.wrapper.lines:
+            if line.kind is Kind.UNKNOWN or (line.kind is Kind.OP and line.views):
+                raise _unread(line)
+            if line.kind is Kind.ALLOCATE:
+                self.waiting[line.makes] = "\n".join(line.text)
+            elif line.kind is Kind.ALIAS:
+                self.aliases[line.makes] = (line.text[0], self._base(line.views[0]))
+            elif line.kind is Kind.ITEM:
+                self._item(line)
+            elif line.kind is not Kind.STREAM:
+                self._add(self._piece(line), line)
+        return self.pieces
+
+    def _base(self, name: str) -> str:
+        return self.aliases[name][1] if name in self.aliases else name
+
+    def _item(self, line: Line) -> None:
+        """One of several results belongs to the piece that made them all."""
+        piece = self.maker[line.views[0]]
+        piece.text += line.text
+        piece.makes[line.makes] = None
+        if line.layout is not None:
+            piece.layouts[line.makes] = line.layout
+        self.maker[line.makes] = piece
+
+    def _piece(self, line: Line) -> Piece:
+        """The piece of one kernel."""
+        called = [text for text in line.text if not _STREAM.match(text)]
+        touched = [name for text in called for name in names_in(text) if self._is_known(name)]
+        prelude: list[str] = []
+        reads: dict[str, None] = {}
+        makes: dict[str, None] = {}
+        for name in dict.fromkeys(touched):
+            base = self._base(name)
+            if base in self.waiting:
+                prelude.append(self.waiting.pop(base))
+                makes[base] = None
+            elif base not in makes:
+                reads[base] = None
+        prelude += [self.aliases[name][0] for name in dict.fromkeys(touched) if name in self.aliases]
+        if line.makes:
+            makes[line.makes] = None
+        once, ordered = _why_once(line, self.device_type)
+        piece = Piece(
+            name=_identifier(line.name),
+            text=[*prelude, *called],
+            reads=reads,
+            makes=makes,
+            changes={
+                self._base(name): None for name in line.writes if self._base(name) not in makes
+            },
+            key=_key(line, called, touched),
+            once=once,
+            ordered=ordered,
+            measurable=_is_measurable(line),
+        )
+        if line.makes and line.layout is not None:
+            piece.layouts[line.makes] = line.layout
+        return piece
+
+    def _is_known(self, name: str) -> bool:
+        return (
+            name in self.waiting
+            or name in self.maker
+            or name in self.aliases
+            or name in self.wrapper.inputs
+        )
+
+    def _add(self, piece: Piece, line: Line) -> None:
+        """Put a piece at the end, together with those whose buffers it changes."""
+        again = dict.fromkeys(self.maker[name] for name in piece.changes if name in self.maker)
+        for name in [name for name in piece.changes if name in self.maker]:
+            del piece.changes[name]
+        target: Piece | None = None
+        for earlier in again:
+            if target is None:
+                target = earlier
+            else:
+                target = self._together(target, earlier, line)
+        if target is None:
+            self.pieces.append(piece)
+        else:
+            self.pieces.append(piece)
+            target = self._together(target, piece, line)
+        for name in piece.makes:
+            self.maker[name] = target or piece
+
+    def _together(self, first: Piece, second: Piece, line: Line) -> Piece:
+        """Join two pieces, the earlier one moved down to the later, or the later one up."""
+        if self.pieces.index(first) > self.pieces.index(second):
+            first, second = second, first
+        start, end = self.pieces.index(first), self.pieces.index(second)
+        between = self.pieces[start + 1 : end]
+        made_between = {name for piece in between for name in piece.makes}
+        read_between = {name for piece in between for name in piece.reads}
+        can_rise = not any(name in made_between for name in second.reads) and not (
+            second.ordered or second.changes
+        )
+        can_sink = not any(name in read_between for name in first.makes) and not (
+            first.ordered or first.changes
+        )
+        # Moved up, nothing between may have read what it changes.
+        can_rise = can_rise and not any(name in read_between for name in first.makes)
+        if can_sink:
+            self.pieces.remove(first)
+            self.pieces.insert(self.pieces.index(second), first)
+        elif not can_rise:
+            raise UnsupportedGraphError(
+                f"Inductor's kernel {line.name} writes to a buffer that other kernels have read "
+                "parts of before, which can't be planned yet: use executor='eager'"
+            )
+        self.pieces.remove(second)
+        first.join(second)
+        for name in second.makes:
+            self.maker[name] = first
+        return first
+
+
+def _unread(line: Line) -> UnsupportedGraphError:
+    what = "returns a part of its argument" if line.kind is Kind.OP else "is not known"
+    return UnsupportedGraphError(
+        f"Inductor's wrapper has a line that can't be planned: {line.name or line.text} {what}. "
+        "Use executor='eager', or keep that part out of the optimized function"
+    )
+
+
+def _identifier(name: str) -> str:
+    """The last part of a kernel's dotted name, without what is no identifier."""
+    parts = [part for part in name.split(".") if part not in ("default", "out")]
+    return re.sub(r"\W", "_", parts[-1] if parts else name) or "kernel"
+
+
+def _key(line: Line, text: Sequence[str], touched: Iterable[str]) -> str:
+    """What a line does, whatever its buffers are called."""
+    names = {name: f"b{k}" for k, name in enumerate(dict.fromkeys([*touched, line.makes]))}
+    called = re.sub(r"\b\w+\b", lambda m: names.get(m[0], m[0]), ";".join(text))
+    return f"{called}{{{line.source}}}"
+
+
+def _is_measurable(line: Line) -> bool:
+    if line.kind is Kind.KERNEL or line.op is None:
+        return True
+    return may_be_run(line.op)
+
+
+def _why_once(line: Line, device_type: str) -> tuple[str, bool]:
+    """Why a kernel must not run again, empty where it may; and whether its place is kept."""
+    if line.atomic:
+        return "adds up in the order of the threads", False
+    if line.op is None:
+        return "", False
+    if is_tagged_random(line.op) and not draws_nothing(op_name(line.op), _arguments(line)):
+        return "draws random numbers", True
+    if line.op.namespace not in ("aten", "prims"):
+        return "custom op: not known to be deterministic and free of effects", True
+    if not is_repeatable(op_name(line.op), device_type):
+        return "not deterministic", False
+    return "", False
+
+
+def _arguments(line: Line) -> Callable[[str], object]:
+    """What a call gives to the arguments of its op that are constants."""
+    calls = [node for text in line.text for node in ast.walk(ast.parse(text))]
+    call = next(node for node in calls if isinstance(node, ast.Call))
+    given: dict[str, object] = {}
+    if is_op(line.op):
+        for schema, value in zip(schema_arguments(line.op), call.args, strict=False):
+            given[schema.name] = _constant(value)
+        for keyword in call.keywords:
+            given[keyword.arg or ""] = _constant(keyword.value)
+        for schema in schema_arguments(line.op):
+            given.setdefault(schema.name, schema.default_value)
+    return given.get
+
+
+def _constant(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return node
