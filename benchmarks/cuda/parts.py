@@ -51,6 +51,9 @@ BENCH_METHODS = (
     ("torch-budget", "0.5"),
     ("fxremat", "1"),
 )
+# At the size that was published: a billion parameters, 8,192 tokens a step.
+LARGE = ("llama-sdpa",)
+LARGE_METHODS = tuple(pair for pair in BENCH_METHODS if pair != ("fxremat", "1"))
 BENCH_EFFORT = {"rounds": 20, "compare_steps": 2, "timing_limit_s": 8}
 SMALL_CELLS = (Cell("two-tower", "fxremat", "0.7", size="tiny"),)
 SMALL_EFFORT = {"rounds": 4, "compare_steps": 2, "timing_limit_s": 5}
@@ -130,6 +133,9 @@ def bench_cells(device: str) -> Iterator[Cell]:
             if point == "0.5" and method == "fxremat":
                 point = str(OWN_BUDGETS.get(model, EXACT_BUDGETS)[1])
             yield Cell(model, method, point, size="cuda", numbers=numbers, device=device)
+    for model in LARGE:
+        for method, point in LARGE_METHODS:
+            yield Cell(model, method, point, size="cuda", device=device)
 
 
 def bench_job(cell: Cell, effort: Mapping[str, Any]) -> Job:
