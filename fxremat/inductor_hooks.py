@@ -31,6 +31,9 @@ from torch._subclasses import FakeTensorMode
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
+# Triton's kernels load and store in pieces of so many bytes.
+ALIGNMENT = 16
+
 
 class Kind(Enum):
     """What a line of a wrapper does."""
@@ -83,13 +86,15 @@ class Wrapper:
     """One graph as Inductor compiled it.
 
     `lines` are in the order in which they run, `inputs` the names of its arguments, `outputs` what
-    it returns, as expressions over names. `namespace` has the compiled kernels.
+    it returns, as expressions over names. `namespace` has the compiled kernels. `aligned` are the
+    positions of arguments that the kernels take to begin at a multiple of `ALIGNMENT` bytes.
     """
 
     lines: tuple[Line, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     namespace: dict[str, Any]
+    aligned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,9 @@ _INDUCTOR = {
     "freezing": False,
     "profile_bandwidth": False,
     "triton.cudagraphs": False,
+    "triton.cudagraph_trees": False,
+    # Its kernels share one buffer of semaphores over a whole graph.
+    "triton.cooperative_reductions": False,
     "triton.autotune_at_compile_time": False,
     "triton.debug_sync_graph": False,
     "triton.debug_sync_kernel": False,
@@ -259,7 +267,7 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
     from torch._inductor.utils import BoxedBool
 
     with _recording() as recorded:
-        compile_fx.compile_fx_inner(
+        compiled = compile_fx.compile_fx_inner(
             module,
             examples,
             static_input_idxs=(),
@@ -274,6 +282,7 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
         inputs=tuple(graph.graph_input_names),
         outputs=tuple(recorded.wrapper.codegen.get_output_refs()),
         namespace=vars(recorded.module),
+        aligned=tuple(getattr(compiled, "inputs_to_check", ())),
     )
 
 
@@ -511,6 +520,13 @@ def _layout_of(node: Any) -> Layout | None:
     except TypeError:  # a size that depends on the data
         return None
     return Layout(size, stride, layout.dtype, layout.device)
+
+
+def copy_aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of a tensor, strides and all, at the begin of a block."""
+    from torch._inductor.utils import clone_preserve_strides
+
+    return clone_preserve_strides(tensor)
 
 
 def reinterpret(tensor: Any, size: Any, stride: Any, offset: int = 0) -> Any:

@@ -20,9 +20,12 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.errors import UnsupportedGraphError
 from fxremat.inductor.pieces import Piece, names_in, pieces_of
-from fxremat.inductor_hooks import Pair, Wrapper, reinterpret
+from fxremat.inductor_hooks import ALIGNMENT, Pair, Wrapper, copy_aligned, reinterpret
 from fxremat.kernel import Kernel
 from fxremat.nodes import returned
+
+# The key in a placeholder's meta that says that its memory must begin at a multiple of `ALIGNMENT`.
+ALIGNED = "fxremat_aligned"
 
 
 def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.GraphModule:
@@ -32,6 +35,7 @@ def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.Grap
     primals: list[fx.Node] = []
     tangents: list[fx.Node] = []
     for node in joint.graph.find_nodes(op="placeholder"):
+        # Named as AOTAutograd knows them.
         new = graph.placeholder(node.name)
         new.target = node.target
         new.meta = copy.copy(node.meta)
@@ -75,6 +79,8 @@ class _Half:
     def write(self, device_type: str, tag: str) -> list[Any]:
         """All pieces, and what the wrapper returns."""
         self.tag = tag
+        for position in self.wrapper.aligned:
+            self._align(self.wrapper.inputs[position])
         pieces = pieces_of(self.wrapper, device_type)
         needed = {name for piece in pieces for name in piece.reads}
         needed |= {name for text in self.wrapper.outputs for name in names_in(text)}
@@ -112,6 +118,25 @@ class _Half:
             item = self._node(operator.getitem, [node, position], f"{piece.name}_{name}")
             item.meta["val"] = made[position]
             self.nodes[name] = item
+
+    def _align(self, name: str) -> None:
+        """See to it that an argument begins where the kernels take it to.
+
+        What the caller brings is looked at when it comes; where else a part of a buffer begins is
+        known now.
+        """
+        node = self.nodes[name]
+        if not isinstance(node, fx.Node):
+            return
+        if node.op == "placeholder":
+            node.meta[ALIGNED] = True
+            return
+        value: torch.Tensor = node.meta["val"]
+        if int(value.storage_offset()) * value.element_size() % ALIGNMENT:
+            kernel = Kernel("copy_aligned", copy_aligned, "copy_aligned")
+            copied = self._node(kernel, [node], f"{node.name}_aligned")
+            copied.meta["val"] = copy_aligned(value)
+            self.nodes[name] = copied
 
     def _node(self, target: Any, args: Iterable[Any], name: str) -> fx.Node:
         node = self.graph.create_node("call_function", target, tuple(args), {}, name=name)
