@@ -65,8 +65,8 @@ class Line:
 
     `makes` is the name that it gives to a new buffer or part of one, `writes` what it writes to.
     `source` tells what a kernel does, `atomic` that it adds up in the order of the threads; `op` is
-    the op of the dispatcher that is called, where it is one. `views` are the buffers that the result
-    of an op may be a part of.
+    the op of the dispatcher that is called, where it is one. `views` are the buffers that what it
+    makes may be a part of.
     """
 
     kind: Kind
@@ -257,6 +257,19 @@ def compile_pair(
     return Pair(first, second, num_fwd_outputs, second.inputs[number:])
 
 
+def configuration() -> str:
+    """All settings that change what Inductor makes of a graph."""
+    from torch._inductor import config
+
+    flags = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.backends.cuda.matmul.allow_tf32,
+    )
+    return f"{config.get_hash()!r}{flags}"
+
+
 def _examples(module: fx.GraphModule) -> list[Any]:
     return [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
 
@@ -275,7 +288,8 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
             is_backward=is_backward,
             is_inference=False,
         )
-    assert recorded.wrapper is not None and recorded.module is not None
+    assert recorded.wrapper is not None
+    assert recorded.module is not None
     graph = recorded.wrapper.graph
     return Wrapper(
         lines=tuple(recorded.wrapper.lines),
@@ -476,9 +490,10 @@ def _read_kernel(line: Any, text: tuple[str, ...], sources: dict[str, str]) -> L
         if len(names) < len(arguments):
             return None
         for key, argument in zip(names, arguments, strict=False):
+            is_size = key.endswith("numel") or _is_number(argument)
             if key in changed or key.startswith(_WRITTEN):
                 written.append(argument)
-            elif not key.startswith(_READ) and not key.endswith("numel") and not _is_number(argument):
+            elif not key.startswith(_READ) and not is_size:
                 return None
     else:
         types = line.arg_types or ()

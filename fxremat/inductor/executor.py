@@ -14,10 +14,10 @@ from fxremat.capture.read import read_joint_graph
 from fxremat.execute.executor import Boxed, Partitioner
 from fxremat.execute.lifetimes import timeline
 from fxremat.graph import Cost, JointGraph, Operation
+from fxremat.inductor.compile import compiled
 from fxremat.inductor.graph import ALIGNED, kernel_graph
 from fxremat.inductor_hooks import (
     ALIGNMENT,
-    compile_pair,
     copy_aligned,
     make_inductor_backend,
 )
@@ -45,14 +45,10 @@ class Inductor:
         num_fwd_outputs: int,
         static_lifetime_input_indices: tuple[int, ...],
         memory_of: Callable[[torch.device], MemoryModel],
-        profiles: OpProfiles,
+        profiles: OpProfiles,  # noqa: ARG002
     ) -> JointGraph:
         """The kernels of both halves, compiled once as Inductor would."""
-        pair = compile_pair(
-            joint,
-            num_fwd_outputs=num_fwd_outputs,
-            static_lifetime_input_indices=static_lifetime_input_indices,
-        )
+        pair = compiled(joint, num_fwd_outputs, static_lifetime_input_indices)
         kernels = kernel_graph(joint, pair, _device_type(joint))
         return read_joint_graph(kernels, num_fwd_outputs, static_lifetime_input_indices, memory_of)
 
@@ -62,7 +58,7 @@ class Inductor:
     def units(self, graph: JointGraph) -> JointGraph:
         return graph
 
-    def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:
+    def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:  # noqa: ARG002
         (cost,) = nodes
         return cost
 
