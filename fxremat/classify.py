@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from torch import fx
 
-from fxremat.kernel import Kernel
 from fxremat.graph import Form, JointGraph, Mode, Operation, Storage
+from fxremat.kernel import Kernel
 from fxremat.nodes import (
     argument_of,
     inner_graphs,

@@ -31,6 +31,9 @@ from torch._subclasses import FakeTensorMode
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
+# Triton's kernels load and store in pieces of so many bytes.
+ALIGNMENT = 16
+
 
 class Kind(Enum):
     """What a line of a wrapper does."""
@@ -62,8 +65,8 @@ class Line:
 
     `makes` is the name that it gives to a new buffer or part of one, `writes` what it writes to.
     `source` tells what a kernel does, `atomic` that it adds up in the order of the threads; `op` is
-    the op of the dispatcher that is called, where it is one. `views` are the buffers that the result
-    of an op may be a part of.
+    the op of the dispatcher that is called, where it is one. `views` are the buffers that what it
+    makes may be a part of.
     """
 
     kind: Kind
@@ -83,13 +86,15 @@ class Wrapper:
     """One graph as Inductor compiled it.
 
     `lines` are in the order in which they run, `inputs` the names of its arguments, `outputs` what
-    it returns, as expressions over names. `namespace` has the compiled kernels.
+    it returns, as expressions over names. `namespace` has the compiled kernels. `aligned` are the
+    positions of arguments that the kernels take to begin at a multiple of `ALIGNMENT` bytes.
     """
 
     lines: tuple[Line, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     namespace: dict[str, Any]
+    aligned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,9 @@ _INDUCTOR = {
     "freezing": False,
     "profile_bandwidth": False,
     "triton.cudagraphs": False,
+    "triton.cudagraph_trees": False,
+    # Its kernels share one buffer of semaphores over a whole graph.
+    "triton.cooperative_reductions": False,
     "triton.autotune_at_compile_time": False,
     "triton.mix_order_reduction": False,  # its sums over a workspace are no kernels
     "triton.debug_sync_graph": False,
@@ -250,6 +258,19 @@ def compile_pair(
     return Pair(first, second, num_fwd_outputs, second.inputs[number:])
 
 
+def configuration() -> str:
+    """All settings that change what Inductor makes of a graph."""
+    from torch._inductor import config
+
+    flags = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.backends.cuda.matmul.allow_tf32,
+    )
+    return f"{config.get_hash()!r}{flags}"
+
+
 def _examples(module: fx.GraphModule) -> list[Any]:
     return [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
 
@@ -260,7 +281,7 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
     from torch._inductor.utils import BoxedBool
 
     with _recording() as recorded:
-        compile_fx.compile_fx_inner(
+        compiled = compile_fx.compile_fx_inner(
             module,
             examples,
             static_input_idxs=(),
@@ -268,13 +289,15 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
             is_backward=is_backward,
             is_inference=False,
         )
-    assert recorded.wrapper is not None and recorded.module is not None
+    assert recorded.wrapper is not None
+    assert recorded.module is not None
     graph = recorded.wrapper.graph
     return Wrapper(
         lines=tuple(recorded.wrapper.lines),
         inputs=tuple(graph.graph_input_names),
         outputs=tuple(recorded.wrapper.codegen.get_output_refs()),
         namespace=vars(recorded.module),
+        aligned=tuple(getattr(compiled, "inputs_to_check", ())),
     )
 
 
@@ -468,9 +491,10 @@ def _read_kernel(line: Any, text: tuple[str, ...], sources: dict[str, str]) -> L
         if len(names) < len(arguments):
             return None
         for key, argument in zip(names, arguments, strict=False):
+            is_size = key.endswith("numel") or _is_number(argument)
             if key in changed or key.startswith(_WRITTEN):
                 written.append(argument)
-            elif not key.startswith(_READ) and not key.endswith("numel") and not _is_number(argument):
+            elif not key.startswith(_READ) and not is_size:
                 return None
     else:
         types = line.arg_types or ()
@@ -512,6 +536,13 @@ def _layout_of(node: Any) -> Layout | None:
     except TypeError:  # a size that depends on the data
         return None
     return Layout(size, stride, layout.dtype, layout.device)
+
+
+def copy_aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of a tensor, strides and all, at the begin of a block."""
+    from torch._inductor.utils import clone_preserve_strides
+
+    return clone_preserve_strides(tensor)
 
 
 def reinterpret(tensor: Any, size: Any, stride: Any, offset: int = 0) -> Any:

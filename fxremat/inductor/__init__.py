@@ -1,1 +1,1 @@
-"""Planning the kernels that Inductor compiled: one kernel is one operation, one buffer one value."""
+"""Planning the kernels that Inductor compiled: a kernel is an operation, a buffer a value."""

@@ -14,8 +14,13 @@ from fxremat.capture.read import read_joint_graph
 from fxremat.execute.executor import Boxed, Partitioner
 from fxremat.execute.lifetimes import timeline
 from fxremat.graph import Cost, JointGraph, Operation
-from fxremat.inductor.graph import kernel_graph
-from fxremat.inductor_hooks import compile_pair, make_inductor_backend
+from fxremat.inductor.compile import compiled
+from fxremat.inductor.graph import ALIGNED, kernel_graph
+from fxremat.inductor_hooks import (
+    ALIGNMENT,
+    copy_aligned,
+    make_inductor_backend,
+)
 from fxremat.kernel import Kernel
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
@@ -40,14 +45,10 @@ class Inductor:
         num_fwd_outputs: int,
         static_lifetime_input_indices: tuple[int, ...],
         memory_of: Callable[[torch.device], MemoryModel],
-        profiles: OpProfiles,
+        profiles: OpProfiles,  # noqa: ARG002
     ) -> JointGraph:
         """The kernels of both halves, compiled once as Inductor would."""
-        pair = compile_pair(
-            joint,
-            num_fwd_outputs=num_fwd_outputs,
-            static_lifetime_input_indices=static_lifetime_input_indices,
-        )
+        pair = compiled(joint, num_fwd_outputs, static_lifetime_input_indices)
         kernels = kernel_graph(joint, pair, _device_type(joint))
         return read_joint_graph(kernels, num_fwd_outputs, static_lifetime_input_indices, memory_of)
 
@@ -57,7 +58,7 @@ class Inductor:
     def units(self, graph: JointGraph) -> JointGraph:
         return graph
 
-    def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:
+    def cost(self, unit: Operation, nodes: Sequence[Cost]) -> Cost:  # noqa: ARG002
         (cost,) = nodes
         return cost
 
@@ -68,7 +69,30 @@ class Inductor:
         for node in graph.graph.nodes:
             if isinstance(node.target, Kernel):
                 node.target = node.target.run
-        return torch_hooks.boxed_executor(graph)
+        return _on_device(torch_hooks.boxed_executor(graph), graph)
+
+
+def _on_device(run: Boxed, graph: fx.GraphModule) -> Boxed:
+    """What runs kernels on a GPU: it is the current one, and arguments begin where they must."""
+    given = graph.graph.find_nodes(op="placeholder")
+    devices = {
+        value.device
+        for node in given
+        if isinstance(value := traced_value(node), torch.Tensor) and value.device.type != "cpu"
+    }
+    aligned = [position for position, node in enumerate(given) if ALIGNED in node.meta]
+    if not devices:
+        return run
+    device = devices.pop()
+
+    def run_there(arguments: list[Any]) -> Any:
+        for position in aligned:
+            if arguments[position].data_ptr() % ALIGNMENT:
+                arguments[position] = copy_aligned(arguments[position])
+        with torch.cuda.device(device):
+            return run(arguments)
+
+    return run_there
 
 
 def _device_type(joint: fx.GraphModule) -> str:

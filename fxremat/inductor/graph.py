@@ -20,9 +20,14 @@ from torch import fx
 from fxremat import torch_hooks
 from fxremat.errors import UnsupportedGraphError
 from fxremat.inductor.pieces import Piece, names_in, pieces_of
-from fxremat.inductor_hooks import Pair, Wrapper, reinterpret
+from fxremat.inductor_hooks import ALIGNMENT, Pair, Wrapper, copy_aligned, reinterpret
 from fxremat.kernel import Kernel
 from fxremat.nodes import returned
+
+# The key in a placeholder's meta that says that its memory must begin at a multiple of `ALIGNMENT`.
+ALIGNED = "fxremat_aligned"
+# The key in the module's meta of what was compiled.
+PAIR = "fxremat_compiled_pair"
 
 
 def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.GraphModule:
@@ -32,6 +37,7 @@ def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.Grap
     primals: list[fx.Node] = []
     tangents: list[fx.Node] = []
     for node in joint.graph.find_nodes(op="placeholder"):
+        # Named as AOTAutograd knows them.
         new = graph.placeholder(node.name)
         new.target = node.target
         new.meta = copy.copy(node.meta)
@@ -59,7 +65,10 @@ def kernel_graph(joint: fx.GraphModule, pair: Pair, device_type: str) -> fx.Grap
             "Inductor compiled a graph with other outputs than were traced: its kernels can't be "
             "planned; use executor='eager'"
         )
-    return torch_hooks.lazy_graph_module(joint, graph)
+    kernels = torch_hooks.lazy_graph_module(joint, graph)
+    # As long as something plans or runs them, they needn't be compiled again.
+    kernels.meta[PAIR] = pair
+    return kernels
 
 
 @dataclass
@@ -75,6 +84,8 @@ class _Half:
     def write(self, device_type: str, tag: str) -> list[Any]:
         """All pieces, and what the wrapper returns."""
         self.tag = tag
+        for position in self.wrapper.aligned:
+            self._align(self.wrapper.inputs[position])
         pieces = pieces_of(self.wrapper, device_type)
         needed = {name for piece in pieces for name in piece.reads}
         needed |= {name for text in self.wrapper.outputs for name in names_in(text)}
@@ -113,6 +124,25 @@ class _Half:
             item.meta["val"] = made[position]
             self.nodes[name] = item
 
+    def _align(self, name: str) -> None:
+        """See to it that an argument begins where the kernels take it to.
+
+        What the caller brings is looked at when it comes; where else a part of a buffer begins is
+        known now.
+        """
+        node = self.nodes[name]
+        if not isinstance(node, fx.Node):
+            return
+        if node.op == "placeholder":
+            node.meta[ALIGNED] = True
+            return
+        value: torch.Tensor = node.meta["val"]
+        if int(value.storage_offset()) * value.element_size() % ALIGNMENT:
+            kernel = Kernel("copy_aligned", copy_aligned, "copy_aligned")
+            copied = self._node(kernel, [node], f"{node.name}_aligned")
+            copied.meta["val"] = copy_aligned(value)
+            self.nodes[name] = copied
+
     def _node(self, target: Any, args: Iterable[Any], name: str) -> fx.Node:
         node = self.graph.create_node("call_function", target, tuple(args), {}, name=name)
         node.meta["partitioner_tag"] = self.tag
@@ -132,10 +162,11 @@ class _Half:
         if text not in self.views:
             (name,) = names
             source = self.nodes[name]
-            run = _function("view", [name], [f"result = {text}"], ["result"], self.wrapper.namespace)
-            node = self._node(Kernel("view", run, text, is_view=True), [source], f"{name}_view")
+            run = _function("view", [name], [f"made = {text}"], ["made"], self.wrapper.namespace)
+            kernel = Kernel("view", run, text, is_view=True)
+            node = self._node(kernel, [source], f"{name}_view")
             scope = {name: source.meta["val"]}
-            node.meta["val"] = eval(text, _fake_namespace(self.wrapper), scope)  # noqa: S307
+            node.meta["val"] = eval(text, _fake_namespace(self.wrapper), scope)
             self.views[text] = node
         return self.views[text]
 
@@ -160,7 +191,7 @@ def _function(
     body = "\n    ".join([*lines, f"return {result}"])
     code = f"def {name}({', '.join(inputs)}):\n    {body}\n"
     scope: dict[str, Any] = {}
-    exec(compile(code, f"<inductor's {name}>", "exec"), namespace, scope)  # noqa: S102
+    exec(compile(code, f"<inductor's {name}>", "exec"), namespace, scope)
     return scope[name]
 
 
@@ -168,9 +199,10 @@ def _fake_namespace(wrapper: Wrapper) -> dict[str, Any]:
     """What allocates, on fake tensors."""
 
     def allocate(device: str) -> Any:
-        return lambda size, stride, dtype: torch.empty_strided(
-            size, stride, dtype=dtype, device=device
-        )
+        def empty_strided(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+            return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+        return empty_strided
 
     names = [name for name in wrapper.namespace if name.startswith("empty_strided_")]
     made = {name: allocate(name.removeprefix("empty_strided_").split("_")[0]) for name in names}
@@ -183,7 +215,7 @@ def _fakes(piece: Piece, given: dict[str, Any], wrapper: Wrapper) -> dict[str, A
     namespace = _fake_namespace(wrapper)
     for block in piece.text:
         if block.split(" = ")[-1].startswith("empty_strided_"):
-            exec(block, namespace, scope)  # noqa: S102
+            exec(block, namespace, scope)
     for name, layout in piece.layouts.items():
         scope[name] = torch.empty_strided(
             layout.size, layout.stride, dtype=layout.dtype, device=layout.device

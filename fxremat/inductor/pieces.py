@@ -74,7 +74,7 @@ def names_in(text: str) -> list[str]:
 
 @dataclass
 class _Reader:
-    """Walks over the lines; `waiting` are allocations of buffers that nothing has written to yet."""
+    """Walks over the lines; `waiting` are allocations of buffers that nothing has written to."""
 
     wrapper: Wrapper
     device_type: str
@@ -123,7 +123,8 @@ class _Reader:
                 makes[base] = None
             elif base not in makes:
                 reads[base] = None
-        prelude += [self.aliases[name][0] for name in dict.fromkeys(touched) if name in self.aliases]
+        aliases = [name for name in dict.fromkeys(touched) if name in self.aliases]
+        prelude += [self.aliases[name][0] for name in aliases]
         if line.makes:
             makes[line.makes] = None
         once, ordered = _why_once(line, self.device_type)
@@ -159,10 +160,7 @@ class _Reader:
             del piece.changes[name]
         target: Piece | None = None
         for earlier in again:
-            if target is None:
-                target = earlier
-            else:
-                target = self._together(target, earlier, line)
+            target = earlier if target is None else self._together(target, earlier, line)
         if target is None:
             self.pieces.append(piece)
         else:

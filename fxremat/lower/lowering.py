@@ -30,8 +30,8 @@ import torch
 from torch import fx
 
 from fxremat.classify import generator_device, is_random, mutated_placeholders
-from fxremat.kernel import Kernel
 from fxremat.graph import Form, JointGraph, Operation, Storage
+from fxremat.kernel import Kernel
 from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.nodes import is_effect
 from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Value, simulate

@@ -13,7 +13,6 @@ from fxremat.errors import OptionError
 from fxremat.plan.budget import Budget
 from fxremat_solvers import SOLVERS
 
-
 EXECUTORS = ("eager", "inductor")
 
 

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 import fxremat
 from fxremat import torch_hooks
+from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Boxed, Executor
 from fxremat.execute.lifetimes import timeline
 from fxremat.frontend.backend import Backend
@@ -37,6 +38,13 @@ class Pairs:
     """Runs an op and its only reader as one; `fused` are the units of several ops it compiled."""
 
     fused: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    name: str = "pairs"
+
+    def backend(self, *args: Any) -> Any:
+        return Eager().backend(*args)
+
+    def capture(self, *args: Any) -> JointGraph:
+        return Eager().capture(*args)
 
     def memory(self, device: torch.device) -> MemoryModel:
         return MemoryModel(device)

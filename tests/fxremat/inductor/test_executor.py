@@ -1,0 +1,176 @@
+"""Steps in Inductor's kernels under a plan, held against the same kernels with nothing repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxremat
+from fxremat import inductor_hooks
+from fxremat.inductor import compile as inductor_compile
+from tests.numerics.steps import assert_same, run_steps
+
+WIDTH, ROWS = 32, 128
+
+
+class Layers(nn.Module):
+    """A multi-layer perceptron with dropout; returns its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers += [nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(0.2)]
+        self.net = nn.Sequential(*layers, nn.Linear(WIDTH, 4))
+
+    def forward(self, rows: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.net(rows), targets)
+
+
+class Convolutions(nn.Module):
+    """Convolutions with batch norms and dropout; returns its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(2):
+            layers += [nn.Conv2d(8 if i else 3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Dropout(0.2))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.head(self.net(pixels).mean((2, 3))), targets)
+
+
+def rows(count: int = 3) -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(1)
+    return [(torch.randn(ROWS, WIDTH), torch.randint(4, (ROWS,))) for _ in range(count)]
+
+
+def images() -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(1)
+    return [(torch.randn(4, 3, 12, 12), torch.randint(4, (4,))) for _ in range(3)]
+
+
+def made(kind: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind()
+
+
+def planned(module: nn.Module, budget: int | float) -> Any:
+    return fxremat.optimize(
+        module, budget=budget, executor="inductor", cost="roofline", fullgraph=True
+    )
+
+
+def step_peak(module: nn.Module, call: Any, batch: tuple[Tensor, ...]) -> int:
+    module.zero_grad(set_to_none=True)
+    return fxremat.measure_peak(lambda: call(*batch).backward()).peak_bytes
+
+
+@pytest.mark.parametrize(("kind", "batches"), [(Layers, rows), (Convolutions, images)])
+def test_bits_and_peaks(kind: Any, batches: Any) -> None:
+    """Every budget leaves what plain torch.compile leaves, and takes what its plan says."""
+    plain = made(kind)
+    expected = run_steps(plain, torch.compile(plain, fullgraph=True), batches())
+    whole = made(kind)
+    as_it_is = planned(whole, 1.0)
+    assert_same(run_steps(whole, as_it_is, batches()), expected)
+    baseline = fxremat.explain(as_it_is).baseline_peak_bytes
+    assert step_peak(whole, as_it_is, batches()[0]) == baseline
+    least = fxremat.floor(as_it_is)
+    assert least < 0.8 * baseline
+    for budget in (max(least, int(0.7 * baseline)), least):
+        module = made(kind)
+        optimized = planned(module, budget)
+        assert_same(run_steps(module, optimized, batches()), expected)
+        about = fxremat.explain(optimized)
+        assert step_peak(module, optimized, batches()[0]) == about.planned_peak_bytes <= budget
+
+
+def test_another_budget_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = rows(1)[0]
+    first = planned(made(Layers), 1.0)
+    first(*batch).backward()
+
+    def compiles(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(inductor_compile, "compile_pair", compiles)
+    second = planned(made(Layers), 0.7)
+    second(*batch).backward()
+    about = fxremat.explain(second)
+    assert about.planned_peak_bytes < about.baseline_peak_bytes
+
+
+def test_configuration_is_left_as_it_was() -> None:
+    before = inductor_hooks.configuration()
+    planned(made(Layers), 0.7)(*rows(1)[0]).backward()
+    assert inductor_hooks.configuration() == before
+
+
+def twins() -> tuple[nn.Module, Any, nn.Module, Any]:
+    plain, own = made(Layers), made(Layers)
+    return plain, torch.compile(plain, fullgraph=True), own, planned(own, 0.7)
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+
+def test_hooks_and_accumulation() -> None:
+    """Hooks of parameters are called, and gradients add up over two steps."""
+    plain, plain_call, own, own_call = twins()
+    found: list[list[Tensor]] = []
+    for module, call in ((plain, plain_call), (own, own_call)):
+        calls: list[int] = []
+        first = next(module.parameters())
+        first.register_hook(lambda grad: grad * 2)
+        first.register_post_accumulate_grad_hook(lambda _p, calls=calls: calls.append(1))
+        torch.manual_seed(3)
+        for batch in rows(2):
+            call(*batch).backward()
+        assert len(calls) == 2
+        found.append(gradients(module))
+    assert all(map(torch.equal, *found))
+
+
+def test_two_forwards_before_two_backwards() -> None:
+    plain, plain_call, own, own_call = twins()
+    found: list[list[Tensor]] = []
+    for module, call in ((plain, plain_call), (own, own_call)):
+        torch.manual_seed(3)
+        first, second = rows(2)
+        losses = [call(*first), call(*second)]
+        losses[0].backward()
+        losses[1].backward()
+        found.append(gradients(module))
+    assert all(map(torch.equal, *found))
+
+
+def test_without_gradients() -> None:
+    """Under no_grad and in eval it runs as the model does, and trains on afterwards."""
+    _, _, own, own_call = twins()
+    batch = rows(1)[0]
+    own_call(*batch).backward()
+    own_call.eval()
+    with torch.no_grad():
+        assert torch.equal(own_call(*batch), own(*batch))
+    own_call.train()
+    own_call(*batch).backward()
+
+
+def test_as_a_torch_compile_backend() -> None:
+    plain, plain_call, own, _ = twins()
+    options = {"budget": 0.7, "executor": "inductor", "cost": "roofline"}
+    call = torch.compile(own, backend="fxremat", options=options)
+    assert_same(run_steps(own, call, rows()), run_steps(plain, plain_call, rows()))
+
+
+def test_an_unknown_executor() -> None:
+    with pytest.raises(fxremat.OptionError, match="eager, inductor"):
+        fxremat.optimize(made(Layers), budget=0.7, executor="triton")
