@@ -51,6 +51,7 @@ from fxremat.step.compose import Front
 from fxremat.step.least import least_saved
 from fxremat.step.part import Part, Run, Watch
 from fxremat.step.tracker import StepTracker
+from fxremat.torch_hooks import CompileAgain
 from fxremat_solvers import Schedule, Status
 
 _LOG = logging.getLogger("fxremat")
@@ -219,6 +220,7 @@ class Backend:
         """
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
+        ways: list[CompileAgain] = []
         watch = Watch()
 
         def partition(
@@ -236,7 +238,7 @@ class Backend:
                 node.meta[MADE_BY_CALL] = True
             static = tuple(static_lifetime_input_indices or ())
             traced = Traced(joint, num_fwd_outputs, static, is_part)
-            graph, graphs = self._plan(traced, capture_s, planner)
+            graph, graphs = self._plan(traced, capture_s, planner, ways[-1])
             planned.append(graph)
             return graphs
 
@@ -248,11 +250,26 @@ class Backend:
                 return run
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
-        run = torch_hooks.make_aot_backend(partition, compile_graph)(module, inputs)
-        return run, watch, planned[0] if planned else None
+        make = torch_hooks.make_aot_backend(partition, compile_graph, ways.append)
+        return make(module, inputs), watch, planned[0] if planned else None
+
+    def _compile_again(self, graph: CompiledGraph, plan: Plan) -> tuple[Run, Watch]:
+        """What runs a graph that was traced before, by another plan."""
+        watch = Watch()
+        between = (*self.between, *observers())
+
+        def partition(*_unused: object, **_named: object) -> tuple[fx.GraphModule, fx.GraphModule]:
+            graphs = compile_plan(Planned(plan), between, self.executor).graphs
+            return graphs.forward, graphs.backward
+
+        def compile_graph(module: fx.GraphModule) -> Run:
+            return watch.on(self.executor.compile(module), plan.graph.num_fwd_outputs)
+
+        with torch_hooks.compiling_again():
+            return graph.again(partition, compile_graph), watch
 
     def _plan(
-        self, traced: Traced, capture_s: float, planner: Planner
+        self, traced: Traced, capture_s: float, planner: Planner, again: CompileAgain
     ) -> tuple[CompiledGraph, tuple[fx.GraphModule, fx.GraphModule]]:
         started = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -272,6 +289,7 @@ class Backend:
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,
+            again=again,
             origin=origin,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
@@ -382,7 +400,7 @@ class Backend:
         """A part, by the plan that saves the least; as it is where it can't be planned."""
 
         def trace() -> tuple[Run, Watch, CompiledGraph | None]:
-            return self._trace(module, example_inputs, self._follow(None), is_part=True)
+            return self._trace(module, example_inputs, self._plan_least, is_part=True)
 
         with tracker.compiling():
             changes = torch_hooks.numbers_are_fixed(module, example_inputs)
@@ -394,24 +412,20 @@ class Backend:
                     "counted"
                 )
                 return torch_hooks.without_dynamo(module.forward)
-            part = None if graph is None else self._part(module, graph, run, watch, changes, why)
+            part = None if graph is None else self._part(graph, run, watch, changes, why)
         if graph is not None:
             self._note(graph, ahead=False)
         executable = _Executable(self, module, run, watch, graph, part=part)
         return torch_hooks.without_dynamo(executable.__call__)
 
-    def _follow(self, schedule: Schedule | None) -> Planner:
-        """Plans a graph by a schedule of its problem; without one by that which saves the least."""
-
-        def planner(
-            grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
-        ) -> tuple[Planned, Origin]:
-            lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
-            chosen = schedule or self._least(lowered.lowering)
-            followed = follow(lowered.lowering, lowered.baseline, self.options, chosen)
-            return Planned(followed), Origin.PART
-
-        return planner
+    def _plan_least(
+        self, grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        """Plans a graph by the schedule that saves the least."""
+        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        least = self._least(lowered.lowering)
+        followed = follow(lowered.lowering, lowered.baseline, self.options, least)
+        return Planned(followed), Origin.PART
 
     def _least(self, lowering: Lowering) -> Schedule:
         """The schedule that saves the least, the same on every rank."""
@@ -419,7 +433,6 @@ class Backend:
 
     def _part(
         self,
-        module: fx.GraphModule,
         graph: CompiledGraph,
         run: Run,
         watch: Watch,
@@ -435,10 +448,9 @@ class Backend:
             lowering = Lowering.apply(replace(lowering.graph, memory=memory))
             least = self._least(lowering)
 
-        def compile_by(schedule: Schedule, args: tuple[Any, ...]) -> tuple[Run, Watch]:
-            with torch_hooks.compiling_again():
-                run, watch, _ = self._trace(module, args, self._follow(schedule), is_part=True)
-            return run, watch
+        def compile_by(schedule: Schedule) -> tuple[Run, Watch]:
+            plan = follow(lowering, graph.plan.baseline, self.options, schedule)
+            return self._compile_again(graph, plan)
 
         return Part(
             front=Front.of(lowering, least, changes=changes),
@@ -453,9 +465,8 @@ class Backend:
         graph = executable.graph
         if graph is None:
             return None
-        module = executable.module
-        changes = torch_hooks.numbers_are_fixed(module, ())
-        return self._part(module, graph, executable.run, executable.watch, changes, "")
+        changes = torch_hooks.numbers_are_fixed(executable.module, ())
+        return self._part(graph, executable.run, executable.watch, changes, "")
 
 
 @dataclass
