@@ -40,6 +40,7 @@ from torch._C._profiler import (
     ProfilerConfig,
     ProfilerState,
     RecordScope,
+    _EventType,
     _ExperimentalConfig,
 )
 from torch._dispatch.python import no_python_dispatcher
@@ -136,6 +137,8 @@ _WRITES_NO_FUNCTIONS = _IGNORED_LOGGING in inspect.getsource(
 
 # Whether fx can be asked for effects other than random draws.
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
+
+_ALLOCATION = _EventType.Allocation
 
 _step_numbers = itertools.count()
 
@@ -900,15 +903,13 @@ def take_memory_events() -> list[int]:
     had which was at the same address under an earlier profiler.
     """
     recorded = torch._C._autograd._disable_profiler()
-    events = [
-        (event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size)
-        for event in recorded.experimental_event_tree()
-        if event.tag.name == "Allocation"
-    ]
-    events.sort(key=lambda event: event[0])
+    allocations = [e for e in recorded.experimental_event_tree() if e.tag == _ALLOCATION]
+    allocations.sort(key=lambda event: event.start_time_ns)
     there: dict[int, int] = {}
     found: list[int] = []
-    for _, address, nbytes in events:
+    for event in allocations:
+        fields = event.extra_fields
+        address, nbytes = fields.ptr, fields.alloc_size
         if nbytes > 0:
             there[address] = nbytes
             found.append(nbytes)
