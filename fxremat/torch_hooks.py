@@ -48,7 +48,7 @@ from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.guards import DeletedGuardManagerWrapper
-from torch._dynamo.symbolic_convert import TensorifyState
+from torch._dynamo.symbolic_convert import InstructionTranslatorBase, TensorifyState
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput
@@ -138,6 +138,12 @@ _WRITES_NO_FUNCTIONS = _IGNORED_LOGGING in inspect.getsource(
 # Whether fx can be asked for effects other than random draws.
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
 
+# Whether Dynamo can go on in all functions that surround a graph's end; 2.11 did it in few.
+_RESUMES_INSIDE = (
+    "allow_nested_graph_breaks"
+    in inspect.signature(InstructionTranslatorBase.inline_user_function_return).parameters
+)
+
 _ALLOCATION = _EventType.Allocation
 
 _step_numbers = itertools.count()
@@ -181,7 +187,9 @@ class PassesThroughDynamo(torch._dynamo.exc.ShortenTraceback):
 
 
 def make_aot_backend(
-    partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced = lambda _again: None
+    partitioner: Partitioner,
+    compile_graph: GraphCompiler,
+    on_traced: OnTraced = lambda _again: None,
 ) -> Callable[..., Callable[..., Any]]:
     """A Dynamo backend that traces the joint graph, splits it with `partitioner`, and compiles
     both halves. What `compile_graph` returns gets its arguments in a list that is its to empty.
@@ -250,14 +258,15 @@ def _compiler_again(
 
     def own() -> tuple[Any, Any]:
         mine = copy.copy(state)
-        mine.fw_metadata, mine.aot_config = copy.copy(state.fw_metadata), copy.copy(state.aot_config)
+        mine.fw_metadata, mine.aot_config = (
+            copy.copy(state.fw_metadata),
+            copy.copy(state.aot_config),
+        )
         inner = copy.copy(capture.maybe_subclass_meta)
         if inner is not None:
             inner.fw_metadata = copy.copy(inner.fw_metadata)
         nothing = fx.GraphModule({}, fx.Graph())
-        return mine, dataclasses.replace(
-            capture, graph_module=nothing, maybe_subclass_meta=inner
-        )
+        return mine, dataclasses.replace(capture, graph_module=nothing, maybe_subclass_meta=inner)
 
     state, capture = own()
 
@@ -517,8 +526,12 @@ def compile_whole(
     on_evict: Callable[[], None] = lambda: None,
     *,
     fullgraph: bool = True,
+    ends_inside: bool = False,
 ) -> Callable[..., Any]:
     """`torch.compile` of `function`: one graph a shape, or an error; several without `fullgraph`.
+
+    With `ends_inside` Dynamo goes on behind a graph that ended within several functions, and doesn't
+    trace each of them once more, in releases of torch that can do that.
 
     With more than `graphs_limit` graphs the one that was called the longest ago is let go of, and
     `on_evict` called; it is compiled anew when it comes back. Dynamo itself would fail there.
@@ -534,6 +547,8 @@ def compile_whole(
         "allow_unspec_int_on_nn_module": True,
         # A hook that comes or goes after the first step counts from then on, as it does uncompiled.
         "skip_nnmodule_hook_guards": False,
+        # Said either way, for a function may be called by one that has the other.
+        "nested_graph_breaks": ends_inside and _RESUMES_INSIDE,
     }
     ran = False
     graphs = 0
