@@ -7,9 +7,9 @@ recomputed, in bytes the same for both ways. `compile_s` is the processor time, 
 that steps take outside of their compiled graphs, above what as many planned ones do: tracing,
 planning and compiling, with Dynamo and the solvers loaded before. (The first step by blocks
 recomputes nearly all of its forward: that is within the graphs.) `extra` is the predicted time of
-recomputation as a share of the step with nothing recomputed, by the same costs (`--cost`) for both.
-Bits are compared with eager's, and with those of the same blocks with nothing recomputed: a
-gradient that several blocks add to (T5's encoder output) is added up in another order than in eager.
+recomputation as a share of the step with nothing recomputed, by the same costs (`--cost`) for
+both. Bits are compared with eager's, and with those of the same blocks with nothing recomputed: a
+gradient that several blocks add to (T5's encoder output) is added up in another order than eager's.
 """
 
 from __future__ import annotations

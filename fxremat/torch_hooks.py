@@ -530,8 +530,8 @@ def compile_whole(
 ) -> Callable[..., Any]:
     """`torch.compile` of `function`: one graph a shape, or an error; several without `fullgraph`.
 
-    With `ends_inside` Dynamo goes on behind a graph that ended within several functions, and doesn't
-    trace each of them once more, in releases of torch that can do that.
+    With `ends_inside` Dynamo goes on behind a graph that ended within several functions, and traces
+    none of them once more, in releases of torch that can do that.
 
     With more than `graphs_limit` graphs the one that was called the longest ago is let go of, and
     `on_evict` called; it is compiled anew when it comes back. Dynamo itself would fail there.

@@ -98,7 +98,7 @@ class Backend:
         if self.tracker is not None:
             return self._compile_part(self.tracker, module, example_inputs, why)
         run, watch, graph = self._compile(module, example_inputs, ahead=False)
-        draft = None if graph is None else self._draft(module, graph)
+        draft = None if graph is None else self._draft(graph)
         executable = _Executable(self, module, run, watch, graph, draft)
         # The method: of an object torch's wrapper would keep the first attributes.
         return torch_hooks.without_dynamo(executable.__call__)
@@ -144,7 +144,7 @@ class Backend:
     ) -> tuple[Run, Watch, CompiledGraph | None]:
         def trace() -> tuple[Run, Watch, CompiledGraph | None]:
             at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
-            planner = self._planner(at_once=at_once)
+            planner = self._plan_at_once_or_search if at_once else self._plan_by_search
             return self._trace(module, example_inputs, planner, ahead=ahead)
 
         run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
@@ -175,35 +175,27 @@ class Backend:
     ) -> bool:
         """Whether a graph may be planned at once; what is planned ahead has the time for a search.
 
-        So has one with numbers that change: it can't be traced again from the arguments of a call,
-        which have them fixed. Only the solver "auto" may be preceded: others are asked by name.
+        One with numbers that change isn't compiled again. Only the solver "auto" may be preceded:
+        others are asked by name.
         """
         if ahead or not self.at_once or self.options.solver != "auto":
             return False
         return torch_hooks.numbers_are_fixed(module, example_inputs)
 
-    def _planner(self, *, at_once: bool = False, known: Plan | None = None) -> Planner:
-        """Plans a graph at once, where that is asked for and can be, else by a search.
+    def _plan_at_once_or_search(
+        self, grouped: Grouped, shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        quick = None
+        if not self.history.was_planned_ahead(shapes):
+            quick = self._plan_at_once(grouped, between)
+        if quick is None:
+            return self._plan_by_search(grouped, shapes, between)
+        return _agreed(quick, Origin.QUICK)
 
-        `known` is the plan where the problem is the same.
-        """
-
-        def planner(
-            grouped: Grouped, shapes: Shapes, between: Sequence[Between]
-        ) -> tuple[Planned, Origin]:
-            quick = None
-            if at_once and not self.history.was_planned_ahead(shapes):
-                quick = self._plan_at_once(grouped, between)
-            if quick is not None:
-                found, origin = quick, Origin.QUICK
-            else:
-                found, origin = self._search(grouped, shapes, between, known), Origin.SEARCHED
-            if known is not None:  # That is agreed upon already.
-                return found, origin
-            followed, its_origin = agreed_plan(found.plan, origin)
-            return Planned(followed), Origin(its_origin)
-
-        return planner
+    def _plan_by_search(
+        self, grouped: Grouped, shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        return _agreed(self._search(grouped, shapes, between), Origin.SEARCHED)
 
     def _trace(
         self,
@@ -313,40 +305,36 @@ class Backend:
         grouped: Grouped,
         shapes: Shapes,
         between: Sequence[Between],
-        known: Plan | None,
     ) -> Planned:
-        """The plan that is known already, or was made ahead, or one that is searched for."""
+        """The plan that was made ahead, or one that is searched for."""
         lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
         problem = lowered.lowering.problem
-        if known is None or known.problem != problem:
-            known = self.history.take_ahead(problem, shapes)
+        known = self.history.take_ahead(problem, shapes)
         if known is not None:
             return Planned(known.for_lowering(lowered.lowering))
         return plan(lowered, self.options, self._largest_step(lowered), between)
 
-    def _draft(self, module: fx.GraphModule, graph: CompiledGraph) -> Draft | None:
+    def _draft(self, graph: CompiledGraph) -> Draft | None:
         """How to plan a graph well that was planned at once; None where nothing can be gained."""
         if graph.origin is not Origin.QUICK or graph.plan.solution.status is Status.OPTIMAL:
             return None
         taken = [each.planning_s for each in self.history.neighbours(graph.plan.graph)]
-        search_s = graph.capture_s + min(taken, default=0.0)
+        search_s = min(taken, default=0.0)
         extra_s = graph.plan.extra_seconds
         if extra_s > 0:
             # Ranks that have run it equally often plan it well at the same call.
             calls = agreed(lambda: plan_key(graph.plan, "due"), int(search_s / extra_s))
             search_s = extra_s * calls
-        return Draft(graph, search_s, functools.partial(self._plan_well, module, graph))
+        return Draft(graph, search_s, functools.partial(self._plan_well, graph))
 
-    def _plan_well(
-        self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
+    def _plan_well(self, draft: CompiledGraph) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """What runs from now on, and its graph; None for what runs where the plan stays.
 
         Where that fails it is said, the plan stays, and no further one is made at once.
         """
         try:
             with torch_hooks.compiling_again():
-                run, graph = self._search_again(module, draft, args)
+                run, graph = self._search_again(draft)
         except Exception as error:
             self.at_once = False
             warnings.warn(
@@ -360,12 +348,10 @@ class Backend:
         self.history.replace(draft, graph)
         return run, graph
 
-    def _search_again(
-        self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
+    def _search_again(self, draft: CompiledGraph) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """Search for the plan of a graph that was planned at once, and compile it if it gains.
 
-        The search needs no trace: the graph is as it was read. `args` are those of a call.
+        That needs no trace: the graph is as it was read.
         """
         started = time.perf_counter()
         between = (*self.between, *observers())
@@ -378,10 +364,9 @@ class Backend:
         found, _ = agreed_plan(found if worth_it else as_it_is, Origin.SEARCHED, "planned well")
         if found.schedule == as_it_is.schedule:
             return None, replace(draft, origin=Origin.KEPT)
-        run, watch, graph = self._trace(module, args, self._planner(known=found))
-        assert graph is not None
-        planning_s = time.perf_counter() - started - graph.capture_s
-        return (run, watch), replace(graph, planning_s=planning_s, calls=draft.calls)
+        run = self._compile_again(draft, found)
+        planning_s = time.perf_counter() - started
+        return run, replace(draft, plan=found, planning_s=planning_s, origin=Origin.SEARCHED)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
@@ -505,7 +490,7 @@ class _Executable:
         else:
             draft = self.draft
             if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
-                self._plan_well(args)
+                self._plan_well()
             results = self.run(*args)
             node = torch_hooks.compiled_backward_of(results)
         if node is not None:
@@ -520,13 +505,13 @@ class _Executable:
         if is_whole:
             self.backend.waiting.add(backward)
 
-    def _plan_well(self, args: tuple[Any, ...]) -> None:
+    def _plan_well(self) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
         with self.lock:
             draft, self.draft = self.draft, None
         if draft is None:  # another thread was faster
             return
-        found, self.graph = draft.plan_well(args)
+        found, self.graph = draft.plan_well()
         if found is not None:
             self.run, self.watch = found
 
@@ -560,6 +545,12 @@ class _Backward:
             backend.waiting.discard(self)
         elif backend.tracker is None:
             backend.track_late("retain_graph=True: a backward keeps what its forward saved")
+
+
+def _agreed(found: Planned, origin: Origin) -> tuple[Planned, Origin]:
+    """A plan as all ranks follow it, and how it was found by the one that was first."""
+    followed, its_origin = agreed_plan(found.plan, origin)
+    return Planned(followed), Origin(its_origin)
 
 
 def _shapes(joint: fx.GraphModule) -> Shapes:
