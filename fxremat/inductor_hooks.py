@@ -29,7 +29,14 @@ from torch._functorch import partitioners
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 
-Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
+from fxremat.torch_hooks import (
+    CompileAgain,
+    GraphCompiler,
+    OnTraced,
+    Partitioner,
+    aot_compiler,
+    hear_of_traces,
+)
 
 # Triton's kernels load and store in pieces of so many bytes.
 ALIGNMENT = 16
@@ -174,29 +181,28 @@ def _configured() -> Generator[None, None, None]:
 
 
 def make_inductor_backend(
-    partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Callable[[list[Any]], Any]]
+    partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced
 ) -> Callable[..., Callable[..., Any]]:
     """A Dynamo backend that traces as Inductor does: its passes before autograd and decompositions.
 
-    Both halves that `partitioner` makes are compiled by `compile_graph`.
+    Both halves that `partitioner` makes are compiled by `compile_graph`. Before it is called,
+    `on_traced` is given what compiles the same graph again.
     """
     from torch._inductor import compile_fx
     from torch._inductor.virtualized import V
 
-    def compiler(module: fx.GraphModule, _inputs: Sequence[Any]) -> Callable[[list[Any]], Any]:
-        run = compile_graph(module)
+    def note(again: CompileAgain) -> None:
+        def configured(partitioner: Partitioner, compile_graph: GraphCompiler) -> Any:
+            with _configured():
+                return again(partitioner, compile_graph)
 
-        def boxed(arguments: list[Any]) -> Any:
-            return run(arguments)
-
-        boxed._boxed_call = True  # type: ignore[attr-defined]
-        return boxed
+        on_traced(configured)
 
     def compile_module(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
         fake_mode = detect_fake_mode(inputs) or FakeTensorMode(allow_non_fake_inputs=True)
         context = TracingContext.try_get() or TracingContext(fake_mode)
         make = aot_autograd(
-            fw_compiler=compiler,
+            fw_compiler=aot_compiler(compile_graph),
             partition_fn=partitioner,
             decompositions=compile_fx.select_decomp_table(),
             keep_inference_input_mutations=True,
@@ -209,7 +215,8 @@ def make_inductor_backend(
         ):
             with enable_python_dispatcher():
                 traced = compile_fx.run_pre_grad_passes(module, inputs)
-            return make(traced, inputs)
+            with hear_of_traces(traced, note):
+                return make(traced, inputs)
 
     return compile_module
 

@@ -12,6 +12,8 @@ Supported: torch 2.11 to 2.13. `tests/fxremat/test_torch_hooks.py` fails loudly 
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import inspect
 import itertools
 import logging
@@ -19,12 +21,14 @@ import os
 import random
 import re
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
+from unittest import mock
 
 import torch
 import torch._dynamo
@@ -36,6 +40,7 @@ from torch._C._profiler import (
     ProfilerConfig,
     ProfilerState,
     RecordScope,
+    _EventType,
     _ExperimentalConfig,
 )
 from torch._dispatch.python import no_python_dispatcher
@@ -43,7 +48,7 @@ from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.guards import DeletedGuardManagerWrapper
-from torch._dynamo.symbolic_convert import TensorifyState
+from torch._dynamo.symbolic_convert import InstructionTranslatorBase, TensorifyState
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput
@@ -133,11 +138,26 @@ _WRITES_NO_FUNCTIONS = _IGNORED_LOGGING in inspect.getsource(
 # Whether fx can be asked for effects other than random draws.
 _TELLS_RANDOM = "impure_random" in inspect.signature(fx.Node.is_impure).parameters
 
+# Whether Dynamo can go on in all functions that surround a graph's end; 2.11 did it in few.
+_RESUMES_INSIDE = (
+    "allow_nested_graph_breaks"
+    in inspect.signature(InstructionTranslatorBase.inline_user_function_return).parameters
+)
+
+_ALLOCATION = _EventType.Allocation
+
 _step_numbers = itertools.count()
 
 _Result = TypeVar("_Result")
 
 Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
+
+GraphCompiler = Callable[[fx.GraphModule], Callable[[list[Any]], Any]]
+
+CompileAgain = Callable[[Partitioner, GraphCompiler], Callable[..., Any]]
+"""Compiles a graph that was traced before, by other halves."""
+
+OnTraced = Callable[[CompileAgain], None]
 
 
 class Removable(Protocol):
@@ -167,12 +187,31 @@ class PassesThroughDynamo(torch._dynamo.exc.ShortenTraceback):
 
 
 def make_aot_backend(
-    partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Callable[[list[Any]], Any]]
+    partitioner: Partitioner,
+    compile_graph: GraphCompiler,
+    on_traced: OnTraced = lambda _again: None,
 ) -> Callable[..., Callable[..., Any]]:
     """A Dynamo backend that traces the joint graph, splits it with `partitioner`, and compiles
     both halves. What `compile_graph` returns gets its arguments in a list that is its to empty.
-    """
 
+    Before the partitioner is called `on_traced` is given what compiles the same graph again.
+    """
+    make = aot_autograd(
+        fw_compiler=aot_compiler(compile_graph),
+        partition_fn=partitioner,
+        # Buffer updates stay inside the graph (as copy_), as they do under aot_eager.
+        keep_inference_input_mutations=True,
+    )
+
+    def compile_outside_of_autocast(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        # As in eager, where a backward is called outside of the autocast around its forward.
+        with _outside_of_autocast(), hear_of_traces(module, on_traced):
+            return make(module, inputs)
+
+    return compile_outside_of_autocast
+
+
+def aot_compiler(compile_graph: GraphCompiler) -> Callable[..., Callable[[list[Any]], Any]]:
     def compiler(module: fx.GraphModule, _inputs: Sequence[Any]) -> Callable[[list[Any]], Any]:
         run = compile_graph(module)
 
@@ -182,19 +221,62 @@ def make_aot_backend(
         boxed._boxed_call = True  # type: ignore[attr-defined]
         return boxed
 
-    make = aot_autograd(
-        fw_compiler=compiler,
-        partition_fn=partitioner,
-        # Buffer updates stay inside the graph (as copy_), as they do under aot_eager.
-        keep_inference_input_mutations=True,
-    )
+    return compiler
 
-    def compile_outside_of_autocast(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
-        # As in eager, where a backward is called outside of the autocast around its forward.
-        with torch._functorch.config.patch(backward_pass_autocast="off"):
-            return make(module, inputs)
 
-    return compile_outside_of_autocast
+def _outside_of_autocast() -> AbstractContextManager[Any]:
+    return torch._functorch.config.patch(backward_pass_autocast="off")
+
+
+@contextlib.contextmanager
+def hear_of_traces(module: fx.GraphModule, on_traced: OnTraced) -> Generator[None, None, None]:
+    """`on_traced` is called where AOTAutograd has traced a graph and is about to split it."""
+    second_stage = torch._functorch.aot_autograd.aot_stage2_compile
+    thread = threading.get_ident()
+
+    def heard(state: Any, capture: Any, *others: Any) -> Any:
+        if threading.get_ident() == thread:
+            on_traced(_compiler_again(module, second_stage, state, capture))
+        return second_stage(state, capture, *others)
+
+    with mock.patch.object(torch._functorch.aot_autograd, "aot_stage2_compile", heard):
+        yield
+
+
+def _compiler_again(
+    module: fx.GraphModule, second_stage: Callable[..., Any], state: Any, capture: Any
+) -> CompileAgain:
+    """What compiles a traced graph by other halves, from what AOTAutograd found in the trace.
+
+    The second stage notes in its records what the halves pass on, so that each has records of its
+    own. The joint graph isn't among them: the partitioner has it.
+    """
+    given = [
+        *dict(module.named_parameters(remove_duplicate=False)).values(),
+        *dict(module.named_buffers(remove_duplicate=False)).values(),
+    ]
+
+    def own() -> tuple[Any, Any]:
+        mine = copy.copy(state)
+        mine.fw_metadata, mine.aot_config = (
+            copy.copy(state.fw_metadata),
+            copy.copy(state.aot_config),
+        )
+        inner = copy.copy(capture.maybe_subclass_meta)
+        if inner is not None:
+            inner.fw_metadata = copy.copy(inner.fw_metadata)
+        nothing = fx.GraphModule({}, fx.Graph())
+        return mine, dataclasses.replace(capture, graph_module=nothing, maybe_subclass_meta=inner)
+
+    state, capture = own()
+
+    def compile_again(partitioner: Partitioner, compile_graph: GraphCompiler) -> Callable[..., Any]:
+        compiler = aot_compiler(compile_graph)
+        with _outside_of_autocast():
+            compiled, _ = second_stage(*own(), partitioner, compiler, compiler, compiler)
+        return lambda *args: compiled([*given, *args])
+
+    return compile_again
 
 
 def boxed_executor(module: fx.GraphModule) -> Callable[[list[Any]], Any]:
@@ -429,9 +511,8 @@ def _is_constant(symbol: Any) -> bool:
 
 @contextlib.contextmanager
 def compiling_again() -> Generator[None, None, None]:
-    """A context in which a graph that Dynamo made is compiled once more, in one of its calls.
+    """A context in which a graph that was traced is compiled once more, in one of its calls.
 
-    Its arguments are real tensors. The rest is as in the call, as it was when Dynamo compiled it.
     No other thread compiles meanwhile, and the random stream is as it was.
     """
     with convert_frame.compile_lock, torch.random.fork_rng(devices=[]):
@@ -445,8 +526,12 @@ def compile_whole(
     on_evict: Callable[[], None] = lambda: None,
     *,
     fullgraph: bool = True,
+    ends_inside: bool = False,
 ) -> Callable[..., Any]:
     """`torch.compile` of `function`: one graph a shape, or an error; several without `fullgraph`.
+
+    With `ends_inside` Dynamo goes on behind a graph that ended within several functions, and traces
+    none of them once more, in releases of torch that can do that.
 
     With more than `graphs_limit` graphs the one that was called the longest ago is let go of, and
     `on_evict` called; it is compiled anew when it comes back. Dynamo itself would fail there.
@@ -462,6 +547,8 @@ def compile_whole(
         "allow_unspec_int_on_nn_module": True,
         # A hook that comes or goes after the first step counts from then on, as it does uncompiled.
         "skip_nnmodule_hook_guards": False,
+        # Said either way, for a function may be called by one that has the other.
+        "nested_graph_breaks": ends_inside and _RESUMES_INSIDE,
     }
     ran = False
     graphs = 0
@@ -831,15 +918,13 @@ def take_memory_events() -> list[int]:
     had which was at the same address under an earlier profiler.
     """
     recorded = torch._C._autograd._disable_profiler()
-    events = [
-        (event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size)
-        for event in recorded.experimental_event_tree()
-        if event.tag.name == "Allocation"
-    ]
-    events.sort(key=lambda event: event[0])
+    allocations = [e for e in recorded.experimental_event_tree() if e.tag == _ALLOCATION]
+    allocations.sort(key=lambda event: event.start_time_ns)
     there: dict[int, int] = {}
     found: list[int] = []
-    for _, address, nbytes in events:
+    for event in allocations:
+        fields = event.extra_fields
+        address, nbytes = fields.ptr, fields.alloc_size
         if nbytes > 0:
             there[address] = nbytes
             found.append(nbytes)

@@ -14,12 +14,13 @@ from fxremat.capture.cpu_dropout import split_dropout
 from fxremat.capture.data_sizes import bound_data_sizes
 from fxremat.capture.kernel_layouts import set_kernel_layouts
 from fxremat.capture.read import read_joint_graph
-from fxremat.execute.executor import Boxed, Partitioner
+from fxremat.execute.executor import Boxed
 from fxremat.execute.lifetimes import timeline
 from fxremat.graph import Cost, JointGraph, Operation
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
 from fxremat.rewrite import Rewritten
+from fxremat.torch_hooks import GraphCompiler, OnTraced, Partitioner
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Eager:
     name: str = "eager"
 
     def backend(
-        self, partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Boxed]
+        self, partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced
     ) -> Callable[..., Callable[..., Any]]:
-        return torch_hooks.make_aot_backend(partitioner, compile_graph)
+        return torch_hooks.make_aot_backend(partitioner, compile_graph, on_traced)
 
     def capture(
         self,

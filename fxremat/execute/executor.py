@@ -18,13 +18,10 @@ from fxremat.graph import Cost, JointGraph, Operation
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
 from fxremat.rewrite import Rewritten
+from fxremat.torch_hooks import GraphCompiler, OnTraced, Partitioner
 
 Boxed = Callable[[list[Any]], Any]
 """Called with one list of arguments, which it empties as it uses them up."""
-
-
-Partitioner = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
-"""Splits a joint graph; AOTAutograd calls it with the graph, its inputs and keywords."""
 
 
 class Executor(Protocol):
@@ -36,9 +33,12 @@ class Executor(Protocol):
         ...
 
     def backend(
-        self, partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Boxed]
+        self, partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced
     ) -> Callable[..., Callable[..., Any]]:
-        """A Dynamo backend that traces as this executor needs it, and runs what it is given."""
+        """A Dynamo backend that traces as this executor needs it, and runs what it is given.
+
+        Before `partitioner` is called, `on_traced` is given what compiles the same graph again.
+        """
         ...
 
     def capture(

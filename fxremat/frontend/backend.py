@@ -54,6 +54,7 @@ from fxremat.step.compose import Front
 from fxremat.step.least import least_saved
 from fxremat.step.part import Part, Run, Watch
 from fxremat.step.tracker import StepTracker
+from fxremat.torch_hooks import CompileAgain
 from fxremat_solvers import Schedule, Status
 
 _LOG = logging.getLogger("fxremat")
@@ -106,7 +107,7 @@ class Backend:
         if self.tracker is not None:
             return self._compile_part(self.tracker, module, example_inputs, why)
         run, watch, graph = self._compile(module, example_inputs, ahead=False)
-        draft = None if graph is None else self._draft(module, graph)
+        draft = None if graph is None else self._draft(graph)
         check = None if graph is None else self._allocator_check(module, example_inputs, graph)
         executable = _Executable(self, module, run, watch, graph, draft, check)
         # The method: of an object torch's wrapper would keep the first attributes.
@@ -153,7 +154,7 @@ class Backend:
     ) -> tuple[Run, Watch, CompiledGraph | None]:
         def trace() -> tuple[Run, Watch, CompiledGraph | None]:
             at_once = self._may_be_drafted(module, example_inputs, ahead=ahead)
-            planner = self._planner(at_once=at_once)
+            planner = self._plan_at_once_or_search if at_once else self._plan_by_search
             return self._trace(module, example_inputs, planner, ahead=ahead)
 
         run, watch, graph = self._with_sizes_fixed(module, example_inputs, trace)
@@ -184,35 +185,27 @@ class Backend:
     ) -> bool:
         """Whether a graph may be planned at once; what is planned ahead has the time for a search.
 
-        So has one with numbers that change: it can't be traced again from the arguments of a call,
-        which have them fixed. Only the solver "auto" may be preceded: others are asked by name.
+        One with numbers that change isn't compiled again. Only the solver "auto" may be preceded:
+        others are asked by name.
         """
         if ahead or not self.at_once or self.options.solver != "auto":
             return False
         return torch_hooks.numbers_are_fixed(module, example_inputs)
 
-    def _planner(self, *, at_once: bool = False, known: Plan | None = None) -> Planner:
-        """Plans a graph at once, where that is asked for and can be, else by a search.
+    def _plan_at_once_or_search(
+        self, grouped: Grouped, shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        quick = None
+        if not self.history.was_planned_ahead(shapes):
+            quick = self._plan_at_once(grouped, between)
+        if quick is None:
+            return self._plan_by_search(grouped, shapes, between)
+        return _agreed(quick, Origin.QUICK)
 
-        `known` is the plan where the problem is the same.
-        """
-
-        def planner(
-            grouped: Grouped, shapes: Shapes, between: Sequence[Between]
-        ) -> tuple[Planned, Origin]:
-            quick = None
-            if at_once and not self.history.was_planned_ahead(shapes):
-                quick = self._plan_at_once(grouped, between)
-            if quick is not None:
-                found, origin = quick, Origin.QUICK
-            else:
-                found, origin = self._search(grouped, shapes, between, known), Origin.SEARCHED
-            if known is not None:  # That is agreed upon already.
-                return found, origin
-            followed, its_origin = agreed_plan(found.plan, origin)
-            return Planned(followed), Origin(its_origin)
-
-        return planner
+    def _plan_by_search(
+        self, grouped: Grouped, shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        return _agreed(self._search(grouped, shapes, between), Origin.SEARCHED)
 
     def _trace(
         self,
@@ -229,6 +222,7 @@ class Backend:
         """
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
+        ways: list[CompileAgain] = []
         watch = Watch()
 
         def partition(
@@ -246,7 +240,7 @@ class Backend:
                 node.meta[MADE_BY_CALL] = True
             static = tuple(static_lifetime_input_indices or ())
             traced = Traced(joint, num_fwd_outputs, static, is_part)
-            graph, graphs = self._plan(traced, capture_s, planner)
+            graph, graphs = self._plan(traced, capture_s, planner, ways[-1])
             planned.append(graph)
             return graphs
 
@@ -258,11 +252,26 @@ class Backend:
                 return run
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
-        run = self.executor.backend(partition, compile_graph)(module, inputs)
-        return run, watch, planned[0] if planned else None
+        make = self.executor.backend(partition, compile_graph, ways.append)
+        return make(module, inputs), watch, planned[0] if planned else None
+
+    def _compile_again(self, graph: CompiledGraph, plan: Plan) -> tuple[Run, Watch]:
+        """What runs a graph that was traced before, by another plan."""
+        watch = Watch()
+        between = (*self.between, *observers())
+
+        def partition(*_unused: object, **_named: object) -> tuple[fx.GraphModule, fx.GraphModule]:
+            graphs = compile_plan(Planned(plan), between, self.executor).graphs
+            return graphs.forward, graphs.backward
+
+        def compile_graph(module: fx.GraphModule) -> Run:
+            return watch.on(self.executor.compile(module), plan.graph.num_fwd_outputs)
+
+        with torch_hooks.compiling_again():
+            return graph.again(partition, compile_graph), watch
 
     def _plan(
-        self, traced: Traced, capture_s: float, planner: Planner
+        self, traced: Traced, capture_s: float, planner: Planner, again: CompileAgain
     ) -> tuple[CompiledGraph, tuple[fx.GraphModule, fx.GraphModule]]:
         started = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -282,6 +291,7 @@ class Backend:
             capture_s=capture_s,
             planning_s=time.perf_counter() - started,
             seconds=seconds,
+            again=again,
             origin=origin,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
@@ -305,29 +315,27 @@ class Backend:
         grouped: Grouped,
         shapes: Shapes,
         between: Sequence[Between],
-        known: Plan | None,
     ) -> Planned:
-        """The plan that is known already, or was made ahead, or one that is searched for."""
+        """The plan that was made ahead, or one that is searched for."""
         lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
         problem = lowered.lowering.problem
-        if known is None or known.problem != problem:
-            known = self.history.take_ahead(problem, shapes)
+        known = self.history.take_ahead(problem, shapes)
         if known is not None:
             return Planned(known.for_lowering(lowered.lowering))
         return plan(lowered, self.options, self._largest_step(lowered), between)
 
-    def _draft(self, module: fx.GraphModule, graph: CompiledGraph) -> Draft | None:
+    def _draft(self, graph: CompiledGraph) -> Draft | None:
         """How to plan a graph well that was planned at once; None where nothing can be gained."""
         if graph.origin is not Origin.QUICK or graph.plan.solution.status is Status.OPTIMAL:
             return None
         taken = [each.planning_s for each in self.history.neighbours(graph.plan.graph)]
-        search_s = graph.capture_s + min(taken, default=0.0)
+        search_s = min(taken, default=0.0)
         extra_s = graph.plan.extra_seconds
         if extra_s > 0:
             # Ranks that have run it equally often plan it well at the same call.
             calls = agreed(lambda: plan_key(graph.plan, "due"), int(search_s / extra_s))
             search_s = extra_s * calls
-        return Draft(graph, search_s, functools.partial(self._plan_well, module, graph))
+        return Draft(graph, search_s, functools.partial(self._plan_well, graph))
 
     def _allocator_check(
         self, module: fx.GraphModule, inputs: Sequence[Any], graph: CompiledGraph
@@ -347,11 +355,7 @@ class Backend:
         return AllocatorCheck(device, graph.plan.budget_bytes, graph.plan.peak_bytes)
 
     def plan_within(
-        self,
-        module: fx.GraphModule,
-        graph: CompiledGraph,
-        args: tuple[Any, ...],
-        budget_bytes: int,
+        self, graph: CompiledGraph, budget_bytes: int
     ) -> tuple[Run, Watch, CompiledGraph] | None:
         """A compiled graph planned again, within fewer bytes than its budget; None if none fits."""
         if budget_bytes <= 0:
@@ -366,24 +370,19 @@ class Backend:
         except BudgetInfeasible:
             return None
         found = replace(found, budget_bytes=graph.plan.budget_bytes, options=self.options)
-        with torch_hooks.compiling_again():
-            run, watch, made = self._trace(module, args, self._planner(known=found))
-        assert made is not None
-        planning_s = time.perf_counter() - started - made.capture_s
-        made = replace(made, planning_s=planning_s, origin=graph.origin, calls=graph.calls)
+        run, watch = self._compile_again(graph, found)
+        made = replace(graph, plan=found, planning_s=time.perf_counter() - started)
         self.history.replace(graph, made)
         return run, watch, made
 
-    def _plan_well(
-        self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
+    def _plan_well(self, draft: CompiledGraph) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """What runs from now on, and its graph; None for what runs where the plan stays.
 
         Where that fails it is said, the plan stays, and no further one is made at once.
         """
         try:
             with torch_hooks.compiling_again():
-                run, graph = self._search_again(module, draft, args)
+                run, graph = self._search_again(draft)
         except Exception as error:
             self.at_once = False
             warnings.warn(
@@ -397,12 +396,10 @@ class Backend:
         self.history.replace(draft, graph)
         return run, graph
 
-    def _search_again(
-        self, module: fx.GraphModule, draft: CompiledGraph, args: tuple[Any, ...]
-    ) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
+    def _search_again(self, draft: CompiledGraph) -> tuple[tuple[Run, Watch] | None, CompiledGraph]:
         """Search for the plan of a graph that was planned at once, and compile it if it gains.
 
-        The search needs no trace: the graph is as it was read. `args` are those of a call.
+        That needs no trace: the graph is as it was read.
         """
         started = time.perf_counter()
         between = (*self.between, *observers())
@@ -415,10 +412,9 @@ class Backend:
         found, _ = agreed_plan(found if worth_it else as_it_is, Origin.SEARCHED, "planned well")
         if found.schedule == as_it_is.schedule:
             return None, replace(draft, origin=Origin.KEPT)
-        run, watch, graph = self._trace(module, args, self._planner(known=found))
-        assert graph is not None
-        planning_s = time.perf_counter() - started - graph.capture_s
-        return (run, watch), replace(graph, planning_s=planning_s, calls=draft.calls)
+        run = self._compile_again(draft, found)
+        planning_s = time.perf_counter() - started
+        return run, replace(draft, plan=found, planning_s=planning_s, origin=Origin.SEARCHED)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
@@ -437,7 +433,7 @@ class Backend:
         """A part, by the plan that saves the least; as it is where it can't be planned."""
 
         def trace() -> tuple[Run, Watch, CompiledGraph | None]:
-            return self._trace(module, example_inputs, self._follow(None), is_part=True)
+            return self._trace(module, example_inputs, self._plan_least, is_part=True)
 
         with tracker.compiling():
             changes = torch_hooks.numbers_are_fixed(module, example_inputs)
@@ -449,24 +445,20 @@ class Backend:
                     "counted"
                 )
                 return torch_hooks.without_dynamo(module.forward)
-            part = None if graph is None else self._part(module, graph, run, watch, changes, why)
+            part = None if graph is None else self._part(graph, run, watch, changes, why)
         if graph is not None:
             self._note(graph, ahead=False)
         executable = _Executable(self, module, run, watch, graph, part=part)
         return torch_hooks.without_dynamo(executable.__call__)
 
-    def _follow(self, schedule: Schedule | None) -> Planner:
-        """Plans a graph by a schedule of its problem; without one by that which saves the least."""
-
-        def planner(
-            grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
-        ) -> tuple[Planned, Origin]:
-            lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
-            chosen = schedule or self._least(lowered.lowering)
-            followed = follow(lowered.lowering, lowered.baseline, self.options, chosen)
-            return Planned(followed), Origin.PART
-
-        return planner
+    def _plan_least(
+        self, grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
+    ) -> tuple[Planned, Origin]:
+        """Plans a graph by the schedule that saves the least."""
+        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        least = self._least(lowered.lowering)
+        followed = follow(lowered.lowering, lowered.baseline, self.options, least)
+        return Planned(followed), Origin.PART
 
     def _least(self, lowering: Lowering) -> Schedule:
         """The schedule that saves the least, the same on every rank."""
@@ -474,7 +466,6 @@ class Backend:
 
     def _part(
         self,
-        module: fx.GraphModule,
         graph: CompiledGraph,
         run: Run,
         watch: Watch,
@@ -490,10 +481,9 @@ class Backend:
             lowering = Lowering.apply(replace(lowering.graph, memory=memory))
             least = self._least(lowering)
 
-        def compile_by(schedule: Schedule, args: tuple[Any, ...]) -> tuple[Run, Watch]:
-            with torch_hooks.compiling_again():
-                run, watch, _ = self._trace(module, args, self._follow(schedule), is_part=True)
-            return run, watch
+        def compile_by(schedule: Schedule) -> tuple[Run, Watch]:
+            plan = follow(lowering, graph.plan.baseline, self.options, schedule)
+            return self._compile_again(graph, plan)
 
         return Part(
             front=Front.of(lowering, least, changes=changes),
@@ -508,9 +498,8 @@ class Backend:
         graph = executable.graph
         if graph is None:
             return None
-        module = executable.module
-        changes = torch_hooks.numbers_are_fixed(module, ())
-        return self._part(module, graph, executable.run, executable.watch, changes, "")
+        changes = torch_hooks.numbers_are_fixed(executable.module, ())
+        return self._part(graph, executable.run, executable.watch, changes, "")
 
 
 @dataclass
@@ -550,9 +539,9 @@ class _Executable:
         else:
             draft = self.draft
             if draft is not None and draft.is_due and not torch_hooks.profiler_is_active():
-                self._plan_well(args)
+                self._plan_well()
             if self.check is not None:
-                self._hold_to_budget(self.check, args)
+                self._hold_to_budget(self.check)
             results = self.run(*args)
             node = torch_hooks.compiled_backward_of(results)
         if node is not None:
@@ -567,12 +556,12 @@ class _Executable:
         if is_whole:
             self.backend.waiting.add(backward)
 
-    def _hold_to_budget(self, check: AllocatorCheck, args: tuple[Any, ...]) -> None:
+    def _hold_to_budget(self, check: AllocatorCheck) -> None:
         """Plan again what took more than its budget, and measure the step that begins."""
         with self.lock:
             within = check.within_bytes
             if within is not None and self.graph is not None:
-                found = self.backend.plan_within(self.module, self.graph, args, within)
+                found = self.backend.plan_within(self.graph, within)
                 if found is None:
                     check.give_up()
                 else:
@@ -582,13 +571,13 @@ class _Executable:
                 self.check = None
         check.begins(self.watch)
 
-    def _plan_well(self, args: tuple[Any, ...]) -> None:
+    def _plan_well(self) -> None:
         """Have it planned well, once; where that fails the step goes on by the plan there is."""
         with self.lock:
             draft, self.draft = self.draft, None
         if draft is None:  # another thread was faster
             return
-        found, self.graph = draft.plan_well(args)
+        found, self.graph = draft.plan_well()
         if found is not None:
             self.run, self.watch = found
             if self.check is not None:
@@ -624,6 +613,12 @@ class _Backward:
             backend.waiting.discard(self)
         elif backend.tracker is None:
             backend.track_late("retain_graph=True: a backward keeps what its forward saved")
+
+
+def _agreed(found: Planned, origin: Origin) -> tuple[Planned, Origin]:
+    """A plan as all ranks follow it, and how it was found by the one that was first."""
+    followed, its_origin = agreed_plan(found.plan, origin)
+    return Planned(followed), Origin(its_origin)
 
 
 def _shapes(joint: fx.GraphModule) -> Shapes:

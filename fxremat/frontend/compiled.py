@@ -34,8 +34,9 @@ from fxremat.frontend.step_budget import StepBudget
 _SHAPES_LIMIT = 256
 
 
-Compile = Callable[[Callable[..., Any], bool], Callable[..., Any]]
-"""Compiles a function, as one graph if that is asked for, else as several if need be."""
+Compile = Callable[[Callable[..., Any], bool, bool], Callable[..., Any]]
+"""Compiles a function, as one graph if that is asked for, else as several if need be; and said
+whether those end deep inside of it, at blocks that are compiled by themselves."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,20 @@ class Compiled:
         compile_function = _compiler(backend, shapes_limit)
 
         def compile_forward(
-            of: nn.Module | None, forward: Callable[..., Any], whole: bool
+            of: nn.Module | None, forward: Callable[..., Any], whole: bool, around: bool
         ) -> Callable[..., Any]:
             """Of a module, once for all of its class where they share a budget."""
             method: Callable[..., Any] | None = getattr(forward, "__func__", None)
             if budget is None or of is None or method is None or method is not type(of).forward:
-                return compile_function(forward, whole)
-            call = budget.call_of((method, whole), lambda: compile_function(method, whole))
+                return compile_function(forward, whole, around)
+            call = budget.call_of((method, whole), lambda: compile_function(method, whole, around))
             return functools.partial(call, of)
 
         def compile_own(whole: bool) -> Callable[..., Any]:
-            return compile_forward(module, function, whole)
+            return compile_forward(module, function, whole, blocks)
 
         def compile_block(block: nn.Module) -> Callable[..., Any]:
-            return compile_forward(block, block.forward, False)
+            return compile_forward(block, block.forward, False, False)
 
         regions = Regions.of_blocks(module, compile_block) if blocks else Regions.none()
         if fullgraph and backend.tracker is None:
@@ -264,8 +265,12 @@ def _compiler(backend: Backend, shapes_limit: int) -> Compile:
 
     weakly = _Weakly(weakref.ref(backend))
 
-    def compile_function(function: Callable[..., Any], fullgraph: bool) -> Callable[..., Any]:
-        return torch_hooks.compile_whole(function, weakly, shapes_limit, warn, fullgraph=fullgraph)
+    def compile_function(
+        function: Callable[..., Any], fullgraph: bool, around: bool
+    ) -> Callable[..., Any]:
+        return torch_hooks.compile_whole(
+            function, weakly, shapes_limit, warn, fullgraph=fullgraph, ends_inside=around
+        )
 
     return compile_function
 

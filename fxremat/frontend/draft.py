@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fxremat.frontend.history import CompiledGraph
 from fxremat.step.part import Run, Watch
@@ -26,13 +25,13 @@ WORTH_IT = 0.01
 class Draft:
     """A graph that runs by a plan at once, and how to plan it well.
 
-    `search_s` is what that is expected to take. `plan_well` is given the arguments of a call, and
-    returns what runs from then on and its graph, which may be those there are.
+    `search_s` is what that is expected to take. `plan_well` returns what runs from then on, and its
+    graph; None for what runs already.
     """
 
     graph: CompiledGraph
     search_s: float
-    plan_well: Callable[[tuple[Any, ...]], tuple[tuple[Run, Watch] | None, CompiledGraph]]
+    plan_well: Callable[[], tuple[tuple[Run, Watch] | None, CompiledGraph]]
 
     @property
     def is_due(self) -> bool:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from fxremat.annotate.annotate import same_operations
 from fxremat.graph import JointGraph
 from fxremat.plan.plan import Plan
+from fxremat.torch_hooks import CompileAgain
 from fxremat_solvers import RematProblem
 
 # How many of the nearest graphs give their schedules to a new one.
@@ -42,7 +43,7 @@ class CompiledGraph:
     """One training graph as it was planned, and compiled where it has been called since.
 
     `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
-    and `seconds` what each pass of that took.
+    and `seconds` what each pass of that took. `again` compiles it by another plan.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class CompiledGraph:
     capture_s: float
     planning_s: float
     seconds: Mapping[str, float]
+    again: CompileAgain
     origin: Origin = Origin.SEARCHED
     calls: Calls = field(default_factory=Calls)
 

@@ -11,7 +11,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.capture.read import read_joint_graph
-from fxremat.execute.executor import Boxed, Partitioner
+from fxremat.execute.executor import Boxed
 from fxremat.execute.lifetimes import timeline
 from fxremat.graph import Cost, JointGraph, Operation
 from fxremat.inductor.compile import compiled
@@ -26,6 +26,7 @@ from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
 from fxremat.nodes import traced_value
 from fxremat.rewrite import Rewritten
+from fxremat.torch_hooks import GraphCompiler, OnTraced, Partitioner
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Inductor:
     name: str = "inductor"
 
     def backend(
-        self, partitioner: Partitioner, compile_graph: Callable[[fx.GraphModule], Boxed]
+        self, partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced
     ) -> Callable[..., Callable[..., Any]]:
-        return make_inductor_backend(partitioner, compile_graph)
+        return make_inductor_backend(partitioner, compile_graph, on_traced)
 
     def capture(
         self,

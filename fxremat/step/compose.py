@@ -10,8 +10,10 @@ Limits: the bound is one over the fronts, not over all schedules of the parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from fxremat.lower.lowering import Lowering
 from fxremat.plan.budget import Budget
@@ -293,14 +295,29 @@ def _choices(
             running[moment.mark.call].append((index, moment))
         for call, alive in moment.mark.waiting.items():
             waiting[call].setdefault(alive, []).append(index)
-    choices: list[list[Choice]] = [[] for _ in offered]
-    for call, plans in enumerate(offered):
-        for plan in plans:
-            loads = {index: moment.load(call, plan) for index, moment in running[call]}
-            for alive, where in waiting[call].items():
-                loads |= dict.fromkeys(where, plan.saved_bytes(alive))
-            choices[call].append(Choice(plan.cost, loads))
-    return choices
+    return [
+        [
+            Choice(plan.cost, _loads(len(moments), call, plan, running[call], waiting[call]))
+            for plan in plans
+        ]
+        for call, plans in enumerate(offered)
+    ]
+
+
+def _loads(
+    count: int,
+    call: int,
+    plan: PartPlan,
+    running: Sequence[tuple[int, Moment]],
+    waiting: Mapping[Outputs, Sequence[int]],
+) -> np.ndarray:
+    """What a call takes by a plan at each of `count` moments."""
+    loads = np.zeros(count, dtype=np.int64)
+    for alive, where in waiting.items():
+        loads[where] = plan.saved_bytes(alive)
+    for index, moment in running:
+        loads[index] = moment.load(call, plan)
+    return loads
 
 
 def _wanted(
@@ -312,13 +329,10 @@ def _wanted(
 ) -> list[tuple[int, Limits]]:
     """What calls could have beside a mixture of the others: those that are mixed first."""
     mixed = [
-        {
-            index: sum(w * c.loads.get(index, 0) for c, w in zip(part, weights, strict=True))
-            for index in range(len(moments))
-        }
+        np.array(weights) @ np.array([choice.loads for choice in part])
         for part, weights in zip(choices, mixture, strict=True)
     ]
-    total = [sum(loads[index] for loads in mixed) for index in range(len(moments))]
+    left = np.array(room) - sum(mixed)
     order = sorted(range(len(calls)), key=lambda call: max(mixture[call]))
     asked: dict[int, int] = {}
     wanted: list[tuple[int, Limits]] = []
@@ -328,13 +342,12 @@ def _wanted(
             continue
         asked[front] = asked.get(front, 0) + 1
         kinds: dict[Kind, list[int]] = {Kind.FORWARD: [], Kind.BACKWARD: [], Kind.OUTSIDE: []}
-        for index, moment in enumerate(moments):
-            left = int(room[index] - total[index] + mixed[call][index])
+        for moment, nbytes in zip(moments, left + mixed[call], strict=True):
             if moment.mark.call == call:
                 extra = moment.handed_over if moment.mark.kind is Kind.BACKWARD else 0
-                kinds[moment.mark.kind].append(left + extra)
+                kinds[moment.mark.kind].append(int(nbytes) + extra)
             elif call in moment.mark.waiting:
-                kinds[Kind.OUTSIDE].append(left)
+                kinds[Kind.OUTSIDE].append(int(nbytes))
         most = max(p.forward_bytes + p.backward_peak(frozenset(), 0) for p in calls[call].plans)
         forward, saved, backward = (
             max(0, min([most, *kinds[kind]]))

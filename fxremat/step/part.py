@@ -57,15 +57,15 @@ class Watch:
 class Part:
     """A compiled graph that may be called several times in a step, each time by another plan.
 
-    `compile` makes what runs by another schedule, given the arguments of a call; None where it
-    can't be compiled again: it runs by its first plan, the least one. `runs` are those there are.
+    `compile` makes what runs by another schedule; None where it can't be compiled again: it runs by
+    its first plan, the least one. `runs` are those there are.
     `ends_with` says what ended the graph before its function did, `name` what it computes. Where
     its backward `comes_late`, it did so once after the step seemed to have ended.
     """
 
     front: Front
     runs: dict[tuple[int, ...], tuple[Run, Watch]]
-    compile: Callable[[Schedule, tuple[Any, ...]], tuple[Run, Watch]] | None
+    compile: Callable[[Schedule], tuple[Run, Watch]] | None
     name: str = ""
     ends_with: str = ""
     comes_late: bool = False
@@ -85,12 +85,12 @@ class Part:
         values = zip(tensors, self.front.lowering.outputs, strict=True)
         return {position: value for position, value in values if value not in resident}
 
-    def run_by(self, plan: PartPlan, args: tuple[Any, ...]) -> tuple[Run, Watch]:
+    def run_by(self, plan: PartPlan) -> tuple[Run, Watch]:
         """What runs by a plan; compiled where it wasn't yet."""
         key = plan.schedule.ops
         if key not in self.runs:
             assert self.compile is not None
-            self.runs[key] = self.compile(plan.schedule, args)
+            self.runs[key] = self.compile(plan.schedule)
         return self.runs[key]
 
     def has(self, plan: PartPlan) -> bool:

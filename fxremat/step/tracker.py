@@ -224,10 +224,10 @@ class StepTracker:
         first = is_first_accumulation(args)
         plan = self._plan_for(step, (part.number, first), part.device) or part.front.least
         if part.has(plan):
-            run, watch = part.run_by(plan, args)
+            run, watch = part.run_by(plan)
         else:
             with self.compiling():
-                run, watch = part.run_by(plan, args)
+                run, watch = part.run_by(plan)
         self._entries += not self._entered
         call = Call(part, plan, first, self._entries)
         step.calls.append(call)

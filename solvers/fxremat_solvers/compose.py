@@ -11,11 +11,13 @@ Limits: the bound is one over the plans that are offered, not over all schedules
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from fxremat_solvers.closure import Integers
 from fxremat_solvers.highs import Program, minimise
 
 _STEPS = 500
@@ -26,12 +28,12 @@ _GAP = 5e-4
 _MARGINS = (0.0, 2e-6, 1e-4, 1e-2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
-    """A plan that can be picked: what it costs, and the bytes it takes at each moment it does."""
+    """A plan that can be picked: what it costs, and the bytes that it takes at each moment."""
 
     cost: float
-    loads: Mapping[int, int]
+    loads: Integers
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,10 @@ def _composition(
     parts: Sequence[Sequence[Choice]], room: Sequence[int], picks: tuple[int, ...], bound: float
 ) -> Composition:
     picked = [choices[pick] for choices, pick in zip(parts, picks, strict=True)]
-    taken = [0] * len(room)
+    left = np.array(room, dtype=np.int64)
     for choice in picked:
-        for moment, nbytes in choice.loads.items():
-            taken[moment] += nbytes
-    overload = max((t - r for t, r in zip(taken, room, strict=True)), default=0)
+        left -= choice.loads
+    overload = -int(left.min()) if room else 0
     cost = math.fsum(choice.cost for choice in picked)
     return Composition(picks, cost, min(bound, cost), overload <= 0, overload)
 
@@ -119,50 +120,41 @@ def _program(
     largest figure, and is what costs.
     """
     columns = len(cost)
-    rows: list[list[tuple[int, float]]] = []
-    at_least: list[float] = []
-    first = 0
-    loads: list[list[tuple[int, float]]] = [[] for _ in room]
-    at_most = [0] * len(room)
-    for choices in parts:
-        mine = range(first, first + len(choices))
-        rows += [[(k, 1.0) for k in mine], [(k, -1.0) for k in mine]]
-        at_least += [1.0, -1.0]
-        largest_load: dict[int, int] = {}
-        for k, choice in zip(mine, choices, strict=True):
-            for moment, nbytes in choice.loads.items():
-                if nbytes:
-                    loads[moment].append((k, float(nbytes)))
-                    if nbytes > largest_load.get(moment, 0):
-                        largest_load[moment] = nbytes
-        for moment, nbytes in largest_load.items():
-            at_most[moment] += nbytes
-        first += len(choices)
-    largest = max([1.0, *(abs(e) for row in loads for _, e in row), *map(abs, room)])
-    for row, limit, most in zip(loads, room, at_most, strict=True):
-        if overload_unit is None and most <= limit:
-            continue  # whatever is picked
-        entries = [(k, -entry / largest) for k, entry in row]
-        if overload_unit is not None:
-            entries.append((columns, overload_unit))
-        rows.append(entries)
-        at_least.append(-limit / largest)
+    first = np.cumsum([0, *map(len, parts)])
+    loads = np.array([choice.loads for choices in parts for choice in choices], dtype=np.int64)
+    loads = loads.reshape(columns, len(room))
+    limits = np.array(room, dtype=np.int64)
+    kept = np.arange(len(room))
+    if overload_unit is None:
+        # Only those moments that some picks exceed.
+        most = sum(loads[a:b].max(axis=0) for a, b in pairwise(first))
+        kept = np.flatnonzero(most > limits)
+    largest = float(max(1, np.abs(loads).max(initial=0), np.abs(limits).max(initial=0)))
+    moment, column = np.nonzero(loads[:, kept].T)
+    entry = loads[column, kept[moment]] / -largest
     low, high = np.zeros(columns), np.ones(columns)
     scale = max([abs(c) for c in cost if c], default=1.0)
     objective = np.array(cost) / scale
     if overload_unit is not None:
-        most = math.ceil((len(parts) + 1) / overload_unit)
-        low, high = np.append(low, -float(most)), np.append(high, float(most))
+        most = float(math.ceil((len(parts) + 1) / overload_unit))
+        low, high = np.append(low, -most), np.append(high, most)
         objective = np.append(objective, 1.0)
-    sizes = [0, *(len(row) for row in rows)]
+        moment = np.append(moment, kept)
+        column = np.append(column, np.full(len(kept), columns))
+        entry = np.append(entry, np.full(len(kept), overload_unit))
+    part = np.repeat(np.arange(len(parts)), np.diff(first))
+    row = np.concatenate([2 * part, 2 * part + 1, 2 * len(parts) + moment])
+    order = np.argsort(row, kind="stable")
+    column = np.concatenate([np.tile(np.arange(columns), 2), column])
+    entry = np.concatenate([np.ones(columns), -np.ones(columns), entry])
     program = Program(
         cost=objective,
         low=low,
         high=high,
-        start=np.cumsum(sizes),
-        column=np.array([k for row in rows for k, _ in row], dtype=np.int64),
-        entry=np.array([e for row in rows for _, e in row], dtype=np.float64),
-        at_least=np.array(at_least, dtype=np.float64),
+        start=np.searchsorted(row[order], np.arange(2 * len(parts) + len(kept) + 1)),
+        column=column[order],
+        entry=entry[order],
+        at_least=np.concatenate([np.tile([1.0, -1.0], len(parts)), limits[kept] / -largest]),
     )
     return program, scale
 

@@ -19,6 +19,8 @@ from fxremat_solvers.problem import RematProblem
 from fxremat_solvers.side_by_side import side_by_side
 
 _SMALL = 6_000  # ops
+# Threads take longer to start than walks of so few ops take.
+_ONE_THREAD = 1_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,10 @@ def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidat
     about a second at 10,000.
     """
     rules = RULES if len(problem.ops) <= _SMALL else (DEFAULT_RULE, RULES[-1])
-    walks = side_by_side([partial(greedy_ops, problem, budget_bytes, rule) for rule in rules])
-    return [candidate(problem, ops, "greedy") for ops in walks]
+    runs = [partial(greedy_ops, problem, budget_bytes, rule) for rule in rules]
+    few = len(problem.ops) <= _ONE_THREAD
+    walks = [run() for run in runs] if few else side_by_side(runs)
+    return [candidate(problem, ops, "greedy") for ops in dict.fromkeys(walks)]
 
 
 def greedy_ops(

@@ -19,7 +19,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch._functorch.partitioners import default_partition
+from torch._functorch.partitioners import (
+    default_partition,
+    min_cut_rematerialization_partition,
+)
 from torch.distributed import _composable_state
 
 from fxremat import FxrematError, torch_hooks
@@ -317,41 +320,88 @@ def test_dynamo_lets_go_of_one_graph_alone_and_lists_the_latest_first() -> None:
     assert len(kept) == 4, "the one that was let go of is compiled anew, the others are not"
 
 
-def test_a_graph_of_dynamos_is_compiled_again_in_one_of_its_calls() -> None:
-    """With real arguments, outside of Dynamo: the same joint graph, and no random draw."""
-    joints: list[list[Any]] = []
-    calls: list[torch.Tensor] = []
+def test_a_graph_is_compiled_again_in_one_of_its_calls_by_other_halves() -> None:
+    """Each goes by its own residuals; inputs that are written to and views that are returned, too,
+    which AOTAutograd sees to outside of the graphs."""
+    joints: list[fx.GraphModule] = []
+    calls: list[tuple[torch.Tensor, ...]] = []
+    saved: list[int] = []
 
     def partition(joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
-        nodes = [node for node in joint.graph.nodes if node.op == "call_function"]
-        joints.append([(node.target, tuple(node.meta["val"].shape)) for node in nodes])
-        return default_partition(joint, inputs, **options)
+        joints.append(joint)
+        return default_partition(copy.deepcopy(joint), inputs, **options)
 
     def backend(module: fx.GraphModule, inputs: Any) -> Any:
         torch_hooks.specialize_sizes(module, inputs, numbers=False)
         assert torch_hooks.numbers_are_fixed(module, inputs)
-        compile_graph = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+        ways: list[torch_hooks.CompileAgain] = []
+
+        def fewer(nothing: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+            assert len(nothing.graph.nodes) == 0
+            return min_cut_rematerialization_partition(joints[-1], inputs, **options)
+
+        def counted(graph: fx.GraphModule) -> Any:
+            saved.append(len(graph.graph.find_nodes(op="placeholder")))
+            return torch_hooks.boxed_executor(graph)
+
+        compile_graph = torch_hooks.make_aot_backend(partition, counted, ways.append)
         run = compile_graph(module, inputs)
+        (again,) = ways
 
         def call(*args: Any) -> Any:
+            tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+            kept = [each.detach().clone() for each in tensors]
             first = run(*args)
+            after = [each.detach().clone() for each in tensors]
+            for each, before in zip(tensors, kept, strict=True):
+                each.data.copy_(before)
             state = torch.get_rng_state()
             with torch_hooks.compiling_again():
-                again = compile_graph(module, args)
+                other = again(fewer, counted)
             assert torch.equal(state, torch.get_rng_state())
-            calls.append(again(*args)[0])
+            calls.append(other(*args))
+            assert all(map(torch.equal, tensors, after))
             return first
 
         return torch_hooks.without_dynamo(call)
 
-    weight = nn.Parameter(torch.randn(6, 6))
-    compiled = torch.compile(lambda x: (x @ weight).sin().sum(), backend=backend, fullgraph=True)
+    weight, buffer = nn.Parameter(torch.randn(6, 6)), torch.zeros(6)
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        turned = (x @ weight).sin().exp().sin()
+        buffer.add_(turned.detach().sum(0))
+        return turned.sum(), turned.t(), weight.view(-1)
+
+    compiled = torch.compile(function, backend=backend, fullgraph=True)
     for rows in (4, 5):  # the second is traced with a number for the size
-        loss = compiled(torch.randn(rows, 6))
-        assert torch.equal(loss, calls[-1])
-        expected, found = (torch.autograd.grad(each, weight)[0] for each in (loss, calls[-1]))
+        results = compiled(torch.randn(rows, 6))
+        assert all(map(torch.equal, results, calls[-1]))
+        expected, found = (
+            torch.autograd.grad(r[0] + r[1].sum(), weight)[0] for r in (results, calls[-1])
+        )
         assert torch.equal(expected, found)
-    assert joints[0] == joints[1] != joints[2] == joints[3]
+    assert len(joints) == 2
+    assert len(set(saved)) > 2, "the halves were cut elsewhere"
+
+
+@pytest.mark.skipif(not torch_hooks._RESUMES_INSIDE, reason="torch 2.13 has it")
+def test_a_graph_that_ends_inside_goes_on_behind_the_call() -> None:
+    graphs: list[int] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        graphs.append(len(module.graph.nodes))
+        return module.forward
+
+    ends = torch_hooks.without_dynamo(lambda x: x)
+
+    def inner(x: torch.Tensor) -> torch.Tensor:
+        return ends(x.sin()).cos()
+
+    compiled = torch_hooks.compile_whole(
+        lambda x: inner(x.sin()).cos(), backend, 8, fullgraph=False, ends_inside=True
+    )
+    assert torch.equal(compiled(X), X.sin().sin().cos().cos())
+    assert graphs == [4, 4], "an input, two ops, the output"
 
 
 @pytest.mark.parametrize("number", [int, float])
