@@ -44,7 +44,9 @@ def _description(joint: fx.GraphModule, num_fwd_outputs: int) -> str:
     for node in joint.graph.nodes:
         layout = torch_hooks.tree_map(_layout, node.meta.get("val"))
         tag = node.meta.get("partitioner_tag")
-        lines.append(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {layout} {tag}")
+        lines.append(
+            f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {layout} {tag}"
+        )
     return "\n".join(lines)
 
 
