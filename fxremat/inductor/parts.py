@@ -35,8 +35,8 @@ def part_of(text: str) -> Part | None:
 def are_apart(first: Part | None, second: Part | None) -> bool:
     """Whether two parts surely share no element; None is all of a buffer, or unknown.
 
-    So it is where they are slices, along one dimension, of what the same strides lay out: each index
-    then has its own place, as each stride is larger than what all smaller ones reach.
+    So it is where they are slices, along one dimension, of what the same strides lay out: each
+    index then has its own place, as each stride is larger than what all smaller ones reach.
     """
     if first is None or second is None or first.stride != second.stride:
         return False

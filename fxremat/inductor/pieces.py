@@ -212,7 +212,7 @@ class _Reader:
         return not first.ordered and not first.changes and not read.intersection(first.makes)
 
     def _can_rise(self, first: Piece, second: Piece) -> bool:
-        """Whether the second needs nothing that is made after the first, and changes nothing read."""
+        """Whether what is between makes nothing that the second needs, and reads nothing of it."""
         between = self._between(first, second)
         made = {name for piece in between for name in piece.makes}
         read = {name for piece in between for name in piece.reads}
