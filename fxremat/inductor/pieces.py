@@ -2,9 +2,12 @@
 
 A piece is a kernel with the allocations of what it writes. A kernel that writes to a buffer that is
 there already (in parts, or again) is one piece with the kernel that wrote it first: so each buffer
-is written once by one piece, and a piece can be run again by itself. Where they can't be moved
-together, because something between them needs the one and is needed by the other, the wrapper is
-refused by the kernel's name.
+is written once by one piece, and a piece can be run again by itself.
+
+Where they can't be moved together, because something between them needs the one and is needed by
+the other, they may still write to parts that are apart, as what is concatenated does. Then both run
+once, and what reads the later part is given a token that its writer makes, a tensor of no elements.
+Anything else is refused by the kernel's name.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from fxremat.classify import draws_nothing, is_repeatable, is_tagged_random
 from fxremat.errors import UnsupportedGraphError
+from fxremat.inductor.parts import Part, are_apart, part_of
 from fxremat.inductor_hooks import Kind, Layout, Line, Wrapper
 from fxremat.measure.profile_ops import may_be_run
 from fxremat.nodes import is_op, op_name, schema_arguments
@@ -30,6 +36,7 @@ class Piece:
 
     `reads` are the buffers and inputs that it is given, `makes` the buffers that it brings into
     being, `changes` the inputs that it writes to. `layouts` are those of what no line allocates.
+    `touches` are the parts of buffers that it reads or writes.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Piece:
     makes: dict[str, None]
     changes: dict[str, None]
     layouts: dict[str, Layout] = field(default_factory=dict[str, Layout])
+    touches: list[tuple[str, Part | None]] = field(default_factory=list[tuple[str, "Part | None"]])
     key: str = ""
     once: str = ""
     ordered: bool = False
@@ -51,6 +59,7 @@ class Piece:
         self.makes.update(later.makes)
         self.changes.update(later.changes)
         self.layouts.update(later.layouts)
+        self.touches += later.touches
         self.key += later.key
         self.once = self.once or later.once
         self.ordered = self.ordered or later.ordered
@@ -80,8 +89,14 @@ class _Reader:
     device_type: str
     pieces: list[Piece] = field(default_factory=list[Piece])
     waiting: dict[str, str] = field(default_factory=dict[str, str])
-    aliases: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    aliases: dict[str, tuple[list[str], str]] = field(
+        default_factory=dict[str, tuple[list[str], str]]
+    )
     maker: dict[str, Piece] = field(default_factory=dict[str, Piece])
+    parts: dict[str, Part | None] = field(default_factory=dict[str, "Part | None"])
+    written: dict[str, list[tuple[Part | None, str]]] = field(
+        default_factory=dict[str, "list[tuple[Part | None, str]]"]
+    )
 
     def run(self) -> list[Piece]:
         for line in self.wrapper.lines:
@@ -90,12 +105,18 @@ class _Reader:
             if line.kind is Kind.ALLOCATE:
                 self.waiting[line.makes] = "\n".join(line.text)
             elif line.kind is Kind.ALIAS:
-                self.aliases[line.makes] = (line.text[0], self._base(line.views[0]))
+                self._alias(line)
             elif line.kind is Kind.ITEM:
                 self._item(line)
             elif line.kind is not Kind.STREAM:
                 self._add(self._piece(line), line)
         return self.pieces
+
+    def _alias(self, line: Line) -> None:
+        source, part = line.views[0], part_of(line.text[0])
+        self.parts[line.makes] = part and part.inside(self.parts.get(source))
+        before = self.aliases[source][0] if source in self.aliases else []
+        self.aliases[line.makes] = ([*before, *line.text], self._base(source))
 
     def _base(self, name: str) -> str:
         return self.aliases[name][1] if name in self.aliases else name
@@ -124,7 +145,12 @@ class _Reader:
             elif base not in makes:
                 reads[base] = None
         aliases = [name for name in dict.fromkeys(touched) if name in self.aliases]
-        prelude += [self.aliases[name][0] for name in aliases]
+        prelude += dict.fromkeys(text for name in aliases for text in self.aliases[name][0])
+        touches = [(self._base(name), self.parts.get(name)) for name in dict.fromkeys(touched)]
+        for base, part in touches:
+            for other, token in self.written.get(base, ()):
+                if not are_apart(part, other):
+                    reads[token] = None
         if line.makes:
             makes[line.makes] = None
         once, ordered = _why_once(line, self.device_type)
@@ -140,6 +166,7 @@ class _Reader:
             once=once,
             ordered=ordered,
             measurable=_is_measurable(line),
+            touches=touches,
         )
         if line.makes and line.layout is not None:
             piece.layouts[line.makes] = line.layout
@@ -165,39 +192,76 @@ class _Reader:
             self.pieces.append(piece)
         else:
             self.pieces.append(piece)
-            target = self._together(target, piece, line)
+            if self._can_join(target, piece):
+                target = self._together(target, piece, line)
+            else:
+                self._in_parts(target, piece, line)
+                target = None
         for name in piece.makes:
             self.maker[name] = target or piece
+
+    def _can_join(self, first: Piece, second: Piece) -> bool:
+        return self._can_sink(first, second) or self._can_rise(first, second)
+
+    def _between(self, first: Piece, second: Piece) -> list[Piece]:
+        return self.pieces[self.pieces.index(first) + 1 : self.pieces.index(second)]
+
+    def _can_sink(self, first: Piece, second: Piece) -> bool:
+        """Whether nothing needs the first piece before the second."""
+        read = {name for piece in self._between(first, second) for name in piece.reads}
+        return not first.ordered and not first.changes and not read.intersection(first.makes)
+
+    def _can_rise(self, first: Piece, second: Piece) -> bool:
+        """Whether what is between makes nothing that the second needs, and reads nothing of it."""
+        between = self._between(first, second)
+        made = {name for piece in between for name in piece.makes}
+        read = {name for piece in between for name in piece.reads}
+        if second.ordered or second.changes or read.intersection(first.makes):
+            return False
+        return not made.intersection(second.reads)
 
     def _together(self, first: Piece, second: Piece, line: Line) -> Piece:
         """Join two pieces, the earlier one moved down to the later, or the later one up."""
         if self.pieces.index(first) > self.pieces.index(second):
             first, second = second, first
-        start, end = self.pieces.index(first), self.pieces.index(second)
-        between = self.pieces[start + 1 : end]
-        made_between = {name for piece in between for name in piece.makes}
-        read_between = {name for piece in between for name in piece.reads}
-        can_rise = not any(name in made_between for name in second.reads) and not (
-            second.ordered or second.changes
-        )
-        can_sink = not any(name in read_between for name in first.makes) and not (
-            first.ordered or first.changes
-        )
-        # Moved up, nothing between may have read what it changes.
-        can_rise = can_rise and not any(name in read_between for name in first.makes)
-        if can_sink:
+        if not self._can_join(first, second):
+            raise _unplannable(line)
+        if self._can_sink(first, second):
             self.pieces.remove(first)
             self.pieces.insert(self.pieces.index(second), first)
-        elif not can_rise:
-            raise UnsupportedGraphError(
-                f"Inductor's kernel {line.name} writes to a buffer that other kernels have read "
-                "parts of before, which can't be planned yet: use executor='eager'"
-            )
         self.pieces.remove(second)
         first.join(second)
         for name in second.makes:
             self.maker[name] = first
         return first
+
+    def _in_parts(self, first: Piece, second: Piece, line: Line) -> None:
+        """Let two pieces write to parts of one buffer that are apart."""
+        again = [
+            name for name in dict.fromkeys(map(self._base, line.writes)) if name in first.makes
+        ]
+        token = f"{self._base(line.writes[0])}_written_{len(self.pieces)}"
+        for name in line.writes:
+            base, part = self._base(name), self.parts.get(name)
+            if base not in again:
+                continue
+            for piece in [first, *self._between(first, second)]:
+                touched = [other for at, other in piece.touches if at == base]
+                if not all(are_apart(part, other) for other in touched):
+                    raise _unplannable(line)
+            self.written.setdefault(base, []).append((part, token))
+        first.once = first.once or "makes a part of a buffer"
+        second.once = second.once or "makes a part of a buffer"
+        second.makes[token] = None
+        second.layouts[token] = Layout((0,), (1,), torch.float32, torch.device("cpu"))
+        second.text.append(f"{token} = torch.empty(0)")
+
+
+def _unplannable(line: Line) -> UnsupportedGraphError:
+    return UnsupportedGraphError(
+        f"Inductor's kernel {line.name} writes to a buffer that other kernels have read before, "
+        "which can't be planned: use executor='eager'"
+    )
 
 
 def _unread(line: Line) -> UnsupportedGraphError:

@@ -1,0 +1,128 @@
+"""The private Inductor API that planning kernels stands on: fails loudly when torch moves it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._functorch import config as functorch
+from torch._inductor import config
+
+from fxremat import inductor_hooks, torch_hooks
+from fxremat.inductor_hooks import Kind, Layout, Pair, compile_pair, make_inductor_backend
+
+
+def compiled(function: Any, *inputs: Any) -> Pair:
+    """What Inductor makes of the step of a function, compiled within AOTAutograd's partition."""
+    found: list[Pair] = []
+
+    class Done(Exception):
+        pass
+
+    def partition(joint: Any, _inputs: Any, *, num_fwd_outputs: int, **_options: Any) -> Any:
+        found.append(
+            compile_pair(joint, num_fwd_outputs=num_fwd_outputs, static_lifetime_input_indices=())
+        )
+        raise Done
+
+    backend = make_inductor_backend(partition, torch_hooks.boxed_executor)
+    torch._dynamo.reset()
+    try:
+        torch.compile(function, backend=backend, fullgraph=True)(*inputs)
+    except Exception as error:
+        if not found:
+            raise error
+    return found[0]
+
+
+def test_lines_of_a_small_step() -> None:
+    """Every kind of line that a step of a convolution, a linear layer and dropout has."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8, 2))
+    x = torch.randn(2, 1, 4, 4)
+    pair = compiled(lambda x: net(x).square().sum(), x)
+    both = [*pair.forward.lines, *pair.backward.lines]
+    unknown = [line for line in both if line.kind is Kind.UNKNOWN]
+    assert not unknown
+    kinds = {line.kind for line in both}
+    assert kinds >= {Kind.ALLOCATE, Kind.KERNEL, Kind.OUT, Kind.OP, Kind.ITEM}
+    # Backward takes what forward returns last, then the gradient of the loss.
+    assert pair.num_fwd_outputs == 1
+    saved = len(pair.forward.outputs) - 1
+    assert pair.tangents == ("tangents_1",)
+    assert len(pair.backward.inputs) == saved + 1
+    for line in both:
+        assert line.text
+        if line.kind is Kind.KERNEL:
+            assert line.writes
+            assert line.source != line.name  # what it does was defined before
+            assert line.name in {**pair.forward.namespace, **pair.backward.namespace}
+        if line.kind is Kind.ALLOCATE:
+            assert line.text[0].startswith(f"{line.makes} = empty_strided_cpu(")
+    seeds = [line for line in both if line.op is torch.ops.aten.randint.low_out]
+    assert len(seeds) == 1
+    products = [line for line in both if line.kind is Kind.OUT and "mm" in line.name]
+    assert products
+    assert all(line.writes == (line.text[-1].split("out=")[1].rstrip(")"),) for line in products)
+    (convolution,) = [line for line in pair.backward.lines if line.kind is Kind.OP]
+    items = [line for line in both if line.kind is Kind.ITEM]
+    assert {line.views for line in items} == {(convolution.makes,)}
+    assert Layout((2, 1, 3, 3), (9, 9, 3, 1), torch.float32, torch.device("cpu")) in [
+        line.layout for line in items
+    ]
+
+
+def test_parts_of_a_concatenation() -> None:
+    x = torch.randn(4, 4, requires_grad=True)
+    pair = compiled(lambda x: torch.cat([x @ x, (x + 1) @ x, x @ x.sin()]).sum() + 0, x)
+    aliases = [line for line in pair.forward.lines if line.kind is Kind.ALIAS]
+    assert not [line for line in pair.forward.lines if line.kind is Kind.UNKNOWN]
+    assert len(aliases) in (0, 3)  # where it isn't one kernel: a name for each part
+
+
+def test_sums_by_threads_are_known() -> None:
+    table = torch.randn(6, 4, requires_grad=True)
+
+    def look_up(i: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return F.embedding(i, table).square().sum()
+
+    with config.patch({"cpp.threads": 2}):
+        pair = compiled(look_up, torch.arange(4), table)
+    assert any(line.atomic for line in pair.backward.lines)
+
+
+def test_inductors_arguments_on_a_gpu() -> None:
+    """How Triton's pointers are named, from a call as Inductor notes it."""
+
+    call = SimpleNamespace(
+        kernel_name="triton_poi_fused_0",
+        call_args=("primals_1", "buf0", "ws_0", 128),
+        triton=True,
+        triton_meta={"signature": dict.fromkeys(("in_ptr0", "out_ptr0", "ws_ptr", "xnumel"))},
+        inductor_meta={"mutated_arg_names": []},
+    )
+    text = ("triton_poi_fused_0.run(primals_1, buf0, ws_0, 128, stream=stream0)",)
+    line = inductor_hooks._read_kernel(call, text, {})
+    assert line is not None
+    assert line.writes == ("buf0", "ws_0")
+    call.triton_meta = {"signature": dict.fromkeys(("in_ptr0", "mystery", "ws_ptr", "xnumel"))}
+    assert inductor_hooks._read_kernel(call, text, {}) is None
+
+
+def test_settings_that_torch_knows() -> None:
+    """A setting that torch no longer has would silently be left out."""
+    for module, settings, gone in (
+        (config, inductor_hooks._INDUCTOR, set[str]()),
+        (functorch, inductor_hooks._FUNCTORCH, set[str]()),
+    ):
+        assert set(settings) - set(inductor_hooks._known(module, settings)) == gone
+
+
+def test_reinterpreted_tensors() -> None:
+    x = torch.arange(12.0)
+    assert torch.equal(
+        inductor_hooks.reinterpret(x[2:], (2, 2), (4, 1), 1), x[3:].as_strided((2, 2), (4, 1))
+    )
