@@ -25,6 +25,7 @@ from fxremat.nodes import (
     is_number_of_data,
     is_op,
     op_name,
+    traced_value,
     written_by_kernel,
 )
 
@@ -198,15 +199,25 @@ def _copies_whole_input(node: fx.Node) -> bool:
 
 
 def _lent(joint: JointGraph) -> set[Storage]:
-    """The outputs that what comes between the graphs of a step may change, as it may in eager.
+    """What goes in or comes out that other code of the step may change, as it may in eager.
 
-    Those that the backward doesn't read. Were they kept for a recomputation, autograd would refuse
-    the backward once one of them was changed in place.
+    Outputs, and inputs that are no parameters or buffers, that the backward doesn't read. Were they
+    kept for a recomputation, autograd would refuse the backward once one was changed in place.
     """
     if joint.memory.holds_outputs:
         return set()
     read = {s for op in joint.backward for node in op.nodes for s in joint.storages_read(node)}
-    return {joint.storage_of[node] for node in joint.forward_outputs} - read
+    inputs = joint.module.graph.find_nodes(op="placeholder")
+    static = {inputs[index] for index in joint.static_lifetime_input_indices}
+    given = [
+        node
+        for node in inputs
+        if node not in static
+        and node not in joint.tangents
+        and node in joint.storage_of
+        and traced_value(node).dtype.is_floating_point
+    ]
+    return {joint.storage_of[node] for node in (*joint.forward_outputs, *given)} - read
 
 
 def _mode(
@@ -259,7 +270,7 @@ def _mode(
     if any(storage in outputs for storage in made):
         return never("makes an output of the step")
     if any(storage in lent for storage in joint.storages_read(node)):
-        return never("reads an output that may be changed between the graphs of the step")
+        return never("reads what other code of the step may change")
     if argument_of(node, "generator") is not None:
         return never("draws from a generator of the user's")
     if is_random(node):

@@ -368,21 +368,24 @@ def test_a_step_that_may_get_longer_begins_by_the_plans_of_the_longest() -> None
 
 
 class Changed(nn.Module):
-    """A tensor that comes out of one graph and is changed in place by the next one.
+    """A tensor that one graph returns, and another one changes in place.
 
-    Before that, `early`, something is made of it in the graph that returns it; or in the next one.
+    Something is made of it before: in the first graph, in one between them, or in the last.
     """
 
-    def __init__(self, *, early: bool) -> None:
+    def __init__(self, where: str) -> None:
         super().__init__()
-        self.early = early
+        self.where = where
         self.inner, self.head = nn.Linear(48, 48), nn.Linear(48, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.inner(x)
-        made = self.head(long_made_of(y)) if self.early else y
+        made = self.head(long_made_of(y)) if self.where == "first" else y
         torch._dynamo.graph_break()
-        made = made if self.early else self.head(long_made_of(y))
+        if self.where != "first":
+            made = self.head(long_made_of(y))
+        if self.where == "between":
+            torch._dynamo.graph_break()
         y += 2
         return (made * y).mean()
 
@@ -394,13 +397,13 @@ def long_made_of(y: torch.Tensor) -> torch.Tensor:
     return made
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_what_is_changed_between_graphs_is_not_kept_to_recompute_from(*, early: bool) -> None:
+@pytest.mark.parametrize("where", ["first", "between", "last"])
+def test_what_another_graph_changes_is_not_kept_to_recompute_from(where: str) -> None:
     """Autograd refuses a backward whose saved tensors were changed: eager saves others."""
 
     def make() -> nn.Module:
         torch.manual_seed(0)
-        return Changed(early=early)
+        return Changed(where)
 
     def step(function: Any) -> torch.Tensor:
         return backward_of(function, X)
