@@ -242,8 +242,10 @@ def _mode(
             return never(target.once)
         if any(s.maker in mutated for s in joint.storages_read(node)):
             return never("reads a buffer that the step updates")
-        if any(storage in outputs for storage in joint.made_by.get(node, ())):
+        made = joint.made_by.get(node, ())
+        if all(storage in outputs for storage in made):
             return never("makes an output of the step")
+        # Its reruns make the others; what becomes an output is made once more, and dropped.
         return Mode(Form.AS_IS)
     if not is_op(target):
         return never("has graphs inside")

@@ -73,7 +73,7 @@ class Line:
     `makes` is the name that it gives to a new buffer or part of one, `writes` what it writes to.
     `source` tells what a kernel does, `atomic` that it adds up in the order of the threads; `op` is
     the op of the dispatcher that is called, where it is one. `views` are the buffers that what it
-    makes may be a part of.
+    makes may be a part of. `origin` is an op of the traced graph that it is for.
     """
 
     kind: Kind
@@ -86,6 +86,7 @@ class Line:
     atomic: bool = False
     op: Any = None
     views: tuple[str, ...] = ()
+    origin: fx.Node | None = None
 
 
 @dataclass(frozen=True)
@@ -386,7 +387,13 @@ class _Lines:
         """Read a line while the graph that it belongs to is being written."""
         read = _read_line(line, text, self.sources, self.graph)
         if read.kind is not Kind.NOTHING:
-            self.lines.append(read)
+            self.lines.append(replace(read, origin=self._origin(read)))
+
+    def _origin(self, line: Line) -> fx.Node | None:
+        """The last op that a kernel was made for and whose line in the user's code is known."""
+        buffers = (self.graph.name_to_buffer.get(name) for name in (*line.writes, line.makes))
+        nodes = [node for buffer in buffers if buffer is not None for node in buffer.origins]
+        return next((node for node in reversed(nodes) if node.meta.get("stack_trace")), None)
 
 
 def _text(line: Any) -> str:

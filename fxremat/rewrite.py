@@ -248,7 +248,8 @@ class _Writer:
         for storage in self.joint.made_by.get(node, ()):
             sizes[storage.position] = 0
         for storage, nbytes in run.operation.cost.made_bytes.items():
-            if storage.maker is node:
+            # What a rerun drops is a part of its workspace.
+            if storage.maker is node and storage in run.makes:
                 sizes[storage.position] = nbytes
         return tuple(sizes)
 

@@ -26,6 +26,8 @@ from fxremat.nodes import returned
 
 # The key in a placeholder's meta that says that its memory must begin at a multiple of `ALIGNMENT`.
 ALIGNED = "fxremat_aligned"
+# What reports read of an op: where it comes from.
+WHERE = ("stack_trace", "nn_module_stack", "fwd_nn_module_stack")
 # The key in the module's meta of what was compiled.
 PAIR = "fxremat_compiled_pair"
 
@@ -116,6 +118,9 @@ class _Half:
         made = [fakes[name] for name in makes]
         node = self._node(kernel, [self.nodes[name] for name in inputs], piece.name)
         node.meta["val"] = made[0] if len(made) == 1 else tuple(made)
+        if piece.origin is not None:
+            about = piece.origin.meta
+            node.meta.update({key: about[key] for key in WHERE if key in about})
         if len(made) == 1:
             self.nodes[makes[0]] = node
             return

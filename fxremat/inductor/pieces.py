@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import fx
 
 from fxremat.classify import draws_nothing, is_repeatable, is_tagged_random
 from fxremat.errors import UnsupportedGraphError
@@ -36,7 +37,7 @@ class Piece:
 
     `reads` are the buffers and inputs that it is given, `makes` the buffers that it brings into
     being, `changes` the inputs that it writes to. `layouts` are those of what no line allocates.
-    `touches` are the parts of buffers that it reads or writes.
+    `touches` are the parts of buffers that it reads or writes, `origin` an op that it is for.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Piece:
     once: str = ""
     ordered: bool = False
     measurable: bool = True
+    origin: fx.Node | None = None
 
     def join(self, later: Piece) -> None:
         """Take in what runs right after it."""
@@ -60,6 +62,7 @@ class Piece:
         self.changes.update(later.changes)
         self.layouts.update(later.layouts)
         self.touches += later.touches
+        self.origin = later.origin or self.origin
         self.key += later.key
         self.once = self.once or later.once
         self.ordered = self.ordered or later.ordered
@@ -167,6 +170,7 @@ class _Reader:
             ordered=ordered,
             measurable=_is_measurable(line),
             touches=touches,
+            origin=line.origin,
         )
         if line.makes and line.layout is not None:
             piece.layouts[line.makes] = line.layout

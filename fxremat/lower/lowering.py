@@ -121,6 +121,9 @@ class _Lowerer:
         self.operation_of: list[Operation | None] = []
         self.storage_of: list[Storage | None] = []
         self.value_of: dict[Storage, int] = {}
+        # What the step returns: a kernel that is run again makes it once more, and drops it.
+        outputs = (*graph.forward_outputs, *graph.gradients)
+        self.kept = {graph.storage_of[node] for node in outputs}
         for storage, nbytes in _counted_bytes(graph).items():
             self.value_of[storage] = self._value(storage.maker.name, nbytes, storage=storage)
 
@@ -205,6 +208,12 @@ class _Lowerer:
             arguments = [self.graph.storage_of[a] for a in normalised if isinstance(a, fx.Node)]
             reads = list(dict.fromkeys(self.value_of[storage] for storage in arguments))
             makes = [self.value_of[s] for s in operation.makes if s.position < _NEW_STATISTICS]
+        if any(isinstance(node.target, Kernel) for node in operation.nodes):
+            again = [s for s in operation.makes if s not in self.kept]
+            makes = [self.value_of[s] for s in again]
+            workspace_bytes += sum(
+                self.values[self.value_of[s]].nbytes for s in operation.makes if s in self.kept
+            )
         return Rerun(tuple(reads), tuple(makes), cost.seconds, workspace_bytes)
 
     def _add_call(self) -> list[int]:

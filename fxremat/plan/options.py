@@ -13,7 +13,10 @@ from fxremat.errors import OptionError
 from fxremat.plan.budget import Budget
 from fxremat_solvers import SOLVERS
 
-EXECUTORS = ("eager", "inductor")
+EXECUTORS = {
+    "eager": "op by op",
+    "inductor": "in the kernels that Inductor compiles",
+}
 
 
 @dataclass(frozen=True)

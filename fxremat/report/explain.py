@@ -22,6 +22,7 @@ from fxremat.frontend.history import CompiledGraph, Origin
 from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
 from fxremat.nodes import depends_on_data, is_effect
+from fxremat.plan.options import EXECUTORS
 from fxremat.plan.plan import Plan, source_line
 from fxremat.report.plot import Timeline, plot_timelines
 from fxremat.report.shapes import PlannedShape, planned_shapes
@@ -63,7 +64,8 @@ class Report:
     be met, where `floor` was asked for it. `notes` say what the plan can't see.
     `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
     runs, `boundary` and `baseline_boundary` the steps at which backward begins.
-    `origin` says how the graph came by its plan; `shapes` has a line for each graph of the model.
+    `executor` names what runs the step. `origin` says how the graph came by its plan; `shapes` has
+    a line for each graph of the model.
     """
 
     budget_bytes: int
@@ -88,6 +90,7 @@ class Report:
     boundary: int
     baseline_boundary: int
     origin: str = Origin.SEARCHED
+    executor: str = "eager"
     shapes: tuple[PlannedShape, ...] = ()
 
     def to_json(self) -> str:
@@ -170,6 +173,7 @@ def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> 
         boundary=boundary,
         baseline_boundary=plan.lowering.tangents_op,
         origin=compiled.origin,
+        executor=plan.options.executor,
         shapes=planned_shapes(graphs),
     )
 
@@ -326,6 +330,7 @@ def _render(report: Report) -> RenderableType:
             f"{percent:.2f} %",
             f"{1e3 * report.extra_seconds:.2f} ms; no schedule takes less than {bound:.2f} %",
         ),
+        ("executor", report.executor, EXECUTORS[report.executor]),
         ("solver", report.solver, f"{report.status}, {report.origin}, {report.solve_s:.2f} s"),
         (
             "compilation",

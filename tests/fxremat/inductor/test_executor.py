@@ -171,6 +171,41 @@ def test_as_a_torch_compile_backend() -> None:
     assert_same(run_steps(own, call, rows()), run_steps(plain, plain_call, rows()))
 
 
+class Broken(nn.Module):
+    """Two graphs, of which the first is much like the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(0.2)]
+        self.first = nn.Sequential(*layers, nn.Linear(WIDTH, WIDTH))
+        self.second = Layers()
+
+    def forward(self, rows: Tensor, targets: Tensor) -> Tensor:
+        between = self.first(rows)
+        torch._dynamo.graph_break()
+        return self.second(between, targets)
+
+
+def test_a_step_of_several_graphs() -> None:
+    """Recorded, then planned together: bits of torch.compile, and the step's peak."""
+    plain, own = made(Broken), made(Broken)
+    options: dict[str, Any] = {"executor": "inductor", "cost": "roofline"}
+    optimized = fxremat.optimize(own, budget=0.85, **options)
+    expected = run_steps(plain, torch.compile(plain), rows(5))
+    assert_same(run_steps(own, optimized, rows(5)), expected)
+    about = fxremat.explain_step(optimized)
+    assert len(about.calls) == 2
+    assert step_peak(own, optimized, rows(1)[0]) <= about.budget_bytes < about.baseline_peak_bytes
+
+
+def test_the_report_names_the_executor_and_lines_of_code() -> None:
+    optimized = planned(made(Layers), 0.7)
+    optimized(*rows(1)[0]).backward()
+    report = str(fxremat.explain(optimized))
+    assert "inductor" in report
+    assert "test_executor.py" in report
+
+
 def test_an_unknown_executor() -> None:
     with pytest.raises(fxremat.OptionError, match="eager, inductor"):
         fxremat.optimize(made(Layers), budget=0.7, executor="triton")
