@@ -25,6 +25,7 @@ from fxremat.nodes import (
     is_number_of_data,
     is_op,
     op_name,
+    tensors_of,
     traced_value,
     written_by_kernel,
 )
@@ -112,6 +113,8 @@ def is_random(node: fx.Node) -> bool:
     """
     if any(is_random(inner) for graph in inner_graphs(node) for inner in graph.graph.nodes):
         return True
+    if isinstance(node.target, Kernel):
+        return node.target.draws
     if not is_tagged_random(node.target):
         return False
     return not draws_nothing(op_name(node.target), lambda name: argument_of(node, name))
@@ -146,6 +149,8 @@ def draws_nothing(name: str, argument: Callable[[str], object]) -> bool:
 
 def generator_device(joint: JointGraph, node: fx.Node) -> torch.device | None:
     """The device whose generator a random node draws from; None where it can't be told."""
+    if isinstance(node.target, Kernel):
+        return tensors_of(node)[0].device
     device = node.kwargs.get("device")
     if device is not None:
         return torch.device(cast("str | torch.device", device))
@@ -246,7 +251,7 @@ def _mode(
         if all(storage in outputs for storage in made):
             return never("makes an output of the step")
         # Its reruns make the others; what becomes an output is made once more, and dropped.
-        return Mode(Form.AS_IS)
+        return Mode(Form.REPLAY_RNG if target.draws else Form.AS_IS)
     if not is_op(target):
         return never("has graphs inside")
     if target.namespace not in ("aten", "prims", "fxremat"):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
@@ -17,8 +19,9 @@ class Kernel:
 
     `key` is equal where two kernels do the same. `writes` are the positions of the arguments that
     it changes. `once` is why it must not run again, empty where it may. `ordered` says that it must
-    keep its place among others like it, as draws from a generator do. `measurable` says that it may
-    run by itself, on invented data. `is_view` says that what it returns is its argument's memory.
+    keep its place among others like it, `draws` that it draws from its device's generator, which
+    makes it keep its place among what draws. `measurable` says that it may run by itself, on
+    invented data. `is_view` says that what it returns is its argument's memory.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Kernel:
     writes: tuple[int, ...] = ()
     once: str = ""
     ordered: bool = False
+    draws: bool = False
     measurable: bool = True
     is_view: bool = False
 
@@ -47,3 +51,38 @@ class Kernel:
     def has_effect(self) -> bool:
         """Whether it does more than to make what it returns."""
         return self.ordered or bool(self.writes)
+
+
+def keeping_generator_state(kernel: Kernel, device: torch.device) -> Kernel:
+    """A kernel that also returns the state of its device's generator before it ran, first."""
+
+    def run(*args: Any) -> Any:
+        state = _generator_state(device)
+        return state, kernel.run(*args)
+
+    return Kernel(f"{kernel.name}_with_state", run, f"with its state {kernel.key}")
+
+
+def from_generator_state(kernel: Kernel, device: torch.device) -> Kernel:
+    """A kernel that is given a state, draws from there, and leaves the generator as it was."""
+
+    def run(state: torch.Tensor, *args: Any) -> Any:
+        now = _generator_state(device)
+        _set_generator_state(device, state)
+        try:
+            return kernel.run(*args)
+        finally:
+            _set_generator_state(device, now)
+
+    return Kernel(f"{kernel.name}_from_state", run, f"from a state {kernel.key}")
+
+
+def _generator_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_generator_state(device: torch.device, state: torch.Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

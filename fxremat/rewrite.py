@@ -20,7 +20,7 @@ from fxremat import torch_hooks
 from fxremat.aliases import last_common, named, viewed
 from fxremat.errors import UnsupportedGraphError
 from fxremat.graph import Form, JointGraph, Storage
-from fxremat.kernel import Kernel
+from fxremat.kernel import Kernel, from_generator_state, keeping_generator_state
 from fxremat.lower.lowering import Program, Run
 from fxremat.memory_model import generator_state_bytes
 from fxremat.nodes import (
@@ -255,20 +255,21 @@ class _Writer:
 
     def _write_random(self, node: fx.Node, args: Any, kwargs: Any, run: Run) -> fx.Node:
         """A random op that is recomputed: its first run keeps the generator's state."""
+        device = tensors_of(node)[0].device
+        target, called = torch_hooks.run_with_rng_state, (node.target,)
+        if isinstance(node.target, Kernel):
+            target, called = from_generator_state(node.target, device), ()
         if not run.first:
-            return self._write(
-                node,
-                torch_hooks.run_with_rng_state,
-                (self.states[node], node.target, *args),
-                kwargs,
-                run=run,
-            )
+            return self._write(node, target, (self.states[node], *called, *args), kwargs, run=run)
         value = traced_value(node)
         state = _state_like(node)
+        target = torch_hooks.run_and_save_rng_state
+        if isinstance(node.target, Kernel):
+            target = keeping_generator_state(node.target, device)
         both = self._write(
             node,
-            torch_hooks.run_and_save_rng_state,
-            (node.target, *args),
+            target,
+            (*called, *args),
             kwargs,
             suffix="_with_rng_state",
             value=(state, value),

@@ -112,6 +112,7 @@ class _Half:
             writes=tuple(inputs.index(name) for name in piece.changes),
             once=piece.once,
             ordered=piece.ordered,
+            draws=piece.draws,
             measurable=piece.measurable and not piece.ordered,
         )
         fakes = _fakes(piece, {name: self.nodes[name].meta["val"] for name in inputs}, self.wrapper)

@@ -50,8 +50,14 @@ class Piece:
     key: str = ""
     once: str = ""
     ordered: bool = False
+    draws: bool = False
     measurable: bool = True
     origin: fx.Node | None = None
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it must not be moved among others."""
+        return self.ordered or self.draws
 
     def join(self, later: Piece) -> None:
         """Take in what runs right after it."""
@@ -66,6 +72,7 @@ class Piece:
         self.key += later.key
         self.once = self.once or later.once
         self.ordered = self.ordered or later.ordered
+        self.draws = self.draws or later.draws
         self.measurable = self.measurable and later.measurable
 
 
@@ -157,6 +164,7 @@ class _Reader:
         if line.makes:
             makes[line.makes] = None
         once, ordered = _why_once(line, self.device_type)
+        draws = _draws(line)
         piece = Piece(
             name=_identifier(line.name),
             text=[*prelude, *called],
@@ -168,6 +176,7 @@ class _Reader:
             key=_key(line, called, touched),
             once=once,
             ordered=ordered,
+            draws=draws,
             measurable=_is_measurable(line),
             touches=touches,
             origin=line.origin,
@@ -213,14 +222,14 @@ class _Reader:
     def _can_sink(self, first: Piece, second: Piece) -> bool:
         """Whether nothing needs the first piece before the second."""
         read = {name for piece in self._between(first, second) for name in piece.reads}
-        return not first.ordered and not first.changes and not read.intersection(first.makes)
+        return not first.keeps_place and not first.changes and not read.intersection(first.makes)
 
     def _can_rise(self, first: Piece, second: Piece) -> bool:
         """Whether what is between makes nothing that the second needs, and reads nothing of it."""
         between = self._between(first, second)
         made = {name for piece in between for name in piece.makes}
         read = {name for piece in between for name in piece.reads}
-        if second.ordered or second.changes or read.intersection(first.makes):
+        if second.keeps_place or second.changes or read.intersection(first.makes):
             return False
         return not made.intersection(second.reads)
 
@@ -295,14 +304,22 @@ def _is_measurable(line: Line) -> bool:
     return may_be_run(line.op)
 
 
+def _draws(line: Line) -> bool:
+    """Whether a kernel draws from a generator: those that Inductor writes read drawn seeds."""
+    if line.op is None or not is_tagged_random(line.op):
+        return False
+    return not draws_nothing(op_name(line.op), _arguments(line))
+
+
 def _why_once(line: Line, device_type: str) -> tuple[str, bool]:
     """Why a kernel must not run again, empty where it may; and whether its place is kept."""
     if line.atomic:
         return "adds up in the order of the threads", False
     if line.op is None:
         return "", False
-    if is_tagged_random(line.op) and not draws_nothing(op_name(line.op), _arguments(line)):
-        return "draws random numbers", True
+    if _draws(line):
+        # Inductor's own seeds, of a few bytes, are kept.
+        return ("draws seeds" if line.kind is Kind.OUT else ""), False
     if line.op.namespace not in ("aten", "prims"):
         return "custom op: not known to be deterministic and free of effects", True
     if not is_repeatable(op_name(line.op), device_type):

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 from torch import Tensor, nn
 
 import fxremat
 from fxremat import inductor_hooks
+from fxremat.frontend.compiled import compiled_of
+from fxremat.graph import Form
 from fxremat.inductor import compile as inductor_compile
 from tests.numerics.steps import assert_same, run_steps
 
 WIDTH, ROWS = 32, 128
+REPLAY = Form.REPLAY_RNG
 
 
 class Layers(nn.Module):
@@ -90,6 +94,25 @@ def test_bits_and_peaks(kind: Any, batches: Any) -> None:
         assert_same(run_steps(module, optimized, batches()), expected)
         about = fxremat.explain(optimized)
         assert step_peak(module, optimized, batches()[0]) == about.planned_peak_bytes <= budget
+
+
+def test_draws_of_a_generator_are_replayed() -> None:
+    """Ops that draw by themselves, as attention's dropout does on CUDA, run again from the state
+    that they began with, and leave the generator's."""
+    with inductor_config.patch(fallback_random=True):
+        plain, own = made(Layers), made(Layers)
+        expected = run_steps(plain, torch.compile(plain, fullgraph=True), rows())
+        optimized = planned(own, 1.0)
+        optimized(*rows(1)[0]).backward()
+        budget = fxremat.floor(optimized)
+        again = made(Layers)
+        optimized = planned(again, budget)
+        assert_same(run_steps(again, optimized, rows()), expected)
+        assert step_peak(again, optimized, rows()[0]) <= budget
+    (graph,) = compiled_of(optimized).backend.history.graphs
+    runs = [graph.plan.problem.ops[op].name for op in graph.plan.schedule.ops]
+    drawn = {op.nodes[0].name for op in graph.plan.graph.operations if op.mode.form is REPLAY}
+    assert any(runs.count(name) > 1 for name in drawn)
 
 
 def test_another_budget_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,13 +119,14 @@ def test_what_runs_once() -> None:
         op=aten.randint.low_out,
     )
     (piece,) = read(allocate("a"), seeds)
-    assert piece.once == "draws random numbers"
-    assert piece.ordered
+    assert piece.once == "draws seeds"
+    assert piece.draws
     attention = aten._scaled_dot_product_flash_attention_for_cpu.default
     name = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default"
-    for probability, ordered in ((0.0, False), (0.5, True)):
+    for probability, draws in ((0.0, False), (0.5, True)):
         (piece,) = read(op(attention, f"a = {name}(x, x, y, {probability})"))
-        assert piece.ordered is ordered
+        assert piece.draws is draws
+        assert not piece.once
     backward = op(aten.embedding_dense_backward.default, "a = f(x, y, 8, -1, False)")
     assert not read(backward)[0].once
     assert read(backward, device="cuda")[0].once == "not deterministic"
