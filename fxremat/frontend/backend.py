@@ -90,7 +90,7 @@ class Backend:
     @staticmethod
     def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
         """The backend that options ask for."""
-        executor = Inductor() if options.executor == "inductor" else Eager()
+        executor = Eager() if options.executor == "eager" else Inductor()
         return Backend(options, step, executor, tracker=tracker)
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -255,7 +255,16 @@ class Backend:
                 return run
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
-        run = self.executor.backend(partition, compile_graph)(module, inputs)
+        try:
+            run = self.executor.backend(partition, compile_graph)(module, inputs)
+        except UnsupportedGraphError as error:
+            if self.options.executor != "auto" or isinstance(error, SymbolicSizeError):
+                raise
+            if isinstance(self.executor, Eager):
+                raise
+            _LOG.warning("the model runs op by op from here on: %s", error)
+            self.executor = Eager()
+            return self._trace(module, inputs, planner, ahead=ahead, is_part=is_part)
         return run, watch, planned[0] if planned else None
 
     def _plan(
