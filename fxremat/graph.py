@@ -118,7 +118,8 @@ class JointGraph:
     to its storage, through whatever views; `made_by` every node that makes storages to those, in
     order of its outputs. `made_by_call` are the inputs that the call itself makes: they are there
     when forward begins, and its caller holds them until it ends.
-    `static_lifetime_input_indices` are AOTAutograd's, passed on.
+    `static_lifetime_input_indices` are AOTAutograd's, passed on. `executor` is the name of what
+    runs it.
     """
 
     module: fx.GraphModule
@@ -134,6 +135,7 @@ class JointGraph:
     gradients: tuple[fx.Node, ...]
     memory: MemoryModel
     static_lifetime_input_indices: tuple[int, ...] = ()
+    executor: str = "eager"
 
     @property
     def device(self) -> torch.device:

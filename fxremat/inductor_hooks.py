@@ -266,6 +266,22 @@ def compile_pair(
     return Pair(first, second, num_fwd_outputs, second.inputs[number:])
 
 
+def missing_compiler(device_type: str) -> str:
+    """What Inductor lacks to compile for a device; empty where it lacks nothing."""
+    if device_type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            return "a C++ compiler"
+        return ""
+    from torch.utils._triton import has_triton
+
+    return "" if has_triton() else "Triton"
+
+
 def configuration() -> str:
     """All settings that change what Inductor makes of a graph."""
     from torch._inductor import config

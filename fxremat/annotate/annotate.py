@@ -30,6 +30,7 @@ from torch import fx
 from fxremat.annotate.flops import is_product, node_bytes_moved, node_flops
 from fxremat.errors import OptionError
 from fxremat.graph import Cost, JointGraph, Operation, Storage
+from fxremat.kernel import Kernel
 from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
 from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
 from fxremat.memory_model import collective_workspace, storage_bytes
@@ -140,12 +141,17 @@ def _data_flow(joint: JointGraph) -> list[tuple[Any, ...]]:
     numbers: dict[Storage, int] = {}
     return [
         (
-            *(node.target for node in operation.nodes),
+            *(_called(node) for node in operation.nodes),
             *(numbers.setdefault(s, len(numbers)) for s in operation.reads),
             *(numbers.setdefault(s, len(numbers)) for s in operation.makes),
         )
         for operation in joint.operations
     ]
+
+
+def _called(node: fx.Node) -> Any:
+    """What a node calls; a kernel, which is compiled for each size, by its name."""
+    return node.target.name if isinstance(node.target, Kernel) else node.target
 
 
 def _scaled_seconds(

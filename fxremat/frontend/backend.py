@@ -93,7 +93,7 @@ class Backend:
     @staticmethod
     def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
         """The backend that options ask for."""
-        executor = Inductor() if options.executor == "inductor" else Eager()
+        executor = Eager() if options.executor == "eager" else Inductor()
         return Backend(options, step, executor, tracker=tracker)
 
     def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -252,8 +252,18 @@ class Backend:
                 return run
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
-        make = self.executor.backend(partition, compile_graph, ways.append)
-        return make(module, inputs), watch, planned[0] if planned else None
+        try:
+            make = self.executor.backend(partition, compile_graph, ways.append)
+            run = make(module, inputs)
+        except UnsupportedGraphError as error:
+            if self.options.executor != "auto" or isinstance(error, SymbolicSizeError):
+                raise
+            if isinstance(self.executor, Eager):
+                raise
+            _LOG.warning("the model runs op by op from here on: %s", error)
+            self.executor = Eager()
+            return self._trace(module, inputs, planner, ahead=ahead, is_part=is_part)
+        return run, watch, planned[0] if planned else None
 
     def _compile_again(self, graph: CompiledGraph, plan: Plan) -> tuple[Run, Watch]:
         """What runs a graph that was traced before, by another plan."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.capture.read import read_joint_graph
+from fxremat.errors import UnsupportedGraphError
 from fxremat.execute.executor import Boxed
 from fxremat.execute.lifetimes import timeline
 from fxremat.graph import Cost, JointGraph, Operation
@@ -20,6 +21,7 @@ from fxremat.inductor_hooks import (
     ALIGNMENT,
     copy_aligned,
     make_inductor_backend,
+    missing_compiler,
 )
 from fxremat.kernel import Kernel
 from fxremat.measure.profile_ops import OpProfiles
@@ -49,9 +51,17 @@ class Inductor:
         profiles: OpProfiles,  # noqa: ARG002
     ) -> JointGraph:
         """The kernels of both halves, compiled once as Inductor would."""
+        device_type = _device_type(joint)
+        missing = missing_compiler(device_type)
+        if missing:
+            raise UnsupportedGraphError(
+                f"Inductor needs {missing} to compile kernels, which isn't found: install it, or "
+                "use executor='eager'"
+            )
         pair = compiled(joint, num_fwd_outputs, static_lifetime_input_indices)
-        kernels = kernel_graph(joint, pair, _device_type(joint))
-        return read_joint_graph(kernels, num_fwd_outputs, static_lifetime_input_indices, memory_of)
+        kernels = kernel_graph(joint, pair, device_type)
+        graph = read_joint_graph(kernels, num_fwd_outputs, static_lifetime_input_indices, memory_of)
+        return replace(graph, executor=self.name)
 
     def memory(self, device: torch.device) -> MemoryModel:
         return MemoryModel(device)

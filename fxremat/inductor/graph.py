@@ -197,7 +197,14 @@ def _function(
     body = "\n    ".join([*lines, f"return {result}"])
     code = f"def {name}({', '.join(inputs)}):\n    {body}\n"
     scope: dict[str, Any] = {}
-    exec(compile(code, f"<inductor's {name}>", "exec"), namespace, scope)
+    try:
+        compiled = compile(code, f"<inductor's {name}>", "exec")
+    except SyntaxError as error:
+        raise UnsupportedGraphError(
+            f"Inductor calls the kernel {name} in lines that don't stand alone ({error}), which "
+            "can't be planned: use executor='eager'"
+        ) from error
+    exec(compiled, namespace, scope)
     return scope[name]
 
 

@@ -173,7 +173,7 @@ def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> 
         boundary=boundary,
         baseline_boundary=plan.lowering.tangents_op,
         origin=compiled.origin,
-        executor=plan.options.executor,
+        executor=plan.graph.executor,
         shapes=planned_shapes(graphs),
     )
 

@@ -15,6 +15,7 @@ from fxremat import inductor_hooks
 from fxremat.frontend.compiled import compiled_of
 from fxremat.graph import Form
 from fxremat.inductor import compile as inductor_compile
+from fxremat.inductor import executor as inductor_executor
 from tests.numerics.steps import assert_same, run_steps
 
 WIDTH, ROWS = 32, 128
@@ -194,6 +195,19 @@ def test_as_a_torch_compile_backend() -> None:
     assert_same(run_steps(own, call, rows()), run_steps(plain, plain_call, rows()))
 
 
+def test_further_shapes_are_planned_at_once() -> None:
+    """Kernels of other sizes are the same operations, by their names."""
+    plain, own = made(Layers), made(Layers)
+    torch.manual_seed(1)
+    batches = [(torch.randn(n, WIDTH), torch.randint(4, (n,))) for n in (128, 192)]
+    optimized = planned(own, 0.7)
+    found = run_steps(own, optimized, batches)
+    assert_same(found, run_steps(plain, torch.compile(plain, dynamic=False), batches))
+    origins = [shape.origin for shape in fxremat.explain(optimized).shapes]
+    assert sorted(origins) == ["quick", "searched"]
+    assert step_peak(own, optimized, batches[1]) <= fxremat.explain(optimized).budget_bytes
+
+
 class Broken(nn.Module):
     """Two graphs, of which the first is much like the second."""
 
@@ -229,6 +243,26 @@ def test_the_report_names_the_executor_and_lines_of_code() -> None:
     assert "test_executor.py" in report
 
 
+def test_auto_falls_back_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kernels where they can be planned, else op by op; asked for by name they are refused."""
+    batch = rows(1)[0]
+
+    def auto() -> Any:
+        found = fxremat.optimize(made(Layers), budget=0.9, executor="auto", cost="roofline")
+        found(*batch).backward()
+        return found
+
+    assert fxremat.explain(auto()).executor == "inductor"
+    monkeypatch.setattr(inductor_executor, "missing_compiler", lambda _device: "a C++ compiler")
+    with caplog.at_level("WARNING", "fxremat"):
+        assert fxremat.explain(auto()).executor == "eager"
+    assert "op by op" in caplog.text
+    with pytest.raises(fxremat.UnsupportedGraphError, match=r"C\+\+ compiler"):
+        planned(made(Layers), 0.9)(*batch)
+
+
 def test_an_unknown_executor() -> None:
-    with pytest.raises(fxremat.OptionError, match="eager, inductor"):
+    with pytest.raises(fxremat.OptionError, match="eager, inductor, auto"):
         fxremat.optimize(made(Layers), budget=0.7, executor="triton")
