@@ -26,7 +26,7 @@ class _Totals(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.holder = holder
         ctx.set_materialize_grads(False)
-        return tensors[0].new_empty(0)
+        return torch.empty(0, device=tensors[0].device)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
