@@ -30,12 +30,14 @@ from fxremat_solvers.loops.interpreter import Interpreter
 @dataclass(frozen=True)
 class Recorded:
     """A tape, and whose gradients go in: the leaves of the state after the step (`results`), the
-    outputs that are tensors of their own (`outputs`), and the leaves before it (`states`)."""
+    outputs that are tensors of their own (`outputs`), the leaves before it (`states`), and the
+    totals of what is captured (`captured`)."""
 
     tape: Tape
     results: tuple[int, ...]
     outputs: tuple[int, ...]
     states: tuple[int, ...]
+    captured: tuple[int, ...]
 
 
 class Run:
@@ -322,20 +324,21 @@ class Run:
             own = [k for k in reversed(range(len(parts))) if kinds[k].own]
             results = [*(new[j] for j in live), *(parts[k] for k in own)]
             self._note_flags(number, flags, new)
+            captured: Sequence[int] = range(len(self.captured.tensors))
             if self._careful or sweeping:
-                self._find_captured(number, results, [*given, *inputs], since, sweeping)
+                captured = self._find_captured(number, results, [*given, *inputs], since)
             made = None
             if kept:
                 states = _each_once(given)
                 if number == 0:
-                    states = [j for j in states if id(given[j]) not in self.captured.ids]
+                    states = [j for j in states if given[j] not in self.captured]
                 tape = Tape(
                     results,
                     [given[j] for j in states],
                     [x for x in inputs if x.requires_grad],
-                    self.captured.tensors,
+                    [self.captured.tensors[k] for k in captured],
                 )
-                made = Recorded(tape, tuple(live), tuple(own), tuple(states))
+                made = Recorded(tape, tuple(live), tuple(own), tuple(states), tuple(captured))
         del results, parts, given, inputs
         self._current = _detached(new)
         del new
@@ -351,7 +354,7 @@ class Run:
         leaves = _detached(self._current)
         if number == 0:
             for index, first in enumerate(self._first):
-                if id(first) in self.captured.ids:
+                if first in self.captured:
                     leaves[index] = first
         for leaf, need in zip(leaves, flags, strict=True):
             if need and not leaf.requires_grad:
@@ -382,33 +385,31 @@ class Run:
         results: Sequence[torch.Tensor],
         given: Sequence[Leaf],
         since: int,
-        sweeping: bool,
-    ) -> None:
-        new = self.captured.find(results, given, since)
-        if new and not sweeping:
-            shapes = ", ".join(str(list(t.shape)) for t in new)
+    ) -> list[int]:
+        known = len(self.captured.tensors)
+        used = self.captured.find(results, given, since)
+        if len(self.captured.tensors) > known and self.interpreter.left is not None:
+            shapes = ", ".join(str(list(t.shape)) for t in self.captured.tensors[known:])
             raise LoopError(
                 f"step {number} uses tensors that require gradients (of shape {shapes}) and that "
                 "no earlier look at the steps had shown, so that their gradients would be lost: "
                 "name them in params=[...]"
             )
+        return used
 
     def _pull(self, number: int) -> None:
         record = self._tapes.pop(number)
         self._current = []
-        tape, count = record.tape, record.tape.captured
         given = self._given(number, record)
-        found = tape.pull(given, self._seed)
-        del tape
-        states, rest = len(record.states), iter(found)
+        rest = iter(record.tape.pull(given, self._seed))
         self._gradients = [None] * len(self._first)
         for index in record.states:
             self._gradients[index] = next(rest)
         for index, need in enumerate(self._xs_flags):
             if need:
                 self._put_gradient_of_xs(index, number, next(rest))
-        self._totals[:count] = rest
-        assert states + sum(self._xs_flags) + count == len(found)
+        for place in record.captured:
+            self._totals[place] = next(rest)
 
     def _given(self, number: int, record: Recorded) -> list[Gradient]:
         """What goes into a tape; nothing else holds it afterwards."""
@@ -428,9 +429,9 @@ class Run:
             gradient = self._of_outputs[k]
             given.append(None if gradient is None else gradient[number])
         given += [before[j] for j in record.states]
-        count = record.tape.captured
-        given += self._totals[:count]
-        self._totals[:count] = [None] * count
+        for place in record.captured:
+            given.append(self._totals[place])
+            self._totals[place] = None
         return given
 
     def _put_gradient_of_xs(self, index: int, number: int, gradient: Gradient) -> None:
