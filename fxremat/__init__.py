@@ -27,6 +27,7 @@ from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.frontend.warmup import warmup
 from fxremat.loops.loop import loop
+from fxremat.loops.plan import LoopPlan
 from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
@@ -48,6 +49,7 @@ __all__ = [
     "FxrematError",
     "GraphBreakError",
     "LoopError",
+    "LoopPlan",
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",

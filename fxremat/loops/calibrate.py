@@ -47,9 +47,10 @@ def measured(make_run: MakeRun, generators: Generators, device: torch.device) ->
         state=state,
         random=random,
         tape=tape,
-        # With all steps taped the most is taken where the last one is reversed first.
+        # With all steps taped the most is taken where the last one is reversed, or the one before.
         first=taped - (STEPS - 1) * tape - STEPS * per_step,
         later=again - random - STEPS * per_step,
+        pulled=taped - (STEPS - 2) * tape - STEPS * per_step,
         per_step=per_step,
         forward_seconds=forward,
         backward_seconds=backward,
@@ -81,7 +82,8 @@ def _parts(make_run: MakeRun, device: torch.device) -> tuple[int, int, int]:
         run.follow(Advance(0, 1))
         random = taken(Store(1))
         state = taken(Advance(1, 2))
-        tape = taken(MakeTape(2))
+        run.follow(MakeTape(2))
+        tape = taken(MakeTape(3))
     run.close()
     return state, random, tape
 

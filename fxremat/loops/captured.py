@@ -19,19 +19,19 @@ Edge = tuple[Any, int]
 
 
 class Captured:
-    """The captured tensors that are known, in the order of their discovery, and their ids.
-
-    It only grows.
-    """
+    """The captured tensors that are known, in the order of their discovery. It only grows."""
 
     def __init__(self, step: Callable[..., Any], known: Iterable[torch.Tensor]) -> None:
         self.tensors: list[torch.Tensor] = []
         self._step = step
-        self.ids: set[int] = set()
-        self._edges: set[Edge] = set()
+        self._places: dict[int, int] = {}
+        self._edges: dict[Edge, int] = {}
         for tensor in known:
             if tensor.requires_grad:
                 self._add(tensor)
+
+    def __contains__(self, tensor: object) -> bool:
+        return id(tensor) in self._places
 
     def foresee(self, tensors: Iterable[torch.Tensor]) -> None:
         """Add leaves that no step has used so far, as a later one may.
@@ -45,13 +45,13 @@ class Captured:
 
     def find(
         self, results: Sequence[torch.Tensor], given: Sequence[torch.Tensor], since: int
-    ) -> list[torch.Tensor]:
-        """What a step's results depend on beyond the leaves that it was given; adds it.
+    ) -> list[int]:
+        """The places of what a step's results depend on beyond the leaves that it was given.
 
-        `since` is the number that autograd gave to the step's first node.
+        What isn't known yet is added. `since` is the number of the step's first node of autograd.
         """
-        new: list[torch.Tensor] = []
-        own = {id(t) for t in given}
+        own = {id(t) for t in given if t not in self}
+        used: set[int] = set()
         edges: set[Edge] = set()
         nodes: set[Any] = set()
         stack: list[Any] = []
@@ -59,11 +59,10 @@ class Captured:
         def follow(node: Any, index: int) -> None:
             leaf = getattr(node, "variable", None)
             if leaf is not None:
-                if id(leaf) not in own and id(leaf) not in self.ids:
-                    self._add(leaf)
-                    new.append(leaf)
+                if id(leaf) not in own:
+                    used.add(self._add(leaf))
             elif (node, index) in self._edges:
-                return
+                used.add(self._edges[node, index])
             elif torch_hooks.node_number(node) < since:
                 edges.add((node, index))
             elif node not in nodes:
@@ -73,30 +72,32 @@ class Captured:
         for result in results:
             if result.grad_fn is not None:
                 follow(result.grad_fn, result.output_nr)
-            elif result.requires_grad and id(result) not in own and id(result) not in self.ids:
-                self._add(result)
-                new.append(result)
+            elif result.requires_grad and id(result) not in own:
+                used.add(self._add(result))
         while stack:
             for node, index in stack.pop().next_functions:
                 if node is not None:
                     follow(node, index)
         if edges:
-            new += self._tensors_of(edges)
-        return new
+            used.update(self._add(tensor) for tensor in self._tensors_of(edges))
+        return sorted(used)
 
-    def _add(self, tensor: torch.Tensor) -> None:
-        if id(tensor) in self.ids:
-            return
+    def _add(self, tensor: torch.Tensor) -> int:
+        """The tensor's place; the next one where it is new."""
+        place = self._places.get(id(tensor))
+        if place is not None:
+            return place
         if tensor.retains_grad and not tensor.is_leaf:
             raise LoopError(
                 f"the step uses a tensor of shape {list(tensor.shape)} that was told to retain its "
                 "gradient, which would be set once a step: give the loop a view of it "
                 "(t.view_as(t)) instead"
             )
+        place = self._places[id(tensor)] = len(self.tensors)
         self.tensors.append(tensor)
-        self.ids.add(id(tensor))
         if tensor.grad_fn is not None:
-            self._edges.add((tensor.grad_fn, tensor.output_nr))
+            self._edges[tensor.grad_fn, tensor.output_nr] = place
+        return place
 
     def _tensors_of(self, edges: set[Edge]) -> list[torch.Tensor]:
         found = [t for t in reachable(self._step).tensors if (t.grad_fn, t.output_nr) in edges]
@@ -107,6 +108,4 @@ class Captured:
                 f"the step uses a tensor that was computed before the loop (by {names}) and that "
                 "can't be found from it: name it in params=[...], or put it into the state"
             )
-        for tensor in found:
-            self._add(tensor)
         return found

@@ -4,7 +4,7 @@ Everything that is kept is counted by the actions: a state takes `state` and `ra
 first one is the user's own and takes only the latter), a kept tape `tape`. What is at work beside
 that is measured on loops of four steps: the step that is reversed, its gradients, the totals, the
 result and its incoming gradient. For schedules that keep states alone the peak is the measured one
-to the byte; with tapes, or tapes smaller than a state, it is up to some states above it.
+to the byte, as it is where all steps are taped; with both it is up to some states above it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Figures:
     """Bytes and seconds of a step.
 
     `first` and `later` are at work while the last step, or another, is run with its graph and
-    reversed. `per_step` are outputs, their incoming gradients and the gradients of xs.
+    reversed, `pulled` where a kept tape is. `per_step` are outputs, their incoming gradients and
+    the gradients of xs.
     """
 
     state: int
@@ -29,6 +30,7 @@ class Figures:
     tape: int
     first: int
     later: int
+    pulled: int
     per_step: int
     forward_seconds: float
     backward_seconds: float
@@ -46,10 +48,12 @@ class Figures:
         peak = 0
         for action in actions:
             interpreter.take(action)
-            if isinstance(action, (Tape, Turn)) or (isinstance(action, Pull) and interpreter.tapes):
+            if isinstance(action, (Tape, Turn)):
                 first = interpreter.left is None or interpreter.left == steps
-                work = self.first if first else self.later
-                peak = max(peak, self._held(interpreter) + work)
+                peak = max(peak, self._held(interpreter) + (self.first if first else self.later))
+            elif isinstance(action, Pull) and interpreter.tapes:
+                # If no step runs before, the last of them is at work now.
+                peak = max(peak, self._held(interpreter) + self.pulled)
         interpreter.finish()
         return peak + steps * self.per_step, interpreter
 

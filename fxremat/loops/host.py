@@ -12,7 +12,7 @@ class Host:
     """One pinned piece a state, written and read on a stream of its own.
 
     The state that is read next, the last but one, is on its way to the GPU while the one before it
-    is in use: it takes a state's memory there.
+    is in use: it takes a state's memory there. What of a state is on the CPU is copied at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,9 +40,6 @@ class Host:
         for tensor in (*kept.leaves, *kept.random):
             if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
                 tensor.record_stream(current)
-        # Generators and states of the CPU are read by the CPU.
-        if any(isinstance(t, torch.Tensor) and not t.is_cuda for t in (*kept.leaves, *kept.random)):
-            self._stream.synchronize()
         self._ahead.clear()
         before = [other for other in self._kept if other < number]
         if before:
@@ -63,6 +60,6 @@ class Host:
 
     def _fetched(self, number: int) -> Kept:
         packing, whole = self._kept[number]
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        # After its own copy to the host, which is on this stream; nothing else has to be awaited.
         with torch.cuda.stream(self._stream):
             return packing.read(whole)

@@ -21,6 +21,7 @@ from fxremat.loops.prepared import Prepared, Step, whole_number
 from fxremat.loops.progress import Bars
 from fxremat.loops.randomness import Generators
 from fxremat.loops.replayed import Check
+from fxremat.loops.run import Run
 from fxremat.loops.storage import Storage
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.actions import Action
@@ -142,14 +143,21 @@ def _looped(step: Step, state: Any, how: dict[str, Any], keeping: _Keeping, prog
         )
         return _counted(result, number, prepared)
 
+    # Emptied after the first run: the schedule, which the run holds, must not hold the run.
+    runs: list[Run] = []
+
     def going(number: int) -> bool:
         condition = prepared.condition
-        return condition is not None and condition.holds(run.current_state(), number)
+        return condition is not None and condition.holds(runs[0].current_state(), number)
 
     storage = Storage.of(keeping.store)
     actions = _actions(prepared, keeping, storage, going)
     run = prepared.run(actions, storage.stores(prepared.device), Bars() if progress else None)
-    run.sweep()
+    runs.append(run)
+    try:
+        run.sweep()
+    finally:
+        runs.clear()
     number = run.interpreter.steps or 0
     result = differentiable(run) if number else _nothing(state, prepared)
     return _counted(result, number, prepared)

@@ -66,7 +66,7 @@ class Recurrence:
                 )
             made, output = cast("tuple[Any, Any]", made)
         new, nesting = torch_hooks.flatten_tree(made)
-        if nesting != self.nesting:
+        if nesting is not self.nesting and nesting != self.nesting:
             raise LoopError(
                 f"step {number} returned a state of another structure, {nesting}, than it was "
                 f"given, {self.nesting}: return the state as it came, with other values"

@@ -56,7 +56,7 @@ class Replays:
         if self._sum is None or self._sum.device != leaf.device:
             # Made once, so that a check takes the same memory wherever it comes.
             self._sum = torch.empty((), dtype=torch.int64, device=leaf.device)
-        flat = leaf.detach().contiguous().reshape(-1)
+        flat = leaf.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         if flat.is_complex():
             flat = torch.view_as_real(flat).reshape(-1)
         data = flat.view(torch.uint8)

@@ -26,7 +26,7 @@ class _Totals(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.holder = holder
         ctx.set_materialize_grads(False)
-        return tensors[0].new_empty(0)
+        return torch.empty(0, device=tensors[0].device)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -40,7 +40,7 @@ class Tape:
     captured), where `states`, `inputs` and `captured` are those leaves that the step was given.
     """
 
-    __slots__ = ("_holder", "_leaves", "_root", "captured")
+    __slots__ = ("_holder", "_leaves", "_root")
 
     def __init__(
         self,
@@ -49,7 +49,6 @@ class Tape:
         inputs: Sequence[torch.Tensor],
         captured: Sequence[torch.Tensor],
     ) -> None:
-        self.captured = len(captured)
         self._leaves = (*states, *inputs, *captured)
         self._holder: list[tuple[Gradient, ...]] = []
         roots = (*results, *states, *captured)

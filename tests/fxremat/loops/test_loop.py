@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -220,6 +221,37 @@ def test_hooks_on_parameters_are_called_once() -> None:
     assert calls == ["tensor", "accumulated"] * 2
 
 
+def test_hooks_on_what_was_computed_before_are_called_once() -> None:
+    base, y, calls = torch.randn(4, requires_grad=True), torch.randn(4), [0]
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        return gradient * 2
+
+    found: list[torch.Tensor] = []
+    for run in (plain, functools.partial(fxremat.loop, slots=2)):
+        weight = base.exp()
+        weight.register_hook(hook)
+        final = run(lambda y, _, weight=weight: torch.sin(y * weight), y, steps=9)
+        found += torch.autograd.grad(final.sum(), base)
+    assert torch.equal(*found)
+    assert calls == [2]
+
+
+def test_complex_states() -> None:
+    weight = torch.randn(4, dtype=torch.complex64, requires_grad=True)
+    y = torch.randn(4, dtype=torch.complex64, requires_grad=True)
+
+    def step(y: torch.Tensor, _: int) -> torch.Tensor:
+        return (y * weight / y.abs().detach()).conj()
+
+    def real(loop: Callable[..., Any], **options: Any) -> torch.Tensor:
+        return torch.view_as_real(loop(step, y, steps=9, **options).resolve_conj())
+
+    expected = trace(lambda: real(plain), [y, weight])
+    assert_same(expected, trace(lambda: real(fxremat.loop, slots=2, check="always"), [y, weight]))
+
+
 def test_uses_before_the_loop_and_accumulated_gradients() -> None:
     cell, y = Cell(), torch.randn(8, 16)
     found: list[list[torch.Tensor | None]] = []
@@ -309,9 +341,13 @@ def test_memory_is_freed_without_the_garbage_collector() -> None:
 
     gc.disable()
     try:
-        for use in (_dropped, _differentiated):
+        for use, length in itertools.product(
+            (_dropped, _differentiated), ({"steps": 9}, {"while_": lambda _, i: i < 9})
+        ):
             kept.clear()
-            use(fxremat.loop(step, torch.ones(3), steps=9, slots=3))
+            result: Any = fxremat.loop(step, torch.ones(3), slots=3, **length)
+            use(result if "steps" in length else result[0])
+            del result
             assert kept
             assert not any(ref() is not None for ref in kept)
     finally:
