@@ -30,6 +30,8 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 
 from fxremat.torch_hooks import (
+    LEAVE_SEEDS_ON_CPU,
+    SEED_OUTPUTS,
     CompileAgain,
     GraphCompiler,
     OnTraced,
@@ -182,7 +184,9 @@ def _configured() -> Generator[None, None, None]:
 
 
 def make_inductor_backend(
-    partitioner: Partitioner, compile_graph: GraphCompiler, on_traced: OnTraced
+    partitioner: Partitioner,
+    compile_graph: GraphCompiler,
+    on_traced: OnTraced = lambda _again: None,
 ) -> Callable[..., Callable[..., Any]]:
     """A Dynamo backend that traces as Inductor does: its passes before autograd and decompositions.
 
@@ -458,13 +462,11 @@ def _read_line(line: Any, text: tuple[str, ...], sources: dict[str, str], graph:
         )
     if isinstance(line, w.MultiOutputLine):
         buffer = graph.name_to_buffer.get(line.result_name)
-        return Line(
-            Kind.ITEM,
-            text,
-            makes=line.result_name,
-            views=(line.arg_name,),
-            layout=None if buffer is None else _layout_of(buffer),
-        )
+        layout = None if buffer is None else _layout_of(buffer)
+        made_by, place = _op_of(graph.name_to_buffer.get(line.arg_name)), line.indices[-1][1]
+        if layout is not None and is_seed_on_cpu(made_by, place):
+            layout = replace(layout, device=torch.device("cpu"))
+        return Line(Kind.ITEM, text, makes=line.result_name, views=(line.arg_name,), layout=layout)
     if isinstance(line, w.ReinterpretLine):
         return Line(
             Kind.ALIAS, text, makes=line.reused_as.get_name(), views=(line.node.get_name(),)
@@ -542,6 +544,15 @@ def _read_kernel(line: Any, text: tuple[str, ...], sources: dict[str, str]) -> L
         writes=tuple(dict.fromkeys(written)),
         source=source or line.kernel_name,
         atomic="atomic_" in source,
+    )
+
+
+def is_seed_on_cpu(op: Any, position: int) -> bool:
+    """Whether a result of an op is a number that lies on the CPU, whatever the traces say."""
+    return (
+        op is not None
+        and op._schema.name.removeprefix("aten::") in LEAVE_SEEDS_ON_CPU
+        and position in SEED_OUTPUTS
     )
 
 

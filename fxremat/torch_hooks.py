@@ -279,6 +279,17 @@ def _compiler_again(
     return compile_again
 
 
+# Attention's kernels that leave dropout's seed and offset in the processor's memory on CUDA, and
+# those that read them there; traces have them on the device, and read from there they end the
+# process (aten/src/ATen/native/transformers/cuda, "Note [Seed and Offset Device]").
+LEAVE_SEEDS_ON_CPU = ("_scaled_dot_product_efficient_attention", "_efficient_attention_forward")
+SEED_OUTPUTS = (2, 3)
+READ_SEEDS_ON_CPU = tuple(
+    f"{name.removesuffix('_forward')}_backward" for name in LEAVE_SEEDS_ON_CPU
+)
+SEEDS = ("philox_seed", "philox_offset")
+
+
 def boxed_executor(module: fx.GraphModule) -> Callable[[list[Any]], Any]:
     """`module` as a function of one list, which it empties as it goes."""
     return boxed_nop(module, [])

@@ -56,14 +56,6 @@ _NOT_RUN = re.compile(
 )
 # Arguments that count from 1: LAPACK's pivots.
 _FROM_ONE = ("pivots", "LU_pivots")
-# The kernels that read these from the processor's memory, where dropout's forward leaves them on
-# CUDA; traces have them on the device (aten/src/ATen/native/transformers/cuda, "Note [Seed and
-# Offset Device]"). Read from the device they end the process.
-_READS_SEEDS_ON_CPU = (
-    "_scaled_dot_product_efficient_attention_backward",
-    "_efficient_attention_backward",
-)
-_SEEDS = ("philox_seed", "philox_offset")
 # Matrix exponentials halve a matrix until its norm is small, and take memory for each number of
 # halvings among the matrices of a batch: they are measured on norms up to this.
 _LARGEST_NORM = 2.0**14
@@ -316,9 +308,9 @@ class _Op:
             for schema, value in zip(schema_arguments(node.target), args, strict=False):
                 if schema.name in _FROM_ONE:
                     value.fill_(1)
-            if op_name(node.target) in _READS_SEEDS_ON_CPU:
+            if op_name(node.target) in torch_hooks.READ_SEEDS_ON_CPU:
                 args = tuple(
-                    value.cpu() if schema.name in _SEEDS else value
+                    value.cpu() if schema.name in torch_hooks.SEEDS else value
                     for schema, value in zip(schema_arguments(node.target), args, strict=False)
                 )
             if op_name(node.target) == "linalg_matrix_exp":

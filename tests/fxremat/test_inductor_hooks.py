@@ -126,3 +126,16 @@ def test_reinterpreted_tensors() -> None:
     assert torch.equal(
         inductor_hooks.reinterpret(x[2:], (2, 2), (4, 1), 1), x[3:].as_strided((2, 2), (4, 1))
     )
+
+
+def test_seeds_of_attention_lie_on_the_cpu() -> None:
+    """By their places among what the ops return and take, as the schemas name them."""
+    for name in torch_hooks.LEAVE_SEEDS_ON_CPU:
+        op = getattr(torch.ops.aten, name).default
+        named = [each.name for each in op._schema.returns]
+        found = [place for place in range(len(named)) if inductor_hooks.is_seed_on_cpu(op, place)]
+        assert [named[place] for place in found] == ["philox_seed", "philox_offset"]
+    for name in torch_hooks.READ_SEEDS_ON_CPU:
+        taken = [each.name for each in getattr(torch.ops.aten, name).default._schema.arguments]
+        assert set(torch_hooks.SEEDS) <= set(taken)
+    assert not inductor_hooks.is_seed_on_cpu(torch.ops.aten.native_dropout.default, 2)
