@@ -2,11 +2,11 @@
 
 python -m benchmarks.inductor [MODEL ...] [--budgets 0.7 0.5] [--size bench]
 
-All variants of a model run in one process, each on a copy of the model, and their steps take turns:
-`of_plain_time` is the median over rounds of a step's processor time over that of the plain one in
-the same round, with quartiles. Budgets are shares of the peak of plain `torch.compile`, as measured.
-"kernels" is fxremat with nothing to recompute. Bits are of losses, gradients, buffers and the
-random state after three steps.
+All variants of a model run in one process, each on a copy of the model, and their steps take
+turns: `of_plain_time` is the median over rounds of a step's processor time over that of the plain
+one in the same round, with quartiles. Budgets are shares of the measured peak of plain
+`torch.compile`. "kernels" is fxremat with nothing to recompute. Bits are of losses, gradients,
+buffers and the random state after three steps.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROUNDS = 15
 
 @dataclass(frozen=True)
 class Variant:
-    """A compiled copy of a model, with what it left and took; `seconds` are filled round by round."""
+    """A compiled copy of a model: what it left and took. `seconds` are filled round by round."""
 
     name: str
     workload: zoo.Workload
