@@ -2,11 +2,11 @@
 
 python -m benchmarks.inductor [MODEL ...] [--budgets 0.7 0.5] [--size bench]
 
-Every variant runs in a process of its own, so that nothing that was compiled for another one can be
-in its way; times of different processes are only as comparable as the machine is quiet. Budgets are
-shares of the peak of plain `torch.compile`, as measured. "kernels" is fxremat with nothing to
-recompute. `step_s` is the least of the steps, `compile_s` the processor time that the first step
-takes beyond that. Bits are of losses, gradients, buffers and the random state after three steps.
+All variants of a model run in one process, each on a copy of the model, and their steps take
+turns: `of_plain_time` is the median over rounds of a step's processor time over that of the plain
+one in the same round, with quartiles. Budgets are shares of the measured peak of plain
+`torch.compile`. "kernels" is fxremat with nothing to recompute. Bits are of losses, gradients,
+buffers and the random state after three steps.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import fxremat
 from benchmarks import records, zoo
@@ -30,60 +33,91 @@ from benchmarks.own_process import child_environment, print_row, rows_of
 OUT = Path("benchmarks/results/inductor")
 MODELS = ("gpt2-eager", "llama-sdpa", "bert-sdpa", "vit-sdpa", "unet", "two-tower", "ode48")
 STEPS = 3
-TIMED = 15
+ROUNDS = 15
 
 
-def measure(model: str, budget: str, size: str) -> dict[str, Any]:
-    """The row of one variant: `budget` is "plain", "kernels" or a number of bytes."""
-    workload = zoo.get(model).make(size)
-    module = workload.step_module()
-    if budget == "plain":
-        call: Any = torch.compile(module)
-    else:
-        asked = 1.0 if budget == "kernels" else int(budget)
-        call = fxremat.optimize(module, budget=asked, executor="inductor", effort=1.0)
-    digest = hashlib.sha256()
-    seconds: list[float] = []
+@dataclass(frozen=True)
+class Variant:
+    """A compiled copy of a model: what it left and took. `seconds` are filled round by round."""
 
-    def step(index: int) -> torch.Tensor:
-        module.zero_grad()
-        loss = call(*workload.batch(index))
-        loss.backward()
-        return loss
+    name: str
+    workload: zoo.Workload
+    module: nn.Module
+    call: Any
+    bits: str
+    peak_bytes: int
+    seconds: list[float] = field(default_factory=list[float])
 
-    torch.manual_seed(7)
-    began = time.process_time()
-    try:
+    @staticmethod
+    def of(name: str, model: str, size: str, make: Callable[[nn.Module], Any]) -> Variant:
+        """Three steps from one seed, then the peak of a fourth."""
+        workload = zoo.get(model).make(size)
+        module = workload.step_module()
+        call = make(module)
+        digest = hashlib.sha256()
+        torch.manual_seed(7)
         for index in range(STEPS):
-            loss = step(index)
+            module.zero_grad()
+            loss = call(*workload.batch(index))
+            loss.backward()
             left = [loss.detach(), *module.buffers(), torch.get_rng_state()]
             left += [p.grad for p in module.parameters() if p.grad is not None]
             for tensor in left:
                 digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-            if not index:
-                first = time.process_time() - began
-    except fxremat.BudgetInfeasible as error:
-        return {"status": "below the floor", "floor_bytes": error.floor_bytes}
-    for _ in range(TIMED):
-        began = time.perf_counter()
-        step(0)
-        seconds.append(time.perf_counter() - began)
-    module.zero_grad()
-    batch = workload.batch(0)
-    row: dict[str, Any] = {
-        "status": "ok",
-        "peak_bytes": fxremat.measure_peak(lambda: call(*batch).backward()).peak_bytes,
-        "step_s": min(seconds),
-        "median_step_s": statistics.median(seconds),
-        "compile_s": round(first - min(seconds), 2),
-        "bits": digest.hexdigest()[:16],
-    }
-    if budget != "plain":
-        about = fxremat.explain(call)
-        row["planned_peak_bytes"] = about.planned_peak_bytes
-        row["predicted_extra"] = about.extra_seconds / about.baseline_seconds
-        row["planning_s"] = about.planning_s
-    return row
+        module.zero_grad()
+        batch = workload.batch(0)
+        peak = fxremat.measure_peak(lambda: call(*batch).backward()).peak_bytes
+        return Variant(name, workload, module, call, digest.hexdigest()[:16], peak)
+
+    def time_step(self) -> None:
+        batch = self.workload.batch(0)
+        self.module.zero_grad()
+        began = time.process_time()
+        self.call(*batch).backward()
+        self.seconds.append(time.process_time() - began)
+
+
+def measure(model: str, budgets: list[float], size: str) -> list[dict[str, Any]]:
+    """The rows of a model: plain, its kernels, and each budget."""
+
+    def planned(budget: int | float) -> Callable[[nn.Module], Any]:
+        return lambda m: fxremat.optimize(m, budget=budget, executor="inductor", effort=1.0)
+
+    plain = Variant.of("plain", model, size, torch.compile)
+    kernels = Variant.of("kernels", model, size, planned(1.0))
+    variants, rows = [plain, kernels], list[dict[str, Any]]()
+    for share in budgets:
+        budget = int(share * plain.peak_bytes)
+        try:
+            variants.append(Variant.of(str(share), model, size, planned(budget)))
+        except fxremat.BudgetInfeasible as error:
+            floor = error.floor_bytes
+            rows.append({"variant": str(share), "status": "below the floor", "floor_bytes": floor})
+    for _ in range(ROUNDS):
+        for variant in variants:
+            variant.time_step()
+    for variant in variants:
+        ratios = [a / b for a, b in zip(variant.seconds, plain.seconds, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        row: dict[str, Any] = {
+            "variant": variant.name,
+            "status": "ok",
+            "peak_bytes": variant.peak_bytes,
+            "of_plain_peak": variant.peak_bytes / plain.peak_bytes,
+            "of_plain_time": middle,
+            "of_plain_time_quartiles": [low, high],
+            "step_s": statistics.median(variant.seconds),
+            "has_plain_bits": variant.bits == plain.bits,
+            "has_kernels_bits": variant.bits == kernels.bits,
+        }
+        if variant is not plain:
+            about = fxremat.explain(variant.call)
+            row["budget_bytes"] = about.budget_bytes
+            row["planned_peak_bytes"] = about.planned_peak_bytes
+            row["predicted_extra"] = about.extra_seconds / about.baseline_seconds
+            row["predicted_bound"] = about.lower_bound_seconds / about.baseline_seconds
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -92,11 +126,12 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.7, 0.5])
     parser.add_argument("--size", choices=("tiny", "quick", "bench"), default="bench")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         torch.set_num_threads(1)
-        print_row(measure(args.models[0], args.one, args.size))
+        for row in measure(args.models[0], args.budgets, args.size):
+            print_row(row)
         return
     os.environ.update(child_environment(1) | {"HF_HUB_OFFLINE": "1"})
     about = {
@@ -104,35 +139,11 @@ def main() -> None:
         "commit": commit(),
         "command": " ".join(["python -m benchmarks.inductor", *sys.argv[1:]]),
     }
-
-    def row_of(model: str, budget: str) -> dict[str, Any]:
-        cell = [model, "--size", args.size, "--one", budget]
-        (row,) = rows_of("benchmarks.inductor", *cell)
-        return row
-
     for model in args.models:
-        plain = row_of(model, "plain")
-        variants = {"plain": plain, "kernels": row_of(model, "kernels")}
-        for share in args.budgets:
-            variants[str(share)] = row_of(model, str(int(share * plain["peak_bytes"])))
-        for variant, row in variants.items():
-            key = f"{model}/{args.size}/{variant}"
-            if row["status"] == "ok":
-                row = {
-                    **row,
-                    "of_plain_peak": row["peak_bytes"] / plain["peak_bytes"],
-                    "of_plain_time": row["step_s"] / plain["step_s"],
-                    "has_plain_bits": row["bits"] == plain["bits"],
-                    "has_kernels_bits": row["bits"] == variants["kernels"]["bits"],
-                }
-            row = {
-                "key": key,
-                "model": model,
-                "size": args.size,
-                "variant": variant,
-                **row,
-                **about,
-            }
+        cell = [model, "--size", args.size, "--budgets", *map(str, args.budgets), "--one"]
+        for row in rows_of("benchmarks.inductor", *cell):
+            key = f"{model}/{args.size}/{row['variant']}"
+            row = {"key": key, "model": model, "size": args.size, **row, **about}
             records.append(args.out, row)
             print(line(row), flush=True)
     records.compact(args.out)
