@@ -9,7 +9,8 @@ of its large pool (requests over 1 MiB) it hands a cached block out whole where 
 would be left over, and `memory_allocated` counts that rest: it depends on what was freed before,
 so no plan can know it. What a plan promises there is the requested bytes in blocks;
 `max_memory_allocated` may show up to 1 MiB more for each large tensor that is alive
-(c10/cuda/CUDACachingAllocator.cpp, `should_split`).
+(c10/cuda/CUDACachingAllocator.cpp, `should_split`). `frontend/allocator_check` measures that, and
+has the step planned again.
 """
 
 from __future__ import annotations
