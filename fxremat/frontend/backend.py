@@ -489,7 +489,8 @@ class Backend:
             # It was taken for a whole step.
             memory = replace(lowering.graph.memory, holds_outputs=False)
             lowering = Lowering.apply(replace(lowering.graph, memory=memory))
-            least = self._least(lowering)
+            if changes:  # Else it can't be compiled again, and runs by the plan it has.
+                least = self._least(lowering)
 
         def compile_by(schedule: Schedule) -> tuple[Run, Watch]:
             plan = follow(lowering, graph.plan.baseline, self.options, schedule)

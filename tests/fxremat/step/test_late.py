@@ -143,3 +143,28 @@ def test_losses_that_are_never_differentiated(held: int, caplog: pytest.LogCaptu
     assert len(fxremat.explain_step(model).calls) == 1
     measured = peak(module, model, lambda m: m(X).square().mean().backward())
     assert measured <= budget
+
+
+def test_a_number_that_changes_between_forwards_before_one_backward() -> None:
+    """Its graph can't be compiled again by another plan: it stays by the one that it has."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(16, 16)
+
+        def forward(self, y: torch.Tensor, i: int) -> torch.Tensor:
+            return y + torch.tanh(self.inner(y) + 0.1 * i)
+
+    torch.manual_seed(0)
+    cell, y = Cell(), torch.randn(8, 16, requires_grad=True)
+    optimized = fxremat.optimize(cell, budget=1.0)
+    found: list[list[torch.Tensor | None]] = []
+    for call in (cell, optimized):
+        cell.zero_grad()
+        state = y
+        for i in range(4):
+            state = call(state, i)
+        state.sum().backward()
+        found.append([p.grad for p in cell.parameters()])
+    assert all(a is not None and torch.equal(a, b) for a, b in zip(*found, strict=True))
