@@ -133,10 +133,12 @@ class _Step:
     `safely` says that its calls run by the least plans; else by those of `kind`, where it is known.
     `is_new` says that it makes calls that no kind does.
     `earlier` says whether calls still wait that were made before the tracker was there.
+    `given_bytes` is what its first call was given that was made of parameters before it.
     """
 
     safely: bool
     earlier: Callable[[], bool] = lambda: False
+    given_bytes: int = 0
     calls: list[Call] = field(default_factory=list[Call])
     marks: list[Mark] = field(default_factory=list[Mark])
     recorder: Recorder | None = None
@@ -219,6 +221,8 @@ class StepTracker:
         """A part is called: by which plan, and what runs it."""
         if not self._entered and not self._goes_on():
             self._begin(part.device)
+            if self._step is not None:
+                self._step.given_bytes = _made_before(args)
         step = self._step
         assert step is not None
         first = is_first_accumulation(args)
@@ -399,7 +403,10 @@ class StepTracker:
         step.marks[-1] = replace(step.marks[-1], kind=Kind.APART)
         plans = [call.plan for call in step.calls]
         handed_over = {index: call.handed_over for index, call in enumerate(step.calls)}
-        moments = moments_of(step.marks, levels, plans, handed_over)
+        moments = tuple(
+            replace(each, outside_bytes=each.outside_bytes + step.given_bytes)
+            for each in moments_of(step.marks, levels, plans, handed_over)
+        )
         if known is not None:
             if known is step.kind and not known.checked:
                 self._check(known, moments)
@@ -505,6 +512,19 @@ class StepTracker:
         if kind is not Kind.BACKWARD:
             return Mark(kind, number, frozenset(), waiting)
         return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
+
+
+def _made_before(args: Sequence[Any]) -> int:
+    """The bytes of arguments that code before the step's first graph made of what is trained.
+
+    They are the step's, and there before it is recorded. To be safe they count to its end.
+    """
+    storages = {
+        arg.untyped_storage().data_ptr(): arg.untyped_storage().nbytes()
+        for arg in args
+        if isinstance(arg, torch.Tensor) and arg.grad_fn is not None
+    }
+    return sum(storages.values())
 
 
 def _goes_on_by(plan: StepPlan, taken: tuple[PartPlan, ...]) -> bool:

@@ -168,3 +168,27 @@ def test_a_number_that_changes_between_forwards_before_one_backward() -> None:
         state.sum().backward()
         found.append([p.grad for p in cell.parameters()])
     assert all(a is not None and torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_what_is_made_before_the_first_graph_counts() -> None:
+    """Blocks that are compiled by themselves: what comes into the first of them is the step's."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(16, 48)
+            self.block = nn.Sequential(nn.Linear(48, 192), nn.GELU(), nn.Linear(192, 48))
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.block(self.words(ids)).square().mean()
+
+    torch.manual_seed(0)
+    model, ids = Net(), torch.randint(16, (128,))
+    budget = fxremat.StepBudget(1.0)
+    model.block.compile(backend="fxremat", options={"budget": budget})
+    for _ in range(4):
+        model.zero_grad()
+        model(ids).backward()
+    model.zero_grad()
+    taken = fxremat.measure_peak(lambda: model(ids).backward()).peak_bytes
+    assert taken <= fxremat.explain_step(budget).planned_peak_bytes
