@@ -173,11 +173,18 @@ def test_a_number_that_changes_between_forwards_before_one_backward() -> None:
 def test_what_is_made_before_the_first_graph_counts() -> None:
     """Blocks that are compiled by themselves: what comes into the first of them is the step's."""
 
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(48, 192), nn.Linear(192, 48)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(nn.functional.gelu(self.up(x)))
+
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.words = nn.Embedding(16, 48)
-            self.block = nn.Sequential(nn.Linear(48, 192), nn.GELU(), nn.Linear(192, 48))
+            self.words, self.block = nn.Embedding(16, 48), Block()
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             return self.block(self.words(ids)).square().mean()
