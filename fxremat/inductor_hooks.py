@@ -463,7 +463,8 @@ def _read_line(line: Any, text: tuple[str, ...], sources: dict[str, str], graph:
     if isinstance(line, w.MultiOutputLine):
         buffer = graph.name_to_buffer.get(line.result_name)
         layout = None if buffer is None else _layout_of(buffer)
-        made_by, place = _op_of(graph.name_to_buffer.get(line.arg_name)), line.indices[-1][1]
+        made_by = _op_of(graph.name_to_buffer.get(line.arg_name))
+        place = line.indices[-1][1] if line.indices else 0
         if layout is not None and is_seed_on_cpu(made_by, place):
             layout = replace(layout, device=torch.device("cpu"))
         return Line(Kind.ITEM, text, makes=line.result_name, views=(line.arg_name,), layout=layout)
