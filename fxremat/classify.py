@@ -125,13 +125,13 @@ def is_tagged_random(target: object) -> bool:
     return is_op(target) and torch.Tag.nondeterministic_seeded in target.tags
 
 
-def is_repeatable(name: str, device_type: str) -> bool:
-    """Whether an op of that name gives the same bits again, from all that is known of it."""
+def why_not_repeatable(name: str, device_type: str) -> str:
+    """Why an op of that name may give other bits when it runs again; empty where it may not."""
     if name in _UNINITIALISED:
-        return False
-    return name not in _NONDETERMINISTIC or (
-        device_type == "cpu" and name not in ("bincount", "histc")
-    )
+        return "uninitialised memory"
+    if name in _NONDETERMINISTIC and (device_type != "cpu" or name in ("bincount", "histc")):
+        return "not deterministic"
+    return ""
 
 
 def draws_nothing(name: str, argument: Callable[[str], object]) -> bool:
@@ -259,10 +259,9 @@ def _mode(
     if _copies_whole_input(node):
         return never("copies an input that is changed once forward has run")
     name = op_name(target)
-    if name in _UNINITIALISED:
-        return never("uninitialised memory")
-    if name in _NONDETERMINISTIC and (joint.device.type != "cpu" or name in ("bincount", "histc")):
-        return never("not deterministic")
+    varies = why_not_repeatable(name, joint.device.type)
+    if varies:
+        return never(varies)
     if name in ("index_put", "_unsafe_index_put") and argument_of(node, "accumulate"):
         return never("adds up in the order of the threads")
     made = joint.made_by.get(node, ())

@@ -371,9 +371,7 @@ class Backend:
         if budget_bytes <= 0:
             return None
         started = time.perf_counter()
-        between = (*self.between, *observers())
-        grouped = Grouped(graph.plan.graph)
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered, between = self._weigh_again(graph)
         options = replace(self.options, budget=Budget(nbytes=budget_bytes))
         try:
             found = plan(lowered, options, 0, between).plan
@@ -412,9 +410,7 @@ class Backend:
         That needs no trace: the graph is as it was read.
         """
         started = time.perf_counter()
-        between = (*self.between, *observers())
-        grouped = Grouped(draft.plan.graph)
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered, between = self._weigh_again(draft)
         found = plan(lowered, self.options, self._largest_step(lowered), between).plan
         as_it_is = found.with_schedule(draft.plan.schedule)
         gain = as_it_is.solution.cost - found.solution.cost
@@ -425,6 +421,12 @@ class Backend:
         run = self._compile_again(draft, found)
         planning_s = time.perf_counter() - started
         return run, replace(draft, plan=found, planning_s=planning_s, origin=Origin.SEARCHED)
+
+    def _weigh_again(self, graph: CompiledGraph) -> tuple[Lowered, Sequence[Between]]:
+        """A compiled graph as it is planned, by what is known of its operations now."""
+        between = (*self.between, *observers())
+        grouped = Grouped(graph.plan.graph)
+        return weigh(grouped, self.options.cost, self.profiles, between, self.executor), between
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxremat.classify import draws_nothing, is_repeatable, is_tagged_random
+from fxremat.classify import draws_nothing, is_tagged_random, why_not_repeatable
 from fxremat.errors import UnsupportedGraphError
 from fxremat.inductor.parts import Part, are_apart, part_of
 from fxremat.inductor_hooks import Kind, Layout, Line, Wrapper
@@ -322,9 +322,7 @@ def _why_once(line: Line, device_type: str) -> tuple[str, bool]:
         return ("draws seeds" if line.kind is Kind.OUT else ""), False
     if line.op.namespace not in ("aten", "prims"):
         return "custom op: not known to be deterministic and free of effects", True
-    if not is_repeatable(op_name(line.op), device_type):
-        return "not deterministic", False
-    return "", False
+    return why_not_repeatable(op_name(line.op), device_type), False
 
 
 def _arguments(line: Line) -> Callable[[str], object]:

@@ -5,13 +5,10 @@ As tests/gpu/test_cuda.py: held against eager, and run on the CPU at small sizes
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import pytest
 import torch
@@ -22,9 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fxremat
 from benchmarks.measure import rng_state, same
+from tests.gpu.test_cuda import (
+    DEVICE,
+    ON_CUDA,
+    Record,
+    _repeatable_kernels,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+)
 
-DEVICE = os.environ.get("FXREMAT_TEST_DEVICE") or "cuda"
-ON_CUDA = DEVICE.startswith("cuda")
 WIDTH, BATCH = (256, 8192) if ON_CUDA else (32, 128)
 STEPS = 4
 
@@ -33,21 +34,7 @@ pytestmark = [
     pytest.mark.skipif(ON_CUDA and not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-Record = Callable[[str, object], None]
 Call = Callable[[Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _repeatable_kernels() -> Iterator[None]:
-    torch._dynamo.reset()
-    if ON_CUDA:
-        torch.cuda.empty_cache()
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    yield
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(before)
 
 
 class Block(nn.Module):
