@@ -492,13 +492,20 @@ def specialize_sizes(
     traced = [node.meta.get("example_value") for node in module.graph.nodes]
     sizes: list[Any] = [value for value in example_inputs if numbers]
     for value in pytree.tree_leaves([list(example_inputs), traced]):
-        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        if isinstance(value, torch.Tensor) and has_storage(value):
             storage: Any = value.untyped_storage().nbytes()  # of a view, it has a symbol of its own
             sizes += (*value.shape, *value.stride(), value.storage_offset(), storage)
     for size in sizes:
         # What depends on data has no number yet.
         if isinstance(size, torch.SymInt) and size.node.has_hint():
             int(size)
+
+
+def has_storage(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory of its own kind: not one inside of vmap, or a sparse one."""
+    return tensor.layout is torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(
+        tensor
+    )
 
 
 def numbers_are_fixed(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:

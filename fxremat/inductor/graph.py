@@ -227,7 +227,7 @@ def _fakes(piece: Piece, given: dict[str, Any], wrapper: Wrapper) -> dict[str, A
     scope: dict[str, Any] = dict(given)
     namespace = _fake_namespace(wrapper)
     for block in piece.text:
-        if block.split(" = ")[-1].startswith("empty_strided_"):
+        if block.split(" = ")[-1].startswith(("empty_strided_", "torch.empty_like(")):
             exec(block, namespace, scope)
     for name, layout in piece.layouts.items():
         scope[name] = torch.empty_strided(
