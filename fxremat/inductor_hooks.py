@@ -307,8 +307,10 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
     """One half of a step, compiled and read."""
     from torch._inductor import compile_fx
     from torch._inductor.utils import BoxedBool
+    from torch._inductor.virtualized import V
 
-    with _recording() as recorded:
+    apart = V.set_choices_handler(_with_draws_apart(V.choices))
+    with _recording() as recorded, _ungrouped(), apart:
         compiled = compile_fx.compile_fx_inner(
             module,
             examples,
@@ -327,6 +329,66 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
         namespace=vars(recorded.module),
         aligned=tuple(getattr(compiled, "inputs_to_check", ())),
     )
+
+
+@contextlib.contextmanager
+def _ungrouped() -> Generator[None, None, None]:
+    """A function of its own for each loop nest, on a CPU. Call with `_lock` held.
+
+    Inductor writes all nests up to the next call of a library into one C++ function, which spares
+    some calls of microseconds. Each nest alone makes fewer values, and can be run again for them.
+    """
+    from torch._inductor.codegen.cpp import CppScheduling
+
+    limit = CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM
+    CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM = 0
+    try:
+        yield
+    finally:
+        CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM = limit
+
+
+# What a kernel that Inductor writes calls to draw a number.
+_DRAWING = ("rand", "randn", "randint64", "rand_eager")
+
+
+def _with_draws_apart(choices: Any) -> Any:
+    """Inductor's choices, but on a CPU nothing is fused with what draws and reads more than seeds.
+
+    There a draw takes as long as hundreds of sums. A softmax that is in one kernel with its dropout
+    would cost as much to run again, where the mask, at a byte an element, can be kept.
+    """
+    chosen = type(choices)
+    if getattr(chosen, "draws_apart", False):
+        return choices
+
+    class Choices(chosen):  # type: ignore[misc, valid-type]
+        draws_apart = True
+
+        def can_fuse(self, scheduler: Any, node1: Any, node2: Any, *rest: Any) -> bool:
+            if _draws_with_others(node1, node2):
+                return False
+            return bool(choices.can_fuse(scheduler, node1, node2, *rest))
+
+    return Choices()
+
+
+def _draws_with_others(node1: Any, node2: Any) -> bool:
+    nodes = [*node1.get_nodes(), *node2.get_nodes()]
+    drawing = [node for node in nodes if _draws_numbers(node)]
+    if not drawing or node1.get_device().type != "cpu":
+        return False
+    if len(drawing) > 1:
+        return True
+    (draw,) = drawing
+    made = {name for node in nodes for name in node.get_buffer_names()}
+    read = {dep.name for node in nodes if node is not draw for dep in node.read_writes.reads}
+    return not read <= made
+
+
+def _draws_numbers(node: Any) -> bool:
+    body = getattr(node, "_body", None)
+    return body is not None and any(map(body.has_op, _DRAWING))
 
 
 @dataclass

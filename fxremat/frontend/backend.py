@@ -7,6 +7,7 @@ is planned when it comes; graphs that are parts of one are planned together, by 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -33,6 +34,7 @@ from fxremat.execute.executor import Executor
 from fxremat.frontend.allocator_check import AllocatorCheck
 from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
+from fxremat.frontend.faster_executor import Weighed, choose
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
 from fxremat.frontend.many_graphs import ManyGraphs
@@ -65,6 +67,10 @@ Planner = Callable[[Grouped, Shapes, Sequence[Between]], tuple[Planned, Origin]]
 """How one graph gets its plan."""
 
 
+class _WeighedError(Exception):
+    """Ends the trace of a graph that was only to be weighed."""
+
+
 @dataclass
 class Backend:
     """A torch.compile backend with its options.
@@ -72,8 +78,9 @@ class Backend:
     `step` says which graphs are whole steps; those that are not share a `tracker`, which may be
     given. `history` has what was planned, `steps` counts the planned steps that began. `between`
     sees the states between the passes, before the log does. `at_once` says that further shapes are
-    planned at once, and well when that has become worth it. `waiting` are the calls of whole steps
-    whose backward is still to come.
+    planned at once, and well when that has become worth it. `why_executor` says why it is this
+    executor, where that was for us to choose. `waiting` are the calls of whole steps whose backward
+    is still to come.
     """
 
     options: Options
@@ -87,6 +94,7 @@ class Backend:
     between: tuple[Between, ...] = ()
     at_once: bool = True
     tracker: StepTracker | None = None
+    why_executor: str = ""
     waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
     warned_of_autocast: bool = False
 
@@ -220,6 +228,8 @@ class Backend:
 
         `inputs` are Dynamo's, or real ones. There is no plan where nothing is differentiated.
         """
+        if self.options.executor == "auto" and not self.why_executor:
+            self._choose_executor(module, inputs, is_part=is_part)
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
         ways: list[CompileAgain] = []
@@ -260,10 +270,50 @@ class Backend:
                 raise
             if isinstance(self.executor, Eager):
                 raise
-            _LOG.warning("the model runs op by op from here on: %s", error)
-            self.executor = Eager()
+            self._run_op_by_op(str(error))
             return self._trace(module, inputs, planner, ahead=ahead, is_part=is_part)
         return run, watch, planned[0] if planned else None
+
+    def _choose_executor(
+        self, module: fx.GraphModule, inputs: Sequence[Any], *, is_part: bool
+    ) -> None:
+        """Take the faster executor for this graph, and all that come after it."""
+
+        def weigh_by(
+            executor: Executor, module: fx.GraphModule, inputs: Sequence[Any]
+        ) -> Weighed | None:
+            weighed: list[Weighed] = []
+
+            def partition(
+                joint: fx.GraphModule,
+                _inputs: object,
+                *,
+                num_fwd_outputs: int,
+                static_lifetime_input_indices: Sequence[int] | None = None,
+                **_unused: object,
+            ) -> tuple[fx.GraphModule, fx.GraphModule]:
+                static = tuple(static_lifetime_input_indices or ())
+                traced = Traced(joint, num_fwd_outputs, static, is_part)
+                grouped = read(traced, self.profiles, (), executor)
+                lowered = weigh(grouped, self.options.cost, self.profiles, (), executor)
+                weighed.append(Weighed.of(lowered.lowering.graph))
+                raise _WeighedError
+
+            make = executor.backend(partition, torch_hooks.boxed_executor, lambda _again: None)
+            with contextlib.suppress(_WeighedError):
+                make(module, inputs)
+            return weighed[0] if weighed else None
+
+        choice = choose(Inductor(), Eager(), weigh_by, module, inputs)
+        if choice is None:
+            return
+        self.executor, self.why_executor = choice.executor, choice.reason
+        if isinstance(choice.executor, Eager):
+            self._run_op_by_op(choice.reason)
+
+    def _run_op_by_op(self, why: str) -> None:
+        _LOG.warning("the model runs op by op from here on: %s", why)
+        self.executor, self.why_executor = Eager(), why
 
     def _compile_again(self, graph: CompiledGraph, plan: Plan) -> tuple[Run, Watch]:
         """What runs a graph that was traced before, by another plan."""
@@ -303,6 +353,7 @@ class Backend:
             seconds=seconds,
             again=again,
             origin=origin,
+            why_executor=self.why_executor,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
 

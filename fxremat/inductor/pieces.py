@@ -30,6 +30,8 @@ from fxremat.measure.profile_ops import may_be_run
 from fxremat.nodes import is_op, op_name, schema_arguments
 
 _STREAM = re.compile(r"^(\w+) = get_raw_stream\(\d+\)$")
+# One number that a kernel reads: a seed. Which one it is makes no difference to what it takes.
+_ONE_NUMBER = re.compile(r"(ptr\d+)\[static_cast<int64_t>\(\d+L\)\]")
 
 
 @dataclass(eq=False)
@@ -314,10 +316,13 @@ def _identifier(name: str) -> str:
 
 
 def _key(line: Line, text: Sequence[str], touched: Iterable[str]) -> str:
-    """What a line does, whatever its buffers are called."""
+    """What a line does, whatever its buffers are called, its kernel, and which seed it reads."""
     names = {name: f"b{k}" for k, name in enumerate(dict.fromkeys([*touched, line.makes]))}
     called = re.sub(r"\b\w+\b", lambda m: names.get(m[0], m[0]), ";".join(text))
-    return f"{called}{{{line.source}}}"
+    if line.kind is Kind.KERNEL:
+        called = called.replace(line.name, "kernel")
+    source = _ONE_NUMBER.sub(r"\1[0]", line.source.replace(line.name, "kernel"))
+    return f"{called}{{{source}}}"
 
 
 def _is_measurable(line: Line) -> bool:

@@ -16,7 +16,7 @@ from fxremat_solvers import SOLVERS
 EXECUTORS = {
     "eager": "op by op",
     "inductor": "in the kernels that Inductor compiles",
-    "auto": "in Inductor's kernels where that can be, else op by op",
+    "auto": "by the faster of the two, op by op where kernels can't be planned",
 }
 
 

@@ -207,6 +207,8 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
         )
     if outside is not None:
         notes.append(outside)
+    if compiled.why_executor:
+        notes.append(f"Run by executor {plan.graph.executor!r}: {compiled.why_executor}.")
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)
     if sized:
         notes.append(
