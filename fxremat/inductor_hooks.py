@@ -12,8 +12,9 @@ names of buffers and layouts. `tests/fxremat/test_inductor_hooks.py` fails loudl
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, cast
@@ -98,6 +99,8 @@ class Wrapper:
     `lines` are in the order in which they run, `inputs` the names of its arguments, `outputs` what
     it returns, as expressions over names. `namespace` has the compiled kernels. `aligned` are the
     positions of arguments that the kernels take to begin at a multiple of `ALIGNMENT` bytes.
+    `in_place` says, of a buffer, over which other its kernel could write it once nobody else needs
+    that one.
     """
 
     lines: tuple[Line, ...]
@@ -105,6 +108,7 @@ class Wrapper:
     outputs: tuple[str, ...]
     namespace: dict[str, Any]
     aligned: tuple[int, ...] = ()
+    in_place: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -310,7 +314,8 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
     from torch._inductor.virtualized import V
 
     apart = V.set_choices_handler(_with_draws_apart(V.choices))
-    with _recording() as recorded, _ungrouped(), apart:
+    given = len(examples) if is_backward else 0
+    with _recording() as recorded, _ungrouped(), _noting_in_place(recorded, given), apart:
         compiled = compile_fx.compile_fx_inner(
             module,
             examples,
@@ -328,7 +333,50 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
         outputs=tuple(recorded.wrapper.codegen.get_output_refs()),
         namespace=vars(recorded.module),
         aligned=tuple(getattr(compiled, "inputs_to_check", ())),
+        in_place=recorded.in_place,
     )
+
+
+@contextlib.contextmanager
+def _noting_in_place(recorded: _Recorded, given: int) -> Generator[None, None, None]:
+    """Note what Inductor would write in place, and don't let it. Call with `_lock` held.
+
+    In the order with nothing recomputed, it is what nobody needs any more: whether that is so in
+    another order is seen there. `given` is how many arguments may be written over.
+    """
+    from torch._inductor import config, graph
+    from torch._inductor.scheduler import SchedulerNode
+    from torch._inductor.virtualized import V
+
+    decide, donated = SchedulerNode.decide_inplace_update, graph.get_donated_idxs
+
+    def decide_inplace_update(self: Any) -> None:
+        kernel = V.kernel
+        args = getattr(kernel, "args", None)
+        if args is None or threading.get_ident() != recorded.thread:
+            decide(self)
+            return
+        kept = {
+            name: copy.copy(getattr(kernel, name))
+            for name in ("inplace_update_buffers", "mutations")
+            if hasattr(kernel, name)
+        }
+        args.make_inplace = lambda over, name: recorded.in_place.setdefault(name, over)
+        try:
+            with config.patch(inplace_buffers=True):
+                decide(self)
+        finally:
+            del args.make_inplace
+            for name, value in kept.items():
+                setattr(kernel, name, value)
+
+    SchedulerNode.decide_inplace_update = decide_inplace_update
+    graph.get_donated_idxs = lambda: list(range(given))
+    try:
+        yield
+    finally:
+        SchedulerNode.decide_inplace_update = decide
+        graph.get_donated_idxs = donated
 
 
 @contextlib.contextmanager
@@ -398,6 +446,7 @@ class _Recorded:
     thread: int
     wrapper: _Lines | None = None
     module: Any = None
+    in_place: dict[str, str] = field(default_factory=dict[str, str])
 
 
 _lock = threading.RLock()

@@ -57,8 +57,10 @@ def optimize(
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
 
     `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
-    compiles, each as often as the plan says. The latter rounds as `torch.compile` does. "auto" is
-    "inductor" as long as its kernels can be planned, else "eager", which the log says.
+    compiles, each as often as the plan says. The latter rounds as `torch.compile` does, so that
+    gradients are bit for bit those of its kernels, not of the model as it is. "auto" takes the
+    faster one, by the measured times of ops and kernels, and the one that can be planned; the
+    report says which and why.
 
     A model that Dynamo breaks into several graphs is planned as one step: the first one runs by the
     plans that save the least and is recorded, from the second on one plan a graph is chosen for all

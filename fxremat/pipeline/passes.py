@@ -37,7 +37,7 @@ from fxremat.plan.options import Options
 from fxremat.plan.plan import Search, plan_step, search_schedule
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
-from fxremat_solvers import baseline, simulate
+from fxremat_solvers import baseline
 
 EAGER = Eager()
 
@@ -114,7 +114,7 @@ class Lower:
 
     def run(self, state: Classified) -> Lowered:
         lowering = Lowering.apply(state.graph)
-        return Lowered(lowering, simulate(lowering.problem, baseline(lowering.problem)))
+        return Lowered(lowering, lowering.replay(baseline(lowering.problem)))
 
 
 @dataclass(frozen=True)
