@@ -139,3 +139,24 @@ def test_seeds_of_attention_lie_on_the_cpu() -> None:
         taken = [each.name for each in getattr(torch.ops.aten, name).default._schema.arguments]
         assert set(torch_hooks.SEEDS) <= set(taken)
     assert not inductor_hooks.is_seed_on_cpu(torch.ops.aten.native_dropout.default, 2)
+
+
+def test_what_is_written_in_place_is_noted_and_nests_and_draws_are_apart() -> None:
+    """One of Inductor's own checks, a limit of its C++ backend and its choice of fusions."""
+    torch.manual_seed(0)
+    net = nn.Linear(32, 32)
+    x, y = torch.randn(64, 32), torch.randint(32, (64,))
+    pair = compiled(lambda x, y: F.cross_entropy(F.dropout(net(x), 0.5), y), x, y)
+    # The gradient of the logits may be written over what forward kept of them.
+    residuals = set(pair.backward.inputs) - set(pair.tangents)
+    over = set(pair.backward.in_place.values())
+    assert over & residuals
+    made = {line.makes for line in (*pair.forward.lines, *pair.backward.lines)}
+    assert {*pair.forward.in_place, *pair.backward.in_place} <= made
+    # Nothing is really written in place.
+    calls = [line for line in (*pair.forward.lines, *pair.backward.lines) if line.source]
+    assert not any("in_out_ptr" in line.source for line in calls)
+    drawing = [line for line in calls if "rand_cpu" in line.source]
+    assert len(drawing) == 1
+    assert "float* in_ptr0" not in drawing[0].source
+    assert {line.source.count("\n    {\n") for line in calls} == {1}
