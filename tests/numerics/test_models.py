@@ -25,9 +25,9 @@ CASES = [
     "gpt2-sdpa",
     "bert-eager",
     pytest.param("bert-sdpa", marks=pytest.mark.slow),
-    "vit-sdpa",
+    pytest.param("vit-sdpa", marks=pytest.mark.slow),
     "resnet50",
-    "vgg16bn",
+    pytest.param("vgg16bn", marks=pytest.mark.slow),
     "ode48",
     "two-tower",
 ]
@@ -92,7 +92,7 @@ class Autocast(nn.Module):
             return self.step(*batch)
 
 
-@pytest.mark.parametrize("name", ["gpt2-eager", "gpt2-sdpa"])
+@pytest.mark.parametrize("name", [pytest.param("gpt2-eager", marks=pytest.mark.slow), "gpt2-sdpa"])
 def test_autocast_with_dropout_has_eagers_bits(name: str) -> None:
     """AOTAutograd's own graph hasn't: its dropout rounds otherwise in bfloat16."""
     workload = zoo.get(name).make("tiny", seed=0)
