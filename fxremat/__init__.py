@@ -33,8 +33,7 @@ from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
 from fxremat.report.explain import Report, explain, floor
 from fxremat.report.steps import StepReport, explain_step
-
-__version__ = "0.1.0"
+from fxremat_solvers.version import __version__
 
 # Pickled models name it: by its public place, wherever its file lies.
 optimize.__module__ = "fxremat"
@@ -62,6 +61,7 @@ __all__ = [
     "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
+    "__version__",
     "explain",
     "explain_step",
     "floor",

@@ -29,6 +29,7 @@ from fxremat_solvers.simulate import (
     simulate,
 )
 from fxremat_solvers.solve import SOLVERS, solve
+from fxremat_solvers.version import __version__
 
 __all__ = [
     "SOLVERS",
@@ -47,6 +48,7 @@ __all__ = [
     "Status",
     "UnknownSolverError",
     "Value",
+    "__version__",
     "baseline",
     "check",
     "floor",
