@@ -37,14 +37,14 @@ def inductor_options(
     cost: str = "roofline",
     time_limit_s: float = 20.0,
     seed: int = 0,
-    effort: float = 0.2,
+    effort: float = 0.05,
 ) -> dict[str, Any]:
     """Options for ``torch.compile(model, options=...)``, whose backend is Inductor.
 
-    Each graph is held to `budget` by what Inductor's own code for it needs; a float is a fraction
-    of what plain `torch.compile`'s needs. Where no pair of graphs was found that fits, the one that
-    needs the least runs, and a warning says so. ``backend="fxremat"`` with the option
-    ``"executor": "inductor"`` keeps budgets to the byte, and plans steps of several graphs as one.
+    Each graph is held to `budget` by what Inductor's own code for it needs, replayed before it is
+    compiled; a float is a fraction of what plain `torch.compile`'s needs. Where nothing was found
+    that fits, what needs the least runs, and a warning says so. ``backend="fxremat"`` with the
+    option ``"executor": "inductor"`` keeps budgets to the byte, and those of several graphs.
     """
     return {
         "custom_partitioner_fn": Partitioner(
@@ -66,16 +66,17 @@ def installed(budget: int | float | str | Budget, **options: Any) -> AbstractCon
     """Within, everything that Inductor compiles on this thread is held to `budget`.
 
     For libraries that call `torch.compile` themselves. Takes what `inductor_options` takes. What
-    was compiled before stays as it is, and so does what was compiled within.
+    was compiled before stays as it is (`torch._dynamo.reset()` drops it), and so does afterwards
+    what was compiled within.
     """
     return inductor_hooks.configured_by(inductor_options(budget, **options))
 
 
 @dataclass(eq=False)
 class Partitioner:
-    """What Inductor calls with a joint graph; it has changed the graph by its joint passes.
+    """What Inductor calls with a joint graph, when its own joint passes have run.
 
-    `chosen` are the pairs that were taken, in order.
+    `chosen` are the pairs that were taken, in order; `kept` says that the last keeps its budget.
     """
 
     options: Options
@@ -112,10 +113,12 @@ class Partitioner:
         search = Search(joint, num_fwd_outputs, static, self.options, self.profiles)
         try:
             found, budget_bytes = search.within_budget()
-        except UnsupportedGraphError as error:
+        except Exception as error:
+            # A host's training goes on, as it would have without a budget.
             self.kept = False
+            what = "" if isinstance(error, UnsupportedGraphError) else f"{type(error).__name__}: "
             warnings.warn(
-                f"a graph is compiled without a plan, so that no budget holds: {error}",
+                f"a graph is compiled without a plan, so that no budget holds: {what}{error}",
                 stacklevel=2,
             )
             return inductor_hooks.min_cut(joint, num_fwd_outputs, static)

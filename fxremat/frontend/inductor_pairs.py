@@ -132,13 +132,14 @@ class Search:
 
     def _planned(self, lowered: Lowered, budget_bytes: int, *, ordered: bool) -> Iterator[Tried]:
         """Pairs by plans within ever lower targets, to the first that fits."""
-        target = budget_bytes
+        target, tried = budget_bytes, None
         for _ in range(_TARGETS):
             options = replace(self.options, budget=Budget(nbytes=target))
             try:
                 found = plan(lowered, options, 0, observers()).plan
             except BudgetInfeasible as error:
-                if target == error.floor_bytes or error.floor_bytes > budget_bytes:
+                # Kernels that are fused may need less than ops one by one.
+                if tried:
                     return
                 target = error.floor_bytes
                 continue
