@@ -23,7 +23,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 import fxremat
 from benchmarks import records
 from benchmarks.cuda.machine import commit
+from benchmarks.marks import show
 from benchmarks.measure import Step, relative_error, step_peak
 from benchmarks.methods.torch_budget import budgeted, eager_backend, inductor_backend
 from benchmarks.own_process import child_environment, print_row, rows_of
@@ -44,6 +45,7 @@ RATIOS = (0.5, 0.35, 0.2, 0.1, 0.05)
 PLAIN, LAYERED = "plain", "checkpoint per layer"
 SHARES = (0.5, 0.4, LAYERED)
 MEBI = 1 << 20
+BEGIN, END = "<!-- budget curve: begin -->", "<!-- budget curve: end -->"
 
 
 class Block(nn.Module):
@@ -193,11 +195,14 @@ def rows_under(executor: str, names: list[str], layers: int, rounds: int) -> Ite
         yield row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a variant."""
-    plain = {row["variant"]: row for row in rows}[PLAIN]
-    lines = [f"{'':32} {'peak, MiB':>9} {'of plain':>9} {'time':>6}  gradients"]
+def table(rows: Sequence[records.Row]) -> str:
+    """A line a variant, op by op and in Inductor's kernels."""
+    lines = list[str]()
     for row in rows:
+        if row["variant"] == PLAIN:
+            plain = row
+            title = "op by op" if row["executor"] == "eager" else "in Inductor's kernels"
+            lines += ["", f"{title:32} {'peak, MiB':>9} {'of plain':>9} {'time':>6}  gradients"]
         if row["status"] != "ok":
             lines.append(f"{row['variant']:32} below the floor, {row['floor_bytes']:,} B")
             continue
@@ -207,7 +212,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['variant']:32} {row['peak_bytes'] / MEBI:9.1f} {share:9.2f} "
             f"{row['of_plain_time']:6.2f}  {bits}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines[1:])
 
 
 def main() -> None:
@@ -222,9 +227,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="keep the rows in this folder")
+    parser.add_argument("--kept", type=Path, help="show the rows of this folder, measure nothing")
+    parser.add_argument("--into", type=Path, help="show them in this page, between its two marks")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--peaks", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.kept:
+        text = table(list(records.load(args.kept).values()))
+        show(f"```\n{text}\n```", args.into, BEGIN, END)
+        return
     torch.set_num_threads(1)
     torch._dynamo.config.recompile_limit = 64  # a graph for each variant
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -235,7 +246,7 @@ def main() -> None:
     os.environ.update(child_environment(1))
     shares = [f"fxremat at {s}" if s == LAYERED else f"fxremat {s}" for s in args.fxremat]
     names = [PLAIN, LAYERED, *(f"torch {ratio}" for ratio in args.torch), *shares]
-    rows = list[dict[str, Any]]()
+    rows = list[records.Row]()
     for row in rows_under(args.executor, names, args.layers, args.rounds):
         rows.append(row)
         if args.out:

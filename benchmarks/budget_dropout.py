@@ -16,7 +16,7 @@ import copy
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from torch.nn import functional as F
 import fxremat
 from benchmarks import records
 from benchmarks.cuda.machine import commit
+from benchmarks.marks import show
 from benchmarks.measure import Step, relative_error, rng_state, step_peak
 from benchmarks.methods.torch_budget import budgeted, eager_backend, inductor_backend
 
 LAYERS, WIDTH, HEADS, WORDS, TEXTS, LENGTH = 4, 128, 4, 256, 4, 64
 RATIO, SHARE = 0.5, 0.6
+BEGIN, END = "<!-- budget dropout: begin -->", "<!-- budget dropout: end -->"
 
 
 class Block(nn.Module):
@@ -106,7 +108,7 @@ def measure(executor: str) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[records.Row]) -> str:
     """A line a variant."""
     lines = list[str]()
     for row in rows:
@@ -129,7 +131,13 @@ def main() -> None:
     )
     parser.add_argument("--executors", nargs="*", default=["eager", "inductor"])
     parser.add_argument("--out", type=Path, help="keep the rows in this folder")
+    parser.add_argument("--kept", type=Path, help="show the rows of this folder, measure nothing")
+    parser.add_argument("--into", type=Path, help="show them in this page, between its two marks")
     args = parser.parse_args()
+    if args.kept:
+        text = table(list(records.load(args.kept).values()))
+        show(f"```\n{text}\n```", args.into, BEGIN, END)
+        return
     torch.set_num_threads(1)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     rows = [row for executor in args.executors for row in measure(executor)]
