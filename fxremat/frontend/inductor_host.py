@@ -17,7 +17,7 @@ from torch import fx
 
 from fxremat import inductor_hooks
 from fxremat.errors import UnsupportedGraphError
-from fxremat.frontend.inductor_pairs import Halves, Search, Tried
+from fxremat.frontend.inductor_pairs import Halves, Search
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options, make_options
@@ -72,16 +72,25 @@ def installed(budget: int | float | str | Budget, **options: Any) -> AbstractCon
     return inductor_hooks.configured_by(inductor_options(budget, **options))
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What runs of one graph: which pair, what Inductor's code for it needs, under which budget."""
+
+    name: str
+    peak_bytes: int
+    budget_bytes: int
+
+
 @dataclass(eq=False)
 class Partitioner:
     """What Inductor calls with a joint graph, when its own joint passes have run.
 
-    `chosen` are the pairs that were taken, in order; `kept` says that the last keeps its budget.
+    `chosen` says what was taken, in order; `kept` says that the last keeps its budget.
     """
 
     options: Options
     profiles: OpProfiles = field(default_factory=OpProfiles)
-    chosen: list[Tried] = field(default_factory=list[Tried])
+    chosen: list[Chosen] = field(default_factory=list[Chosen])
     kept: bool = True
 
     def __post_init__(self) -> None:
@@ -123,7 +132,7 @@ class Partitioner:
             )
             return inductor_hooks.min_cut(joint, num_fwd_outputs, static)
         self.kept = found.peak_bytes <= budget_bytes
-        self.chosen.append(found)
+        self.chosen.append(Chosen(found.name, found.peak_bytes, budget_bytes))
         _LOG.info(
             "Inductor's code for a graph needs %s B of a budget of %s (%s)",
             f"{found.peak_bytes:,}",
