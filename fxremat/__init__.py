@@ -22,6 +22,7 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
+from fxremat.frontend.inductor_host import inductor_options, installed
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
@@ -65,6 +66,8 @@ __all__ = [
     "explain",
     "explain_step",
     "floor",
+    "inductor_options",
+    "installed",
     "loop",
     "measure_peak",
     "optimize",

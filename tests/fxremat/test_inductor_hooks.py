@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._functorch import config as functorch
 from torch._inductor import config
+from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
 from fxremat import inductor_hooks, torch_hooks
 from fxremat.inductor_hooks import Kind, Layout, Pair, compile_pair, make_inductor_backend
@@ -160,3 +162,50 @@ def test_what_is_written_in_place_is_noted_and_nests_and_draws_are_apart() -> No
     assert len(drawing) == 1
     assert "float* in_ptr0" not in drawing[0].source
     assert len([line for line in pair.forward.lines if line.source]) >= 3
+
+
+def test_inductors_seam_for_partitioners() -> None:
+    class Own:
+        def __call__(self, *_args: Any, **_named: Any) -> Any: ...
+
+        def uuid(self) -> str:
+            return "own"
+
+    assert not isinstance(Own(), CustomPartitionerFn)
+    inductor_hooks.be_partitioner(Own)
+    assert isinstance(Own(), CustomPartitionerFn)
+    with inductor_hooks.configured_by({"custom_partitioner_fn": Own()}):
+        assert isinstance(config.custom_partitioner_fn, Own)
+    assert config.custom_partitioner_fn is None
+
+
+def test_written_wrappers_are_replayed() -> None:
+    """Without a kernel: what is in use at the end is the loss, its gradient and the gradients."""
+    found: list[list[inductor_hooks.Moment]] = []
+
+    class Done(Exception):
+        pass
+
+    def partition(joint: Any, _inputs: Any, *, num_fwd_outputs: int, **_options: Any) -> Any:
+        inductor_hooks.merge_equal_nodes(joint)
+        halves = inductor_hooks.min_cut(inductor_hooks.copy_graph(joint), num_fwd_outputs, ())
+        codes = inductor_hooks.generate_pair(*halves, num_fwd_outputs)
+
+        def size(tensor: torch.Tensor) -> int:
+            return tensor.untyped_storage().nbytes()
+
+        def held(tensor: torch.Tensor) -> bool:
+            return tensor.numel() == 1
+
+        found.append(inductor_hooks.replay_pair(codes, *halves, num_fwd_outputs, size, held))
+        raise Done
+
+    x, weight = torch.randn(32, 8), torch.randn(8, 8, requires_grad=True)
+    backend = make_inductor_backend(partition, torch_hooks.boxed_executor)
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="Done"):
+        torch.compile(lambda x: F.gelu(x @ weight).sum(), backend=backend, fullgraph=True)(x)
+    (moments,) = found
+    assert moments[-1].nbytes == 4 + 4 + weight.nbytes
+    # The product, which is kept, and its gradient.
+    assert max(moment.nbytes for moment in moments) >= 2 * x.nbytes

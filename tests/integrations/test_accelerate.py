@@ -80,3 +80,11 @@ def test_accelerates_list_of_compilers_is_closed() -> None:
     """Where it is open one day, the recipe becomes shorter."""
     with pytest.raises(ValueError, match="FXREMAT"):
         TorchDynamoPlugin(backend="fxremat")
+
+
+def test_accelerate_hands_options_to_inductor() -> None:
+    options = fxremat.inductor_options("6GiB")
+    plugin = TorchDynamoPlugin(backend="inductor", options=options)
+    given = plugin.to_kwargs()
+    assert given["options"]["custom_partitioner_fn"] is options["custom_partitioner_fn"]
+    torch.compile(nn.Linear(2, 2), **given)  # takes them, with what else accelerate gives
