@@ -264,10 +264,16 @@ def compile_pair(
         ]
         with TracingContext.report_output_strides() as strides:
             first = _compile(forward, _examples(forward), is_backward=False)
-        saved = strides[num_fwd_outputs:] if strides else []
         examples = _examples(backward)
-        for k, stride in enumerate(saved):
+        # Numbers that are saved come last there and first here.
+        place_of = {
+            node.name: k for k, node in enumerate(backward.graph.find_nodes(op="placeholder"))
+        }
+        for node, stride in zip(
+            results[num_fwd_outputs:], strides[num_fwd_outputs:] if strides else (), strict=False
+        ):
             # Kernels may lay out what they save otherwise than it was traced.
+            k = place_of[node.name]
             if stride is not None and isinstance(examples[k], torch.Tensor):
                 examples[k] = examples[k].as_strided(examples[k].size(), stride)
         output = next(iter(backward.graph.find_nodes(op="output")))
