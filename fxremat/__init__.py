@@ -22,6 +22,9 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
+from fxremat.estimate.answer import Estimate
+from fxremat.estimate.device import DeviceSpec
+from fxremat.estimate.estimate import estimate
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
@@ -44,8 +47,10 @@ __all__ = [
     "BudgetError",
     "BudgetInfeasible",
     "DeviceError",
+    "DeviceSpec",
     "DispatchModeError",
     "DoubleBackwardError",
+    "Estimate",
     "FxrematError",
     "GraphBreakError",
     "LoopError",
@@ -62,6 +67,7 @@ __all__ = [
     "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
+    "estimate",
     "explain",
     "explain_step",
     "floor",

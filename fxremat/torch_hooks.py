@@ -492,7 +492,9 @@ def specialize_sizes(
     traced = [node.meta.get("example_value") for node in module.graph.nodes]
     sizes: list[Any] = [value for value in example_inputs if numbers]
     for value in pytree.tree_leaves([list(example_inputs), traced]):
-        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        if not isinstance(value, torch.Tensor) or torch._C._functorch.is_batchedtensor(value):
+            continue  # Inside of vmap; what it is of comes from outside.
+        if value.layout is torch.strided:
             storage: Any = value.untyped_storage().nbytes()  # of a view, it has a symbol of its own
             sizes += (*value.shape, *value.stride(), value.storage_offset(), storage)
     for size in sizes:
@@ -793,6 +795,11 @@ def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
     return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
+def fake_mode() -> FakeTensorMode:
+    """A mode in which tensors have shapes and no memory; Dynamo traces functions of them."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 @contextlib.contextmanager
 def real_ops(device: torch.device) -> Generator[None, None, None]:
     """Leave tracing, autocast and gradients for a while: real tensors run in their own types.
@@ -811,9 +818,21 @@ def view_strides(tensor: torch.Tensor, shape: Sequence[int]) -> tuple[int, ...]:
         return empty.view(tuple(shape)).stride()
 
 
+# The CPU's attention takes the first arguments of the others, and has no formula of its own.
+_FLOPS_AS: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        torch.ops.aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+
+
 def flop_formula(target: Any) -> Callable[..., int] | None:
     """torch's FLOP formula of an op, called as the op with `out_val=` its result."""
     packet = getattr(target, "overloadpacket", target)
+    packet = _FLOPS_AS.get(packet, packet)
     return cast("Callable[..., int] | None", flop_registry.get(packet))
 
 
