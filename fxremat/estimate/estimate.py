@@ -17,6 +17,7 @@ from fxremat import torch_hooks
 from fxremat.errors import OptionError
 from fxremat.estimate.answer import Estimate
 from fxremat.estimate.attention import map_attention
+from fxremat.estimate.autocast import map_autocast
 from fxremat.estimate.batches import (
     CAPS,
     BatchSize,
@@ -206,6 +207,7 @@ def _traced(
         nonlocal mapped
         if spec.kind == "cuda":
             mapped = map_attention(graph)
+            map_autocast(graph)
 
     args, kwargs = arguments
     traced = trace_step(function, args, kwargs, rewrite)

@@ -33,7 +33,7 @@ def notes_on(
                 "come on top."
             )
         notes.append(
-            "Other ops are taken to be those of the CPU's trace, autocast's choice of types too."
+            "Other ops than attention and autocast's casts are taken to be those of the CPU's trace."
         )
     if spec.kind == "cuda":
         notes.append(
