@@ -110,6 +110,7 @@ class Room:
     usable_bytes: int
     fixed_bytes: int  # parameters, buffers, the optimizer's state
     input_bytes: int  # an example
+    dispatch_s: float = 0.0  # of Python, an op
 
     def beside(self, batch: int) -> int:
         """Bytes that are there when a step begins."""
@@ -135,7 +136,7 @@ def plan_batch(line: Line, batch: int, room: Room, schedules: Sequence[Schedule]
         extra=max(0.0, found.cost / base - 1) if base else 0.0,
         step_bytes=found.peak_bytes,
         all_bytes=room.beside(batch) + found.peak_bytes,
-        seconds=found.cost,
+        seconds=max(found.cost, room.dispatch_s * len(found.schedule)),
     )
 
 

@@ -1,8 +1,9 @@
 """Devices as an estimate knows them: how fast, how large, by which allocator's rules.
 
-Rates are the vendors' peaks of dense arithmetic; `product_share` and `traffic_share` say how much
-of them long kernels reach. What the table says is modelled, never measured; "cpu" is this machine,
-measured when it is asked for.
+Rates are the vendors' peaks of dense arithmetic, of which long kernels reach a share: usual ones
+for products and copies; that of convolutions, and the time that Python takes for an op, are from a
+VGG's and three models' steps on an H200 (docs/estimate.md). "cpu" is this machine, measured when it
+is asked for.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class DeviceSpec:
     `product_flops` are the peaks of matrix products by "half", "tf32", "float32" and "float64";
     of these "tf32" is for convolutions in float32 alone, as is torch's default. `vector_flops` is
     that of other arithmetic, `bandwidth` of its memory and `host_bandwidth` of its link to the
-    host. `launch_s` is the least time of an op. `capacity_bytes` is what torch can allocate, of
-    which `reserved_bytes` go to libraries. `source` says where the figures are from.
+    host. The shares say how much of a peak is reached. `launch_s` is the least time of an op on the
+    device, `dispatch_s` what Python takes for one meanwhile. `capacity_bytes` is what torch can
+    allocate, of which `reserved_bytes` go to libraries. `source` says where the figures are from.
     """
 
     name: str
@@ -51,7 +53,9 @@ class DeviceSpec:
     host_bandwidth: float = 25 * _GIGA
     reserved_bytes: int = 0
     product_share: float = 0.7
+    convolution_share: float = 0.25
     traffic_share: float = 0.8
+    dispatch_s: float = 40e-6
     source: str = "given"
     is_measured: bool = field(default=False, compare=False)
 
@@ -66,11 +70,13 @@ class DeviceSpec:
         for what, rate in rates.items():
             if not (math.isfinite(rate) and rate > 0):
                 raise OptionError(f"{what} is {rate}: it must be a finite number above 0")
-        for what in ("product_share", "traffic_share"):
+        for what in ("product_share", "convolution_share", "traffic_share"):
             if not 0 < getattr(self, what) <= 1:
                 raise OptionError(f"{what} is {getattr(self, what)}: it must be in (0, 1]")
-        if self.launch_s < 0 or not 0 <= self.reserved_bytes < self.capacity_bytes:
-            raise OptionError("launch_s and reserved_bytes must not be negative, nor above all")
+        if self.launch_s < 0 or self.dispatch_s < 0:
+            raise OptionError("launch_s and dispatch_s must not be negative")
+        if not 0 <= self.reserved_bytes < self.capacity_bytes:
+            raise OptionError("reserved_bytes must not be negative, nor all that there is")
 
     @property
     def usable_bytes(self) -> int:
@@ -84,7 +90,7 @@ class DeviceSpec:
             kind = "tf32"
         rate = self.product_flops.get(kind, self.product_flops["float32"])
         return Ceilings(
-            flops_per_s=rate * self.product_share,
+            flops_per_s=rate * (self.convolution_share if convolution else self.product_share),
             vector_flops_per_s=self.vector_flops * self.traffic_share,
             bytes_per_s=self.bandwidth * self.traffic_share,
             launch_s=self.launch_s,
@@ -163,7 +169,9 @@ def this_cpu() -> DeviceSpec:
         launch_s=ceilings.launch_s,
         host_bandwidth=ceilings.bytes_per_s,
         product_share=1.0,
+        convolution_share=1.0,
         traffic_share=1.0,
+        dispatch_s=0.0,  # in launch_s
         source=f"measured now, {torch.get_num_threads()} threads",
         is_measured=True,
     )

@@ -140,7 +140,8 @@ def estimate(
         optimizer=optimizer,
         resident=resident,
         budget_bytes=max(0, budget_bytes),
-        step_seconds=problem.baseline_cost,
+        kernel_seconds=problem.baseline_cost,
+        dispatch_seconds=spec.dispatch_s * len(first.lowering.graph.operations),
         points=tuple(point(p.peak_bytes, p.extra_seconds, p.bound_seconds) for p in front.plans),
         at_budget=at_budget,
         batches=batches,
@@ -150,6 +151,8 @@ def estimate(
         notes=notes_on(
             first.lowering,
             spec,
+            waits_for_python=spec.dispatch_s * len(first.lowering.graph.operations)
+            > problem.baseline_cost,
             has_line=line is not None or sizes == [],
             is_real=first.is_real,
         ),
@@ -283,6 +286,7 @@ def _batches(
         usable_bytes=spec.usable_bytes,
         fixed_bytes=resident.nbytes - resident.input_bytes,
         input_bytes=resident.input_bytes // first.batch,
+        dispatch_s=spec.dispatch_s,
     )
     schedules = front.schedules if line.first is first.lowering.problem else []
     if not schedules:

@@ -8,7 +8,7 @@ from fxremat.nodes import depends_on_data, is_op, op_name
 
 
 def notes_on(
-    lowering: Lowering, spec: DeviceSpec, *, has_line: bool, is_real: bool
+    lowering: Lowering, spec: DeviceSpec, *, waits_for_python: bool, has_line: bool, is_real: bool
 ) -> tuple[str, ...]:
     """What to know of the figures of one estimate."""
     graph = lowering.graph
@@ -24,8 +24,13 @@ def notes_on(
             f"Nothing was measured. Sizes of tensors are exact for the traced ops. Times are a "
             f"roofline at {spec.product_share:.0%} of the peak of products and "
             f"{spec.traffic_share:.0%} of the bandwidth ({spec.source}): their ratios are worth "
-            "more than their sums. Steps of many short ops wait for Python, which isn't in them."
+            "more than their sums."
         )
+        if waits_for_python:
+            notes.append(
+                f"The step waits for Python, which takes {1e6 * spec.dispatch_s:.0f} us an op, "
+                "longer than the kernels do: extra times are of kernels, and may be hidden or not."
+            )
         convolutions = sum(op_name(node.target).startswith("convolution") for node in nodes)
         if convolutions:
             notes.append(
@@ -33,7 +38,7 @@ def notes_on(
                 "come on top."
             )
         notes.append(
-            "Other ops than attention and autocast's casts are taken to be those of the CPU's trace."
+            "Ops are those of the CPU's trace, but for attention and what autocast keeps in float32."
         )
     if spec.kind == "cuda":
         notes.append(

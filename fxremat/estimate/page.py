@@ -101,8 +101,8 @@ def _summary(found: Figures) -> str:
         ),
         (
             "Time of a step",
-            f"{seconds(found.step_seconds)}, modelled; {batch}{found.operations} ops, "
-            f"mostly {found.dtype}",
+            f"{seconds(found.step_seconds)}, modelled; kernels {seconds(found.kernel_seconds)}; "
+            f"{batch}{found.operations} ops, mostly {found.dtype}",
         ),
     ]
     if kernels:

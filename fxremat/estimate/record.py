@@ -29,13 +29,14 @@ class Point:
 class Figures:
     """A training step on a device, with nothing recomputed and under budgets.
 
-    `batch` is the first dimension of the inputs, `step_seconds` the modelled time of forward and
-    backward. `points` are the front, from the least step memory up to all of it; `at_budget` is
-    the plan under the budget that was asked for, or under what the device has left. `batches` are
-    the sizes that were looked at, `largest` the largest that fits at each extra time (None where
-    none does). `minimum` says what is in memory at the peak of the plan of the least memory.
-    `kernels` counts the ops that were mapped to those of the device, `notes` say how far to trust
-    all this. `problem` is what was planned and `schedules` the plans of `points`.
+    `batch` is the first dimension of the inputs. `kernel_seconds` is the modelled time of forward
+    and backward on the device, `dispatch_seconds` what Python takes beside it. `points` are the
+    front, from the least step memory up to all of it; `at_budget` is the plan under the budget that
+    was asked for, or under what the device has left. `batches` are the sizes that were looked at,
+    `largest` the largest that fits at each extra time (None where none does). `minimum` says what
+    is in memory at the peak of the plan of the least memory. `kernels` counts the ops that were
+    mapped to those of the device, `notes` say how far to trust all this. `problem` is what was
+    planned and `schedules` the plans of `points`.
     """
 
     device: DeviceSpec
@@ -45,7 +46,8 @@ class Figures:
     optimizer: str
     resident: Resident
     budget_bytes: int
-    step_seconds: float
+    kernel_seconds: float
+    dispatch_seconds: float
     points: tuple[Point, ...]
     at_budget: Point | None
     batches: tuple[BatchSize, ...]
@@ -57,6 +59,11 @@ class Figures:
     plan_s: float
     problem: RematProblem
     schedules: tuple[Schedule, ...]
+
+    @property
+    def step_seconds(self) -> float:
+        """The time of forward and backward: the device and Python wait for the slower one."""
+        return max(self.kernel_seconds, self.dispatch_seconds)
 
     @property
     def peak_bytes(self) -> int:
@@ -99,7 +106,7 @@ class Figures:
         ]
         device = {name: getattr(self.device, name) for name in vars(self.device)}
         figures["device"] = {**device, "product_flops": dict(self.device.product_flops)}
-        answers = ("peak_bytes", "floor_bytes", "fits", "optimizer_fits")
+        answers = ("step_seconds", "peak_bytes", "floor_bytes", "fits", "optimizer_fits")
         return {**figures, **{name: getattr(self, name) for name in answers}}
 
     def to_json(self) -> str:

@@ -69,8 +69,9 @@ def _summary(found: Figures) -> RenderableType:
         (
             "time of a step",
             seconds(found.step_seconds),
-            f"modelled; {batch}{found.operations} ops, mostly {found.dtype}",
+            f"modelled, kernels {seconds(found.kernel_seconds)}",
         ),
+        ("ops", str(found.operations), f"{batch}mostly {found.dtype}"),
         (
             "worked out in",
             f"{found.trace_s + found.plan_s:.1f} s",

@@ -95,7 +95,7 @@ def test_other_batch_sizes_are_what_a_trace_of_them_says(on_h100: fxremat.Estima
     # Blocks of 512 bytes don't lie on a line, each of them may be off by one.
     assert abs(size.step_bytes - other.peak_bytes) <= 512 * len(other.problem.values)
     assert size.step_bytes == pytest.approx(other.peak_bytes, rel=0.01)
-    assert size.seconds == pytest.approx(other.step_seconds, rel=0.01)
+    assert size.seconds == pytest.approx(other.step_seconds, rel=0.05)
     assert dict(found.largest) == dict.fromkeys((0.0, 0.1, 0.2, 0.35), size)
     assert dict(on_h100.largest)[0.0] is not None
 
