@@ -38,7 +38,7 @@ def notes_on(
                 "come on top."
             )
         notes.append(
-            "Ops are those of the CPU's trace, but for attention and what autocast keeps in float32."
+            "Ops are those of a CPU's trace, but for attention and what autocast keeps in float32."
         )
     if spec.kind == "cuda":
         notes.append(
