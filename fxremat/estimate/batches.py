@@ -121,9 +121,10 @@ class Room:
         return self.usable_bytes - self.beside(batch)
 
 
-def plan_batch(line: Line, batch: int, room: Room, schedules: Sequence[Schedule]) -> BatchSize:
-    """Whether a batch size fits, and how dear it is."""
-    problem = line.at(batch)
+def plan_batch(
+    problem: RematProblem, batch: int, room: Room, schedules: Sequence[Schedule]
+) -> BatchSize:
+    """Whether a batch size fits, and how dear it is. The first schedule is of the least memory."""
     lowest = simulate(problem, schedules[0])
     base = problem.baseline_cost
     if lowest.peak_bytes > room.for_step(batch):

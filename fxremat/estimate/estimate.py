@@ -30,7 +30,7 @@ from fxremat.estimate.batches import (
 )
 from fxremat.estimate.device import DeviceSpec, device_of
 from fxremat.estimate.fake import Cast, batch_of, cast_to, fake_inputs, fake_module
-from fxremat.estimate.front import Front, cheapest, fits, front_of, planned
+from fxremat.estimate.front import Front, cheapest, fits, front_of, planned, plans_of
 from fxremat.estimate.holders import peak_of
 from fxremat.estimate.notes import notes_on
 from fxremat.estimate.record import Point
@@ -41,6 +41,8 @@ from fxremat.frontend.compiled import call_arguments
 from fxremat.lower.lowering import Lowering
 from fxremat.nodes import op_name
 from fxremat.plan.budget import Budget
+
+_POINTS_AGAIN = 8  # where one example is traced otherwise than several
 
 _DTYPES = {
     "bf16": torch.bfloat16,
@@ -131,7 +133,7 @@ def estimate(
         if fits(found):
             plan = planned(problem, found, max(deadline, time.monotonic() + 1))
             at_budget = point(plan.peak_bytes, plan.extra_seconds, plan.bound_seconds)
-    batches, largest = _batches(line, first, spec, front, sizes)
+    batches, largest = _batches(line, first, spec, front, sizes, time_limit_s / 4)
     return Estimate(
         device=spec,
         batch=first.batch,
@@ -276,7 +278,12 @@ def _line(first: _Step, step: Callable[[int | None], _Step], spec: DeviceSpec) -
 
 
 def _batches(
-    line: Line | None, first: _Step, spec: DeviceSpec, front: Front, sizes: list[int] | None
+    line: Line | None,
+    first: _Step,
+    spec: DeviceSpec,
+    front: Front,
+    sizes: list[int] | None,
+    time_limit_s: float,
 ) -> tuple[tuple[BatchSize, ...], tuple[tuple[float, BatchSize | None], ...]]:
     """The batch sizes that were looked at, and the largest at each extra time."""
     if line is None or first.batch is None:
@@ -288,13 +295,15 @@ def _batches(
         input_bytes=resident.input_bytes // first.batch,
         dispatch_s=spec.dispatch_s,
     )
-    schedules = front.schedules if line.first is first.lowering.problem else []
-    if not schedules:
-        again = front_of(line.first, points=8, time_limit_s=1.0)
-        schedules = again.schedules
+    own, schedules = first.lowering.problem, front.schedules
+    if line.first is not own:
+        again = plans_of(line.first, points=_POINTS_AGAIN, time_limit_s=time_limit_s)
+        schedules = [each.schedule for each in again]
 
     def plan(batch: int) -> BatchSize:
-        return plan_batch(line, batch, room, schedules)
+        if batch == first.batch:
+            return plan_batch(own, batch, room, front.schedules)
+        return plan_batch(line.at(batch), batch, room, schedules)
 
     if sizes is not None:
         looked_at = [plan(batch) for batch in sizes]

@@ -61,15 +61,20 @@ def front_of(problem: RematProblem, *, points: int, time_limit_s: float) -> Fron
     Bounds are left out, as 0, once the time is up.
     """
     deadline = time.monotonic() + time_limit_s
+    kept = plans_of(problem, points=points, time_limit_s=time_limit_s / 4)
+    return Front(tuple(planned(problem, each, deadline) for each in kept))
+
+
+def plans_of(problem: RematProblem, *, points: int, time_limit_s: float) -> list[Solution]:
+    """The plans of the front alone; the one of the least memory is searched for in that time."""
     most = simulate(problem, baseline(problem)).peak_bytes
-    least = floor(problem, time_limit_s=max(0.1, time_limit_s / 4))
+    least = floor(problem, time_limit_s=max(0.1, time_limit_s))
     found = [least]
     for k in range(1, points):
         budget = least.peak_bytes + int((most - least.peak_bytes) * (k / (points - 1)) ** 1.5)
         found.append(cheapest(problem, budget, [each.schedule for each in found[-1:]]))
     found.append(cheapest(problem, most))
-    kept = _front(found)
-    return Front(tuple(planned(problem, each, deadline) for each in kept))
+    return _front(found)
 
 
 def cheapest(
