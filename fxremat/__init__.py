@@ -22,6 +22,9 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
+from fxremat.estimate.answer import Estimate
+from fxremat.estimate.device import DeviceSpec
+from fxremat.estimate.estimate import estimate
 from fxremat.frontend.inductor_host import inductor_options, installed
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
@@ -44,8 +47,10 @@ __all__ = [
     "BudgetError",
     "BudgetInfeasible",
     "DeviceError",
+    "DeviceSpec",
     "DispatchModeError",
     "DoubleBackwardError",
+    "Estimate",
     "FxrematError",
     "GraphBreakError",
     "LoopError",
@@ -63,6 +68,7 @@ __all__ = [
     "UnsupportedGraphError",
     "VerificationError",
     "__version__",
+    "estimate",
     "explain",
     "explain_step",
     "floor",

@@ -798,6 +798,11 @@ def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
     return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
+def fake_mode() -> FakeTensorMode:
+    """A mode in which tensors have shapes and no memory; Dynamo traces functions of them."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 @contextlib.contextmanager
 def real_ops(device: torch.device) -> Generator[None, None, None]:
     """Leave tracing, autocast and gradients for a while: real tensors run in their own types.
@@ -816,9 +821,21 @@ def view_strides(tensor: torch.Tensor, shape: Sequence[int]) -> tuple[int, ...]:
         return empty.view(tuple(shape)).stride()
 
 
+# The CPU's attention takes the first arguments of the others, and has no formula of its own.
+_FLOPS_AS: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        torch.ops.aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+
+
 def flop_formula(target: Any) -> Callable[..., int] | None:
     """torch's FLOP formula of an op, called as the op with `out_val=` its result."""
     packet = getattr(target, "overloadpacket", target)
+    packet = _FLOPS_AS.get(packet, packet)
     return cast("Callable[..., int] | None", flop_registry.get(packet))
 
 

@@ -34,6 +34,7 @@ LAYERS = (
     ("frontend",),
     ("loops",),
     ("report",),
+    ("estimate",),
     ("integrations",),
     ("__init__", "__main__"),
 )
