@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,6 +30,7 @@ from fxremat_solvers import (
     simulate,
     solve,
 )
+from fxremat_solvers.side_by_side import at_most, processors
 
 # Frames of this package in what Dynamo traced: the functions that it puts around a model's.
 _OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -120,14 +122,23 @@ Search = Callable[[RematProblem, int, Options], Solution]
 
 def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
     """The schedule that the options' solver finds."""
-    return solve(
-        problem,
-        budget_bytes,
-        solver=options.solver,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-        effort=options.effort,
-    )
+    with search_threads(options):
+        return solve(
+            problem,
+            budget_bytes,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            seed=options.seed,
+            effort=options.effort,
+        )
+
+
+def search_threads(options: Options) -> AbstractContextManager[None]:
+    """Around a search: those that the options name, else this rank's share of the processors."""
+    if options.threads is not None:
+        return at_most(options.threads)
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return at_most(max(1, processors() // (int(ranks) if ranks.isdecimal() else 1)))
 
 
 def replay_schedules(schedules: Sequence[Schedule]) -> Search:

@@ -21,8 +21,9 @@ import torch
 from fxremat import torch_hooks
 from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, start_recorder
+from fxremat.plan.kept import kept, recall_or_search
 from fxremat.plan.options import Options
-from fxremat.plan.plan import search_schedule
+from fxremat.plan.plan import search_threads
 from fxremat.step.agree import agreed_budget, agreed_step
 from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
@@ -484,12 +485,8 @@ class StepTracker:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""
         options = self.options
         if options.solver != "auto":
-            return search_schedule(problem, budget_bytes, options)
-        limit_s, effort = options.time_limit_s, options.effort / 2
-        seed = options.seed
-        return auto(
-            problem, budget_bytes, time_limit_s=limit_s, seed=seed, effort=effort, prove=False
-        )
+            return recall_or_search(problem, budget_bytes, options)
+        return kept(_without_proof, "part")(problem, budget_bytes, options)
 
     # Marks.
 
@@ -512,6 +509,19 @@ class StepTracker:
         if kind is not Kind.BACKWARD:
             return Mark(kind, number, frozenset(), waiting)
         return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
+
+
+def _without_proof(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
+    limit_s, effort = options.time_limit_s, options.effort / 2
+    with search_threads(options):
+        return auto(
+            problem,
+            budget_bytes,
+            time_limit_s=limit_s,
+            seed=options.seed,
+            effort=effort,
+            prove=False,
+        )
 
 
 def _made_before(args: Sequence[Any]) -> int:

@@ -15,6 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # As architecture.md has them: what all ask, then the passes in order, then what drives them.
 LAYERS = (
     ("torch_hooks", "inductor_hooks", "errors"),
+    ("cache",),
     ("kernel",),
     ("nodes",),
     ("memory_model",),
