@@ -255,10 +255,7 @@ def _infeasible(
     lowering: Lowering, schedule: Schedule, simulation: Simulation, budget_bytes: int
 ) -> BudgetInfeasible:
     problem = lowering.problem
-    holders = live_at(problem, simulation, simulation.peak_step)
-    described = tuple(
-        (_describe(lowering, value), problem.values[value].nbytes) for value in holders
-    )
+    described = holders_at_peak(lowering, simulation)
     step = schedule.ops[simulation.peak_step]
     lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
     workspace = simulation.runs[simulation.peak_step].workspace_bytes
@@ -276,6 +273,13 @@ def _infeasible(
         floor_bytes=floor_bytes,
         holders=described,
     )
+
+
+def holders_at_peak(lowering: Lowering, simulation: Simulation) -> tuple[tuple[str, int], ...]:
+    """The values that hold memory at a replay's peak, largest first: (description, bytes)."""
+    problem = lowering.problem
+    holders = live_at(problem, simulation, simulation.peak_step)
+    return tuple((_describe(lowering, value), problem.values[value].nbytes) for value in holders)
 
 
 def _describe(lowering: Lowering, value: int) -> str:

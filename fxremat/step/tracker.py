@@ -21,6 +21,7 @@ import torch
 from fxremat import torch_hooks
 from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, start_recorder
+from fxremat.pipeline.progress import shown
 from fxremat.plan.kept import kept, recall_or_search
 from fxremat.plan.options import Options
 from fxremat.plan.plan import search_threads
@@ -463,7 +464,8 @@ class StepTracker:
         # Which steps, whether gradients are the first ones, whether it is planned once more.
         purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.corrections}"
         budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
-        plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
+        with shown(f"planning a step of {len(fronts)} graphs"):
+            plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
         plan = agreed_step(plan, fronts, options, purpose)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:

@@ -36,6 +36,7 @@ LAYERS = (
     ("loops",),
     ("report",),
     ("integrations",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 

@@ -9,7 +9,6 @@ import pytest
 
 from fxremat.cache import store
 
-
 pytestmark = pytest.mark.filterwarnings("error")
 
 
