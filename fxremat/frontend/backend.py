@@ -46,6 +46,7 @@ from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import MADE_BY_CALL, is_collective
 from fxremat.pipeline.observe import observers
 from fxremat.pipeline.passes import compile_plan, plan, read, weigh
+from fxremat.pipeline.progress import shown
 from fxremat.pipeline.runner import Between, State
 from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
 from fxremat.plan.agree import agreed, agreed_plan, agreed_schedule, plan_key
@@ -71,7 +72,16 @@ class _WeighedError(Exception):
     """Ends the trace of a graph that was only to be weighed."""
 
 
-@dataclass
+_backends: list[weakref.ref[Backend]] = []
+
+
+def live_backends() -> list[Backend]:
+    """All backends of the process that something still uses, oldest first."""
+    _backends[:] = [each for each in _backends if each() is not None]
+    return [backend for each in _backends if (backend := each()) is not None]
+
+
+@dataclass(eq=False)
 class Backend:
     """A torch.compile backend with its options.
 
@@ -97,6 +107,9 @@ class Backend:
     why_executor: str = ""
     waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
     warned_of_autocast: bool = False
+
+    def __post_init__(self) -> None:
+        _backends.append(weakref.ref(self))
 
     @staticmethod
     def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
@@ -340,11 +353,12 @@ class Backend:
             seconds[name] = taken
             return state
 
-        between = (*self.between, keep_time, *observers())
-        grouped = read(traced, self.profiles, between, self.executor)
-        shapes = _shapes(traced.module)
-        planned, origin = planner(grouped, shapes, between)
-        written = compile_plan(planned, between, self.executor)
+        with shown("reading the graph") as progress:
+            between = (*self.between, keep_time, progress, *observers())
+            grouped = read(traced, self.profiles, between, self.executor)
+            shapes = _shapes(traced.module)
+            planned, origin = planner(grouped, shapes, between)
+            written = compile_plan(planned, between, self.executor)
         graph = CompiledGraph(
             plan=planned.plan,
             input_shapes=shapes,
@@ -440,7 +454,7 @@ class Backend:
         Where that fails it is said, the plan stays, and no further one is made at once.
         """
         try:
-            with torch_hooks.compiling_again():
+            with torch_hooks.compiling_again(), shown("searching for a better plan"):
                 run, graph = self._search_again(draft)
         except Exception as error:
             self.at_once = False
@@ -553,7 +567,7 @@ class Backend:
             front=Front.of(lowering, least, changes=changes),
             runs={graph.plan.schedule.ops: (run, watch)},
             compile=compile_by if changes else None,
-            name=_described(lowering.graph),
+            name=described(lowering.graph),
             ends_with=why,
         )
 
@@ -693,7 +707,7 @@ def _shapes(joint: fx.GraphModule) -> Shapes:
     )
 
 
-def _described(graph: JointGraph) -> str:
+def described(graph: JointGraph) -> str:
     """Where a graph begins and ends in the user's code."""
     lines = [line for op in graph.forward for n in op.nodes if (line := source_line(n))]
     if not lines:

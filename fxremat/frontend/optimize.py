@@ -34,6 +34,7 @@ def optimize(
     seed: int = 0,
     effort: float = 0.2,
     executor: str = "eager",
+    threads: int | None = None,
     fullgraph: bool = False,
     regions: str | None = None,
 ) -> F:
@@ -55,6 +56,7 @@ def optimize(
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
     "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
+    `threads` are those of the search: by default the processors, shared by the ranks of a machine.
 
     `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
     compiles, each as often as the plan says. The latter rounds as `torch.compile` does, so that
@@ -91,6 +93,7 @@ def optimize(
         "seed": seed,
         "effort": effort,
         "executor": executor,
+        "threads": threads,
     }
     options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None

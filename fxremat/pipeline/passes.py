@@ -33,8 +33,9 @@ from fxremat.pipeline.states import (
     Traced,
     Written,
 )
+from fxremat.plan.kept import recall_or_search
 from fxremat.plan.options import Options
-from fxremat.plan.plan import Search, plan_step, search_schedule
+from fxremat.plan.plan import Search, plan_step
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
 from fxremat_solvers import baseline
@@ -123,7 +124,7 @@ class Solve:
 
     options: Options
     largest_step_bytes: int = 0
-    search: Search = search_schedule
+    search: Search = recall_or_search
     name: str = "solve"
 
     def run(self, state: Lowered) -> Planned:
@@ -194,7 +195,7 @@ def plan(
     options: Options,
     largest_step_bytes: int = 0,
     between: Sequence[Between] = (),
-    search: Search = search_schedule,
+    search: Search = recall_or_search,
 ) -> Planned:
     """The plan of one graph. Raises `BudgetInfeasible` where none is found within the budget.
 

@@ -25,6 +25,8 @@ class Options:
     """How to plan: the budget, the solver, its time limit, seed and effort, the cost model.
 
     `executor` names what runs the step: op by op, or in the kernels that Inductor compiles.
+    `threads` is how many a search uses, which changes no plan; None for this rank's share of the
+    processors.
     """
 
     budget: Budget
@@ -34,6 +36,7 @@ class Options:
     seed: int = 0
     effort: float = 0.2
     executor: str = "eager"
+    threads: int | None = None
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
@@ -56,6 +59,11 @@ def make_options(options: Mapping[str, Any]) -> Options:
     seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")
+    threads: Any = options.get("threads")
+    if threads is not None and (
+        isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+    ):
+        raise OptionError(f"threads is {threads!r}: it must be an integer above 0, or None")
     given: dict[str, Any] = {**options, "budget": Budget.of(options["budget"])}
     checked = Options(**given)
     if checked.solver not in SOLVERS:

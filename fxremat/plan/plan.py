@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,6 +29,7 @@ from fxremat_solvers import (
     quick,
     solve,
 )
+from fxremat_solvers.search.parallel import at_most, processors
 
 # Frames of this package in what Dynamo traced: the functions that it puts around a model's.
 _OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -122,14 +124,23 @@ Search = Callable[[RematProblem, int, Options], Solution]
 
 def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
     """The schedule that the options' solver finds."""
-    return solve(
-        problem,
-        budget_bytes,
-        solver=options.solver,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-        effort=options.effort,
-    )
+    with search_threads(options):
+        return solve(
+            problem,
+            budget_bytes,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            seed=options.seed,
+            effort=options.effort,
+        )
+
+
+def search_threads(options: Options) -> AbstractContextManager[None]:
+    """Around a search: those that the options name, else this rank's share of the processors."""
+    if options.threads is not None:
+        return at_most(options.threads)
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return at_most(max(1, processors() // (int(ranks) if ranks.isdecimal() else 1)))
 
 
 def replay_schedules(schedules: Sequence[Schedule]) -> Search:
@@ -259,10 +270,7 @@ def _infeasible(
     lowering: Lowering, schedule: Schedule, simulation: Simulation, budget_bytes: int
 ) -> BudgetInfeasible:
     problem = lowering.problem
-    holders = live_at(problem, simulation, simulation.peak_step)
-    described = tuple(
-        (_describe(lowering, value), problem.values[value].nbytes) for value in holders
-    )
+    described = holders_at_peak(lowering, simulation)
     step = schedule.ops[simulation.peak_step]
     lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
     workspace = simulation.runs[simulation.peak_step].workspace_bytes
@@ -280,6 +288,13 @@ def _infeasible(
         floor_bytes=floor_bytes,
         holders=described,
     )
+
+
+def holders_at_peak(lowering: Lowering, simulation: Simulation) -> tuple[tuple[str, int], ...]:
+    """The values that hold memory at a replay's peak, largest first: (description, bytes)."""
+    problem = lowering.problem
+    holders = live_at(problem, simulation, simulation.peak_step)
+    return tuple((_describe(lowering, value), problem.values[value].nbytes) for value in holders)
 
 
 def _describe(lowering: Lowering, value: int) -> str:

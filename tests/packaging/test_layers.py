@@ -15,6 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # As architecture.md has them: what all ask, then the passes in order, then what drives them.
 LAYERS = (
     ("torch_hooks", "inductor_hooks", "errors"),
+    ("cache",),
     ("kernel",),
     ("nodes",),
     ("memory_model",),
@@ -36,6 +37,7 @@ LAYERS = (
     ("report",),
     ("estimate",),
     ("integrations",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 

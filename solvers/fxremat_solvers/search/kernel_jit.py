@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,6 +34,10 @@ _SOURCES = (
     "kernel_price.py",
     "kernel_state.py",
 )
+
+_LOG = logging.getLogger("fxremat")
+_LONG_S = 2.0  # to load what was compiled takes a tenth of it
+_said: list[str] = []
 
 AVAILABLE = not cast(Any, numba).config.DISABLE_JIT  # interpreted, the kernel would be of no use
 
@@ -60,15 +67,37 @@ def compiled(function: _Function) -> _Function:
         if chosen:
             return chosen[0](*arguments)
         # The first call reads the cache, and numba raises anything where that is damaged.
-        try:
-            result = cached(*arguments)
-        except Exception:
-            chosen.append(_jit(function))
-            return chosen[0](*arguments)
+        with _said_if_long():
+            try:
+                result = cached(*arguments)
+            except Exception:
+                chosen.append(_jit(function))
+                return chosen[0](*arguments)
         chosen.append(cached)
         return result
 
     return cast(_Function, call)
+
+
+@contextmanager
+def _said_if_long() -> Generator[None, None, None]:
+    """Around a first call: one that takes long compiles, which is said once."""
+
+    def say() -> None:
+        if not _said:
+            _said.append("compiling")
+            _LOG.warning(
+                "the search for plans is compiled, once on this machine: that takes some fifteen "
+                "seconds"
+            )
+
+    timer = threading.Timer(_LONG_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _jit(function: _Function, **options: Any) -> _Function:
