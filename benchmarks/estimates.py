@@ -25,6 +25,7 @@ import fxremat
 from benchmarks import real_sizes, records, zoo
 from benchmarks.cuda.parts import BENCH_NUMBERS, EXACT_SETTINGS
 from benchmarks.own_process import print_row, rows_of
+from fxremat.estimate.text import percent
 from fxremat.report.explain import human_bytes
 from fxremat_solvers import quick
 
@@ -186,7 +187,7 @@ def report() -> str:
             lines += ["| ---: | ---: | ---: | ---: | --- |"]
             lines += [
                 f"| {human_bytes(p['step_bytes'])} | {human_bytes(p['all_bytes'])} | "
-                f"{p['extra']:+.1%} | {p['bound']:+.1%} | {'yes' if p['fits'] else 'no'} |"
+                f"{p['extra']:+.1%} | {percent(p['bound'])} | {'yes' if p['fits'] else 'no'} |"
                 for p in reversed(row["points"])
             ]
     lines += ["", "| bytes | autocast | estimated | measured | floor | measured |"]
