@@ -172,12 +172,8 @@ def plot(found: Figures) -> str:
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in value)
         return f"<polyline points='{path}' fill='none' {style}/>"
 
-    shapes.append(
-        line(
-            [(p.step_bytes, p.bound) for p in points if p.bound is not None],
-            "stroke='#9aa5b1' stroke-dasharray='5 4'",
-        )
-    )
+    bounds = [(p.step_bytes, p.bound) for p in points if p.bound is not None]
+    shapes.append(line(bounds, "stroke='#9aa5b1' stroke-dasharray='5 4'"))
     shapes.append(
         line([(p.step_bytes, p.extra) for p in points], "stroke='#1f6fb2' stroke-width='2'")
     )
@@ -186,9 +182,8 @@ def plot(found: Figures) -> str:
 
 
 def _dot(point: Point, x: float, y: float) -> str:
-    text = (
-        f"{human_bytes(point.step_bytes)}: {point.extra:+.1%}, at the least {percent(point.bound)}"
-    )
+    bound = "" if point.bound is None else f", at the least {percent(point.bound)}"
+    text = f"{human_bytes(point.step_bytes)}: {point.extra:+.1%}{bound}"
     fill = "#1f6fb2" if point.fits else "#ffffff"
     return (
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{fill}' stroke='#1f6fb2'>"
