@@ -31,7 +31,9 @@ from fxremat.loops.plan import LoopPlan
 from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
+from fxremat.policy import Policy, keep
 from fxremat.report.explain import Report, explain, floor
+from fxremat.report.process import CompiledSteps
 from fxremat.report.steps import StepReport, explain_step
 
 __version__ = "0.1.0"
@@ -43,6 +45,7 @@ __all__ = [
     "Budget",
     "BudgetError",
     "BudgetInfeasible",
+    "CompiledSteps",
     "DeviceError",
     "DispatchModeError",
     "DoubleBackwardError",
@@ -53,6 +56,7 @@ __all__ = [
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",
+    "Policy",
     "Report",
     "StepBudget",
     "StepReport",
@@ -65,6 +69,7 @@ __all__ = [
     "explain",
     "explain_step",
     "floor",
+    "keep",
     "loop",
     "measure_peak",
     "optimize",

@@ -1154,3 +1154,21 @@ def autocast_caches() -> bool:
 def has_gradient_hooks(tensor: torch.Tensor) -> bool:
     """Whether a function of Python's is called with the tensor's gradient."""
     return bool(tensor._backward_hooks) or bool(called_when_accumulated(tensor))
+
+
+def marked(x: torch.Tensor, mark: str) -> torch.Tensor:
+    """`x` as a node of its own in the graph that is traced, which `mark_of` knows again."""
+    with fx.traceback.annotate({"fxremat": mark}):
+        return torch.ops.aten.alias.default(x)
+
+
+def mark_of(node: fx.Node) -> str | None:
+    """The mark of a node that `marked` made; None for others."""
+    if node.target is not torch.ops.aten.alias.default:
+        return None
+    return (node.meta.get("custom") or {}).get("fxremat")
+
+
+def checkpoint_policy(node: fx.Node) -> str:
+    """What torch's selective checkpointing says of a node ("MUST_SAVE"); empty outside of it."""
+    return getattr(node.meta.get("recompute"), "name", "")
