@@ -22,6 +22,10 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
+from fxremat.estimate.answer import Estimate
+from fxremat.estimate.device import DeviceSpec
+from fxremat.estimate.estimate import estimate
+from fxremat.frontend.inductor_host import inductor_options, installed
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
@@ -35,8 +39,7 @@ from fxremat.policy import Policy, keep
 from fxremat.report.explain import Report, explain, floor
 from fxremat.report.process import CompiledSteps
 from fxremat.report.steps import StepReport, explain_step
-
-__version__ = "0.1.0"
+from fxremat_solvers.version import __version__
 
 # Pickled models name it: by its public place, wherever its file lies.
 optimize.__module__ = "fxremat"
@@ -47,8 +50,10 @@ __all__ = [
     "BudgetInfeasible",
     "CompiledSteps",
     "DeviceError",
+    "DeviceSpec",
     "DispatchModeError",
     "DoubleBackwardError",
+    "Estimate",
     "FxrematError",
     "GraphBreakError",
     "LoopError",
@@ -66,9 +71,13 @@ __all__ = [
     "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
+    "__version__",
+    "estimate",
     "explain",
     "explain_step",
     "floor",
+    "inductor_options",
+    "installed",
     "keep",
     "loop",
     "measure_peak",

@@ -51,7 +51,7 @@ from torch._dynamo.guards import DeletedGuardManagerWrapper
 from torch._dynamo.symbolic_convert import InstructionTranslatorBase, TensorifyState
 from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
-from torch._functorch._aot_autograd.descriptors import PlainAOTInput
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput, PlainAOTOutput
 from torch._guards import CompileContext, TracingContext, tracing
 from torch._higher_order_ops.map import map_impl
 from torch._ops import HigherOrderOperator, OpOverload
@@ -60,6 +60,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed import _composable_state
 from torch.fx._lazy_graph_module import _make_graph_module
+from torch.fx.experimental.sym_node import DynamicInt
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
     PendingUnbackedSymbolNotFound,
@@ -251,10 +252,7 @@ def _compiler_again(
     The second stage notes in its records what the halves pass on, so that each has records of its
     own. The joint graph isn't among them: the partitioner has it.
     """
-    given = [
-        *dict(module.named_parameters(remove_duplicate=False)).values(),
-        *dict(module.named_buffers(remove_duplicate=False)).values(),
-    ]
+    given = own_tensors(module)
 
     def own() -> tuple[Any, Any]:
         mine = copy.copy(state)
@@ -800,6 +798,11 @@ def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
     return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
+def fake_mode() -> FakeTensorMode:
+    """A mode in which tensors have shapes and no memory; Dynamo traces functions of them."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 @contextlib.contextmanager
 def real_ops(device: torch.device) -> Generator[None, None, None]:
     """Leave tracing, autocast and gradients for a while: real tensors run in their own types.
@@ -818,9 +821,21 @@ def view_strides(tensor: torch.Tensor, shape: Sequence[int]) -> tuple[int, ...]:
         return empty.view(tuple(shape)).stride()
 
 
+# The CPU's attention takes the first arguments of the others, and has no formula of its own.
+_FLOPS_AS: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        torch.ops.aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+
+
 def flop_formula(target: Any) -> Callable[..., int] | None:
     """torch's FLOP formula of an op, called as the op with `out_val=` its result."""
     packet = getattr(target, "overloadpacket", target)
+    packet = _FLOPS_AS.get(packet, packet)
     return cast("Callable[..., int] | None", flop_registry.get(packet))
 
 
@@ -1154,6 +1169,41 @@ def autocast_caches() -> bool:
 def has_gradient_hooks(tensor: torch.Tensor) -> bool:
     """Whether a function of Python's is called with the tensor's gradient."""
     return bool(tensor._backward_hooks) or bool(called_when_accumulated(tensor))
+
+
+def changing_number(value: int) -> Any:
+    """A whole number for which a trace has a symbol, as it changes from call to call."""
+    return DynamicInt(value)
+
+
+def trace_holds_for() -> Callable[[int], bool] | None:
+    """Whether the trace under way holds for a value of its changing number; None where for all.
+
+    Asked at its end. What was taken for granted is noted even where the graph has no such input.
+    """
+    environment = TracingContext.get().fake_mode.shape_env
+    taken = [guard.expr for guard in environment.guards if len(guard.expr.free_symbols) == 1]
+    if not taken:
+        return None
+
+    def holds(number: int) -> bool:
+        return all(expr.subs(next(iter(expr.free_symbols)), number) == True for expr in taken)  # noqa: E712
+
+    return holds
+
+
+def output_of_tangent(tangent: fx.Node) -> int | None:
+    """Which of the traced function's outputs a tangent of a joint graph is the gradient of."""
+    output = getattr(tangent.meta.get("desc"), "output", None)
+    return output.idx if isinstance(output, PlainAOTOutput) else None
+
+
+def own_tensors(module: fx.GraphModule) -> list[torch.Tensor]:
+    """The tensors that Dynamo's graph has of its own, which AOTAutograd puts before its inputs."""
+    return [
+        *dict(module.named_parameters(remove_duplicate=False)).values(),
+        *dict(module.named_buffers(remove_duplicate=False)).values(),
+    ]
 
 
 def marked(x: torch.Tensor, mark: str) -> torch.Tensor:

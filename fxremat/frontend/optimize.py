@@ -61,8 +61,10 @@ def optimize(
     `threads` are those of the search: by default the processors, shared by the ranks of a machine.
 
     `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
-    compiles, each as often as the plan says. The latter rounds as `torch.compile` does. "auto" is
-    "inductor" as long as its kernels can be planned, else "eager", which the log says.
+    compiles, each as often as the plan says. The latter rounds as `torch.compile` does, so that
+    gradients are bit for bit those of its kernels, not of the model as it is. "auto" takes the
+    faster one, by the measured times of ops and kernels, and the one that can be planned; the
+    report says which and why.
 
     `policy` has patterns of ops and modules whose results are kept in any case; see `Policy`, and
     `fxremat.keep` for one value.

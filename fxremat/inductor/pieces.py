@@ -41,6 +41,7 @@ class Piece:
     `reads` are the buffers and inputs that it is given, `makes` the buffers that it brings into
     being, `changes` the inputs that it writes to. `layouts` are those of what no line allocates.
     `touches` are the parts of buffers that it reads or writes, `origin` an op that it is for.
+    `in_place` are buffers that it makes, each with one that it reads and could write it over.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Piece:
     draws: bool = False
     measurable: bool = True
     origin: fx.Node | None = None
+    in_place: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def keeps_place(self) -> bool:
@@ -77,6 +79,7 @@ class Piece:
         self.ordered = self.ordered or later.ordered
         self.draws = self.draws or later.draws
         self.measurable = self.measurable and later.measurable
+        self.in_place = {}  # One kernel may still read what another has written over.
 
     def rename(self, name: str, new: str) -> None:
         """Call a buffer by another name."""
@@ -86,6 +89,10 @@ class Piece:
 
         self.text = [re.sub(rf"\b{name}\b", new, text) for text in self.text]
         self.reads, self.makes = renamed(self.reads), renamed(self.makes)
+        self.in_place = {
+            new if made == name else made: new if over == name else over
+            for made, over in self.in_place.items()
+        }
         self.layouts = renamed(self.layouts)
         self.touches = [(new if at == name else at, part) for at, part in self.touches]
 
@@ -194,6 +201,11 @@ class _Reader:
             measurable=_is_measurable(line),
             touches=touches,
             origin=line.origin,
+            in_place={
+                made: over
+                for made in makes
+                if (over := self.wrapper.in_place.get(made, "")) in reads
+            },
         )
         if line.makes and line.layout is not None:
             piece.layouts[line.makes] = line.layout

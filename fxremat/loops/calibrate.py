@@ -33,12 +33,12 @@ def measured(make_run: MakeRun, generators: Generators, device: torch.device) ->
     try:
         # First calls allocate more than later ones.
         for actions in (segments(STEPS, 1, STEPS), binomial(STEPS, 1)):
-            _reversed(make_run(STEPS, actions))
+            whole_loop(make_run(STEPS, actions))
         forward, backward = _seconds(make_run, device)
         state, random, tape = _parts(make_run, device)
         per_step = _per_step(make_run)
         taped, again = (
-            measure_peak(lambda a=a: _reversed(make_run(STEPS, a)), device=device).peak_bytes
+            measure_peak(lambda a=a: whole_loop(make_run(STEPS, a)), device=device).peak_bytes
             for a in (segments(STEPS, 1, STEPS), binomial(STEPS, 1))
         )
     finally:
@@ -57,7 +57,7 @@ def measured(make_run: MakeRun, generators: Generators, device: torch.device) ->
     )
 
 
-def _reversed(run: Run) -> None:
+def whole_loop(run: Run) -> None:
     """A loop and its backward, as the user's."""
     run.sweep()
     inputs = [t for t in run.inputs() if _differentiable(t)]
@@ -107,7 +107,7 @@ def _seconds(make_run: MakeRun, device: torch.device) -> tuple[float, float]:
         for _ in range(2):
             run = make_run(STEPS, actions())
             begin = time.perf_counter()
-            _reversed(run)
+            whole_loop(run)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             found.append(time.perf_counter() - begin)

@@ -37,6 +37,14 @@ class Casting:
                 "repeat that. Put torch.autocast into the step, or give it cache_enabled=False"
             )
 
+    def refuse(self) -> None:
+        """Raise where autocast is on at all, as a compiled step was traced without it."""
+        if any(enabled for _, enabled, _ in self.kinds):
+            raise LoopError(
+                "autocast is on around a loop with compile=True, whose step is traced once: put "
+                "torch.autocast into the step, or leave compile out"
+            )
+
     @contextlib.contextmanager
     def applied(self) -> Generator[None, None, None]:
         """Autocast as it was."""

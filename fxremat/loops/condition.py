@@ -23,13 +23,13 @@ class Condition:
         always: bool,
     ) -> None:
         self._condition = condition
-        self._most = most
+        self.most = most
         self._generators = generators
         self._looks = always
 
     def holds(self, state: Any, number: int) -> bool:
         """Whether step `number` is to run."""
-        if self._most is not None and number >= self._most:
+        if self.most is not None and number >= self.most:
             return False
         if self._generators is None or not (self._looks or number == 0):
             return bool(self._condition(state, number))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,9 +12,11 @@ import torch
 from torch import nn
 
 from fxremat import torch_hooks
-from fxremat.errors import LoopError, OptionError
-from fxremat.loops.calibrate import STEPS as MEASURED_STEPS
+from fxremat.errors import LoopError, OptionError, UnsupportedGraphError
+from fxremat.execute.eager import Eager
+from fxremat.inductor.executor import Inductor
 from fxremat.loops.calibrate import measured
+from fxremat.loops.choice import as_it_is, chosen, chosen_short
 from fxremat.loops.figures import Figures
 from fxremat.loops.function import differentiable
 from fxremat.loops.plain import run_plainly
@@ -22,12 +26,17 @@ from fxremat.loops.progress import Bars
 from fxremat.loops.randomness import Generators
 from fxremat.loops.replayed import Check
 from fxremat.loops.run import Run
+from fxremat.loops.short import is_short, short_plan
 from fxremat.loops.storage import Storage
+from fxremat.loops.traced import TracedStep, traced_step
 from fxremat.plan.budget import Budget
+from fxremat.plan.options import make_options
 from fxremat_solvers.loops.actions import Action
 from fxremat_solvers.loops.binomial import binomial
 from fxremat_solvers.loops.far import best_period, far_plan, online_far
 from fxremat_solvers.loops.online import online
+
+_LOG = logging.getLogger("fxremat")
 
 Schedule = Literal["auto"] | Iterable[Action] | LoopPlan
 
@@ -48,6 +57,8 @@ class Loop:
         slots: int | None = None,
         schedule: Schedule = "auto",
         store: str | Storage = "ram",
+        compile: bool = False,
+        executor: str = "eager",
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
@@ -72,6 +83,11 @@ class Loop:
         With `store` further states than the slots' go to a far place: "cpu" is pinned host memory,
         for a loop on a GPU, "disk:FOLDER" files there; a `Storage` has prices for it.
 
+        With `compile` one step and its reversal are traced, and run by an `executor` ("eager",
+        "inductor", "auto", as for `fxremat.optimize`). Under a budget the step's own plan, what it
+        recomputes in its backward, is chosen together with the schedule. That is done at each call:
+        have `plan` do it once for many loops.
+
         What else requires gradients and is used by the steps is found, or named in `params`. `rng`
         has steps that run again draw the same random numbers. `check` compares states that are
         computed again with those of the first run. `progress` shows a bar for the loop and one for
@@ -87,7 +103,8 @@ class Loop:
             "rng": rng,
             "check": check,
         }
-        return _run(step, state, how, _Keeping(budget, slots, schedule, store), progress)
+        keeping = _Keeping(budget, slots, schedule, store)
+        return _run(step, state, how, keeping, _Compiling.of(compile, executor), progress)
 
     def plan(
         self,
@@ -98,6 +115,8 @@ class Loop:
         xs: Any = None,
         budget: Any = None,
         slots: int | None = None,
+        compile: bool = False,
+        executor: str = "eager",
         outputs: bool = False,
         params: Iterable[torch.Tensor] | nn.Module | None = None,
         rng: bool = True,
@@ -105,8 +124,9 @@ class Loop:
         """What such a loop would keep, and take: evaluations, bytes, seconds. Print it.
 
         Runs some forty steps, the loop's first four, to measure them; random states, gradients and
-        the first state stay as they are. Give the plan to loops that are alike as `schedule`.
-        Raises `BudgetInfeasible`, which names the smallest budget.
+        the first state stay as they are. Give the plan to loops that are alike as `schedule`. With
+        `compile` it holds the compiled step. Raises `BudgetInfeasible`, which names the smallest
+        budget.
         """
         prepared = Prepared.of(
             step,
@@ -120,7 +140,7 @@ class Loop:
             rng=rng,
             check="first",
         )
-        return _planned(prepared, budget, slots)
+        return _planned(prepared, budget, slots, _Compiling.of(compile, executor))
 
 
 @dataclass(frozen=True)
@@ -132,8 +152,40 @@ class _Keeping:
     schedule: Schedule
     store: str | Storage
 
+    def check(self) -> None:
+        """Raise `OptionError` unless one of them says it."""
+        planned = not isinstance(self.schedule, str)
+        if [self.budget is not None, self.slots is not None, planned].count(True) != 1:
+            raise OptionError(
+                "give one of budget= (the loop's memory), slots= (kept states) and schedule= (a "
+                "plan, or actions)"
+            )
 
-def _looped(step: Step, state: Any, how: dict[str, Any], keeping: _Keeping, progress: bool) -> Any:
+
+@dataclass(frozen=True)
+class _Compiling:
+    """Whether, and by which executor, steps run compiled."""
+
+    wanted: bool
+    executor: str
+
+    @staticmethod
+    def of(wanted: bool, executor: str) -> _Compiling:
+        """Checked. Raises `OptionError`."""
+        make_options({"budget": 1.0, "executor": executor})
+        if executor != "eager" and not wanted:
+            raise OptionError(f"executor={executor!r} is for compile=True, which isn't given")
+        return _Compiling(wanted, executor)
+
+
+def _looped(
+    step: Step,
+    state: Any,
+    how: dict[str, Any],
+    keeping: _Keeping,
+    compiling: _Compiling,
+    progress: bool,
+) -> Any:
     prepared = Prepared.of(step, state, **how)
     if prepared.steps == 0:
         return _nothing(state, prepared)
@@ -151,6 +203,7 @@ def _looped(step: Step, state: Any, how: dict[str, Any], keeping: _Keeping, prog
         return condition is not None and condition.holds(runs[0].current_state(), number)
 
     storage = Storage.of(keeping.store)
+    keeping, prepared = _with_step(prepared, keeping, storage, compiling)
     actions = _actions(prepared, keeping, storage, going)
     run = prepared.run(actions, storage.stores(prepared.device), Bars() if progress else None)
     runs.append(run)
@@ -169,21 +222,81 @@ _run = torch_hooks.without_dynamo(
 )
 
 
-def _planned(prepared: Prepared, budget: Any, slots: int | None) -> LoopPlan:
+def _with_step(
+    prepared: Prepared, keeping: _Keeping, storage: Storage, compiling: _Compiling
+) -> tuple[_Keeping, Prepared]:
+    """What keeps what, and the loop, its step compiled where that is asked for."""
+    plan = keeping.schedule
+    if isinstance(plan, LoopPlan):
+        if compiling.wanted and plan.compiled is None:
+            raise OptionError(
+                "compile=True with a plan whose step isn't compiled: "
+                "fxremat.loop.plan(..., compile=True) makes one"
+            )
+        return keeping, prepared.by(plan.compiled)
+    if not compiling.wanted:
+        return keeping, prepared
+    if keeping.budget is not None and not storage.is_far and prepared.steps is not None:
+        keeping.check()
+        plan = _planned(prepared, keeping.budget, None, compiling)
+        return _Keeping(None, None, plan, keeping.store), prepared.by(plan.compiled)
+    return keeping, prepared.by(as_it_is(_traced(prepared, compiling)))
+
+
+def _planned(prepared: Prepared, budget: Any, slots: int | None, compiling: _Compiling) -> LoopPlan:
     if (budget is None) == (slots is None):
         raise OptionError("give one of budget= (the loop's memory) and slots= (kept states)")
     cap = None if budget is None else Budget.of(budget)
     length = prepared.steps
     assert length is not None
-    if length < MEASURED_STEPS:
-        raise OptionError(
-            f"a loop of {length} steps is too short to be planned: from {MEASURED_STEPS} on it is; "
-            "give slots= to the loop itself"
-        )
-    figures = _figures(prepared)
     if cap is None:
-        return by_slots(length, whole_number("slots", slots), figures)
-    return within(cap, length, figures)
+        slots = whole_number("slots", slots)
+    if not compiling.wanted:
+        if is_short(length):
+            return _short(prepared, cap, slots)
+        figures = _figures(prepared)
+        if cap is None:
+            return by_slots(length, whole_number("slots", slots), figures)
+        return within(cap, length, figures)
+    traced = _traced(prepared, compiling)
+    if is_short(length):
+        return chosen_short(traced, lambda compiled: _short(prepared.by(compiled), cap, slots))
+    if cap is None:
+        compiled = as_it_is(traced)
+        figures = _figures(prepared.by(compiled))
+        plan = by_slots(length, whole_number("slots", slots), figures)
+        return dataclasses.replace(plan, compiled=compiled)
+    return chosen(cap, length, traced, lambda compiled: _figures(prepared.by(compiled)))
+
+
+def _traced(prepared: Prepared, compiling: _Compiling) -> TracedStep:
+    """The loop's step, traced; random states are afterwards what they were before."""
+    generators = prepared.generators or Generators()
+    before = generators.read()
+    executor = Eager() if compiling.executor == "eager" else Inductor()
+    try:
+        return traced_step(prepared.recurrence, prepared.leaves, executor)
+    except UnsupportedGraphError as error:
+        if compiling.executor != "auto":
+            raise
+        _LOG.warning("the step of the loop runs op by op: %s", error)
+        generators.write(before)
+        return traced_step(prepared.recurrence, prepared.leaves, Eager())
+    finally:
+        generators.write(before)
+
+
+def _short(prepared: Prepared, budget: Budget | None, slots: int | None) -> LoopPlan:
+    assert prepared.steps is not None
+    with torch.enable_grad():
+        return short_plan(
+            prepared.steps,
+            budget,
+            slots,
+            lambda count, actions: prepared.beginning(count).run(actions),
+            prepared.generators or Generators(),
+            prepared.device,
+        )
 
 
 def _figures(prepared: Prepared) -> Figures:
@@ -199,13 +312,8 @@ def _actions(
     prepared: Prepared, keeping: _Keeping, storage: Storage, going: Callable[[int], bool]
 ) -> Iterator[Action]:
     """The schedule that the options ask for."""
+    keeping.check()
     budget, slots, schedule = keeping.budget, keeping.slots, keeping.schedule
-    given = [budget is not None, slots is not None, not isinstance(schedule, str)]
-    if given.count(True) != 1:
-        raise OptionError(
-            "give one of budget= (the loop's memory), slots= (kept states) and schedule= (a plan, "
-            "or actions)"
-        )
     if isinstance(schedule, LoopPlan):
         if schedule.steps != prepared.steps:
             raise OptionError(
@@ -221,12 +329,17 @@ def _actions(
         return _near_and_far(prepared, budget, slots, storage, going)
     if prepared.steps is None:
         if budget is not None:
-            slots = slots_within(Budget.of(budget), _figures(prepared), None)
+            slots = slots_within(Budget.of(budget), _figures(prepared), _most(prepared))
         return online(whole_number("slots", slots), going)
     if budget is not None:
-        return _planned(prepared, budget, None).schedule()
+        return _planned(prepared, budget, None, _Compiling(False, "eager")).schedule()
     slots = whole_number("slots", slots)
     return binomial(prepared.steps, min(slots, prepared.steps))
+
+
+def _most(prepared: Prepared) -> int | None:
+    """How many steps there are at most."""
+    return prepared.steps if prepared.condition is None else prepared.condition.most
 
 
 def _near_and_far(
@@ -241,7 +354,7 @@ def _near_and_far(
         figures = _figures(prepared)
         # One state is on its way back while another is in use.
         cap = Budget.of(budget)
-        slots = max(1, slots_within(cap, figures, prepared.steps) - 1)
+        slots = max(1, slots_within(cap, figures, _most(prepared)) - 1)
     slots = whole_number("slots", slots)
     write, read = storage.write, storage.read
     if prepared.steps is None:

@@ -89,9 +89,16 @@ class Outputs:
         self.kinds = tuple(merged)
         return found
 
+    def settle(self, kinds: tuple[OutputKind, ...], nesting: Any) -> None:
+        """Say what the outputs of all steps are."""
+        self.kinds, self._nesting = kinds, nesting
+
     def note(self, number: int, output: object) -> None:
         """Take a step's output in."""
-        leaves = self.leaves(number, output)
+        self.put(number, self.leaves(number, output))
+
+    def put(self, number: int, leaves: Sequence[torch.Tensor]) -> None:
+        """Take the leaves of a step's output in."""
         if self._steps is None:
             if not self._single:
                 self._single = [[] for _ in leaves]

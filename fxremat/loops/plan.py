@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fxremat.errors import BudgetInfeasible, OptionError
+from fxremat.loops.compiled import CompiledStep
 from fxremat.loops.figures import Figures
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops import binomial as closed_form
 from fxremat_solvers.loops.actions import Action
-from fxremat_solvers.loops.segments import best_segments, segments
+from fxremat_solvers.loops.segments import best_segments, segments, segments_evaluations
 from fxremat_solvers.loops.tapes import EXHAUSTIVE, cells, tape_table
 
 # A table of so many cells takes some seconds: an exhaustive one, and one that is searched nearby.
@@ -27,7 +28,8 @@ class LoopPlan:
     `evaluations` of the step, each of the loop's once included; `bound` of them at least are needed
     for what is kept at once, where that is known. `peak_bytes` is the step memory of the loop and
     its backward: everything that they allocate, results, gradients and incoming gradients included.
-    `states` and `tapes` are kept at most, beside the tape at work.
+    `states` and `tapes` are kept at most, beside the tape at work. `compiled` is the step as it was
+    traced and planned, for all loops that the plan is given to.
     """
 
     steps: int
@@ -41,6 +43,11 @@ class LoopPlan:
     budget_bytes: int | None
     figures: Figures
     _actions: Callable[[], Iterator[Action]] = field(repr=False)
+    compiled: CompiledStep | None = field(default=None, repr=False)
+
+    def under(self, budget_bytes: int) -> LoopPlan:
+        """The plan, made for a budget."""
+        return replace(self, budget_bytes=budget_bytes)
 
     def schedule(self) -> Iterator[Action]:
         """The actions, anew at each call."""
@@ -64,6 +71,7 @@ class LoopPlan:
             f"  a state takes {_size(f.state + f.random)}, a tape {_size(f.tape)}, the step at "
             f"work {work}"
             + (f", outputs and xs {_size(f.per_step * self.steps)}" if f.per_step else "")
+            + ("" if self.compiled is None else f"\n  the step, compiled, {self.compiled}")
         )
 
 
@@ -84,8 +92,8 @@ def slots_within(budget: Budget, figures: Figures, steps: int | None) -> int:
         raise OptionError("the budget of such a loop is one in bytes: '200MiB'")
     if steps is None and figures.per_step:
         raise OptionError(
-            "a loop of unknown length with outputs has no budget, as their memory grows with the "
-            "number of steps: give slots= instead"
+            "the outputs of a loop take memory with each step: where their number isn't known, a "
+            "budget needs max_steps=, for which there must be room (or give slots=)"
         )
     work = max(figures.first, figures.later) + figures.random + figures.per_step * (steps or 0)
     if work > budget.nbytes:
@@ -118,6 +126,24 @@ def within(budget: Budget, steps: int, figures: Figures) -> LoopPlan:
     return _plan(
         steps, "states", figures, lambda: closed_form.binomial(steps, 1), nbytes, exact=True
     )
+
+
+def plain_peak(steps: int, figures: Figures) -> int:
+    """The memory of the plain loop."""
+    peak, _ = figures.peak(segments(steps, 1, steps), steps)
+    return peak
+
+
+def estimated_seconds(budget: Budget, steps: int, figures: Figures) -> float | None:
+    """About what a loop takes within a budget, by a closed form; None where it can't be."""
+    assert budget.nbytes is not None
+    work = max(figures.first, figures.later) + figures.random + figures.per_step * steps
+    state = max(1, figures.state + figures.random)
+    room = budget.nbytes - work + state
+    if room < state:
+        return None
+    slots, length = best_segments(steps, room, state, max(1, figures.tape))
+    return figures.seconds(segments_evaluations(steps, slots, length), steps)
 
 
 def _infeasible(nbytes: int, floor: int, figures: Figures, steps: int) -> BudgetInfeasible:

@@ -13,11 +13,14 @@ from torch import nn
 from fxremat.errors import OptionError
 from fxremat.loops.captured import Captured
 from fxremat.loops.casting import Casting
+from fxremat.loops.compiled import CompiledRecorder, CompiledStep
 from fxremat.loops.condition import Condition
 from fxremat.loops.function import refuse_transforms
+from fxremat.loops.outputs import Outputs
 from fxremat.loops.progress import Watcher
 from fxremat.loops.randomness import Generators
 from fxremat.loops.reachable import Reachable, reachable
+from fxremat.loops.recording import Recorder
 from fxremat.loops.recurrence import Leaf, Recurrence
 from fxremat.loops.replayed import Check, Replays
 from fxremat.loops.run import Run
@@ -39,6 +42,7 @@ class Prepared:
     reached: Reachable
     named: tuple[torch.Tensor, ...]
     check: Check
+    compiled: CompiledStep | None = None
 
     @staticmethod
     def of(
@@ -113,21 +117,46 @@ class Prepared:
         """A run by a schedule."""
         casting = Casting.now({t.device.type for t in self.tensors} | {"cpu"})
         casting.check()
+        outputs = Outputs(self.steps) if self.recurrence.has_outputs else None
         ours = {id(t) for t in self.tensors}
+        reachable = [t for t in self.reached.tensors if id(t) not in ours]
+        if self.compiled is None:
+            captured = Captured(self.recurrence.step, self.named)
+            recorder = Recorder(
+                self.recurrence,
+                self.leaves,
+                captured,
+                outputs,
+                reachable,
+                careful=self.check != "never",
+            )
+        else:
+            casting.refuse()
+            reachable = []
+            captured = Captured(self.recurrence.step, self.compiled.traced.captured)
+            recorder = CompiledRecorder(self.compiled, self.recurrence, outputs, self.leaves)
         return Run(
             self.recurrence,
             self.leaves,
             actions,
             steps=self.steps,
-            captured=Captured(self.recurrence.step, self.named),
+            captured=captured,
             stores=stores or {0: Memory()},
             generators=self.generators,
             casting=casting,
             replays=Replays(self.check),
-            reachable=[t for t in self.reached.tensors if id(t) not in ours],
-            careful=self.check != "never",
+            recorder=recorder,
+            outputs=outputs,
+            reachable=reachable,
             watcher=watcher,
         )
+
+    def by(self, compiled: CompiledStep | None) -> Prepared:
+        """The loop with its step compiled. Raises `OptionError` where it isn't that step."""
+        if compiled is None:
+            return self
+        compiled.check(self.recurrence, self.leaves, self.reached.tensors)
+        return dataclasses.replace(self, compiled=compiled)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

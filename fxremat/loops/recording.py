@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -12,7 +13,13 @@ from fxremat.errors import LoopError
 from fxremat.loops.captured import Captured
 from fxremat.loops.outputs import OutputKind, Outputs
 from fxremat.loops.recurrence import Leaf, Recurrence
-from fxremat.loops.tape import Tape
+from fxremat.loops.tape import Gradient, Tape
+
+
+class Pulled(Protocol):
+    """A tape: takes the gradients of what goes in, in this order, and gives the others."""
+
+    def pull(self, gradients: list[Gradient], seed: torch.Tensor) -> list[Gradient]: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Recorded:
     outputs that are tensors of their own (`outputs`), the leaves before it (`states`), and the
     totals of what is captured (`captured`)."""
 
-    tape: Tape
+    tape: Pulled
     results: tuple[int, ...]
     outputs: tuple[int, ...]
     states: tuple[int, ...]
@@ -60,10 +67,29 @@ class Recorder:
         """Which leaves of a state require gradients."""
         return self._flags[min(number, len(self._flags) - 1)]
 
-    def run(
+    def advance(self, number: int, current: list[Leaf], *, sweeping: bool) -> list[Leaf]:
+        """The next state. Nothing is kept."""
+        if sweeping and not self.settled:
+            # With its graph, to see what requires gradients.
+            return self._run(number, current, sweeping=True, kept=False)[1]
+        recurrence = self._recurrence
+        new, output = recurrence.run(number, current, recurrence.inputs(number))
+        if sweeping and self._outputs is not None:
+            self._outputs.note(number, output)
+        return new
+
+    def tape(
+        self, number: int, current: list[Leaf], *, sweeping: bool
+    ) -> tuple[Recorded, list[Leaf]]:
+        """The step's record and the next state. Empties `current`."""
+        record, new = self._run(number, current, sweeping=sweeping, kept=True)
+        assert record is not None
+        return record, new
+
+    def _run(
         self, number: int, current: list[Leaf], *, sweeping: bool, kept: bool
     ) -> tuple[Recorded | None, list[Leaf]]:
-        """The step's record, where it is `kept`, and the next state. Empties `current`.
+        """The step's record, where it is `kept`, and the next state.
 
         During the first run (`sweeping`) it is noted what the step tells of all steps; later steps
         are held against that.

@@ -12,6 +12,7 @@ from fxremat import torch_hooks
 from fxremat.errors import DoubleBackwardError, LoopError, OptionError
 from fxremat.loops.captured import Captured
 from fxremat.loops.casting import Casting
+from fxremat.loops.compiled import CompiledRecorder
 from fxremat.loops.gradients import Gradients
 from fxremat.loops.outputs import Outputs
 from fxremat.loops.progress import Silent, Watcher
@@ -43,8 +44,9 @@ class Run:
         generators: Generators | None,
         casting: Casting,
         replays: Replays,
+        recorder: Recorder | CompiledRecorder,
+        outputs: Outputs | None = None,
         reachable: Sequence[torch.Tensor] = (),
-        careful: bool = True,
         watcher: Watcher | None = None,
     ) -> None:
         self.recurrence = recurrence
@@ -59,8 +61,8 @@ class Run:
         self._watcher = watcher or Silent()
         self._first = list(leaves)
         self._current: list[Leaf] = list(leaves)
-        self._outputs = Outputs(steps) if recurrence.has_outputs else None
-        self._recorder = Recorder(recurrence, leaves, captured, self._outputs, reachable, careful)
+        self._outputs = outputs
+        self._recorder = recorder
         self._tapes: dict[int, Recorded] = {}
         self._gradients: Gradients | None = None
         self._reversed = False
@@ -227,8 +229,7 @@ class Run:
         """Do what an action says, unasked."""
         match action:
             case Advance():
-                for number in range(action.begin, action.end):
-                    self._advance(number)
+                self._advance(action.begin, action.end)
             case MakeTape():
                 self._tape(action.step)
             case Pull():
@@ -258,30 +259,21 @@ class Run:
             )
         return store
 
-    def _advance(self, number: int) -> None:
-        sweeping = self.sweeping
-        if sweeping and not self._recorder.settled:
-            # With its graph, to see what requires gradients.
-            _, self._current = self._recorder.run(number, self._current, sweeping=True, kept=False)
-        else:
-            recurrence = self.recurrence
-            with self._apply_casting():
-                new, output = recurrence.run(number, self._current, recurrence.inputs(number))
-            self._current = new
-            if sweeping and self._outputs is not None:
-                self._outputs.note(number, output)
-        if sweeping:
-            self._watcher.step()
+    def _advance(self, begin: int, end: int) -> None:
+        sweeping, advance = self.sweeping, self._recorder.advance
+        with self._apply_casting():
+            for number in range(begin, end):
+                self._current = advance(number, self._current, sweeping=sweeping)
+                if sweeping:
+                    self._watcher.step()
 
     def _tape(self, number: int) -> None:
         sweeping = self.sweeping
         self._replays.note(number, self._current)
         with self._apply_casting():
-            record, self._current = self._recorder.run(
-                number, self._current, sweeping=sweeping, kept=True
+            self._tapes[number], self._current = self._recorder.tape(
+                number, self._current, sweeping=sweeping
             )
-        assert record is not None
-        self._tapes[number] = record
         if sweeping:
             self._watcher.step()
         else:

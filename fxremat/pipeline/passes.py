@@ -40,7 +40,7 @@ from fxremat.plan.plan import Search, plan_step
 from fxremat.policy import NOTHING, Policy, kept_by
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
-from fxremat_solvers import baseline, simulate
+from fxremat_solvers import baseline
 
 EAGER = Eager()
 
@@ -126,7 +126,7 @@ class Lower:
 
     def run(self, state: Classified) -> Lowered:
         lowering = Lowering.apply(state.graph)
-        return Lowered(lowering, simulate(lowering.problem, baseline(lowering.problem)))
+        return Lowered(lowering, lowering.replay(baseline(lowering.problem)))
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,15 @@ from fxremat_solvers import (
     floor,
     live_at,
     quick,
-    simulate,
     solve,
 )
-from fxremat_solvers.side_by_side import at_most, processors
+from fxremat_solvers.search.parallel import at_most, processors
 
 # Frames of this package in what Dynamo traced: the functions that it puts around a model's.
 _OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+# What is spared by writing in place, as a part of the budget, that a second search is made for.
+_WORTH_SPENDING = 0.005
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Plan:
 
     def with_schedule(self, schedule: Schedule) -> Plan:
         """This plan by another schedule. Raises `ScheduleError` where it can't be executed."""
-        simulation = simulate(self.problem, schedule)
+        simulation = self.lowering.replay(schedule)
         no_worse = simulation.cost <= self.solution.cost
         solution = replace(
             self.solution,
@@ -167,7 +169,7 @@ def plan_step(
     """
     started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(baseline.peak_bytes, largest_step_bytes))
-    solution, simulation = _solve(lowering.problem, baseline, budget_bytes, options, search)
+    solution, simulation = _solve(lowering, baseline, budget_bytes, options, search)
     if solution.status is Status.INFEASIBLE:
         raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
     return Plan(
@@ -186,7 +188,7 @@ def follow(lowering: Lowering, baseline: Simulation, options: Options, schedule:
 
     Raises `ScheduleError` where the schedule can't be executed.
     """
-    simulation = simulate(lowering.problem, schedule)
+    simulation = lowering.replay(schedule)
     return Plan(
         lowering=lowering,
         baseline=baseline,
@@ -206,13 +208,18 @@ def follow(lowering: Lowering, baseline: Simulation, options: Options, schedule:
 
 
 def _solve(
-    problem: RematProblem,
+    lowering: Lowering,
     replay: Simulation,
     budget_bytes: int,
     options: Options,
     search: Search,
 ) -> tuple[Solution, Simulation]:
-    """What the solver finds, and its replay; `replay` is that of the baseline."""
+    """What the solver finds, and its replay; `replay` is that of the baseline.
+
+    Solvers know nothing of what is written in place. Where a schedule needs less by that, one is
+    asked for once more, with as much more to spend.
+    """
+    problem = lowering.problem
     if replay.peak_bytes <= budget_bytes:
         as_it_is = Solution(
             schedule=baseline(problem),
@@ -228,19 +235,27 @@ def _solve(
     except SolverError as error:
         raise OptionError(f"solver {options.solver!r} can't plan this model: {error}") from error
     except Exception as error:
-        return _instead(problem, budget_bytes, options, f"{type(error).__name__}: {error}")
+        return _instead(lowering, budget_bytes, options, f"{type(error).__name__}: {error}")
     try:
-        simulation = simulate(problem, solution.schedule)
+        simulation = lowering.replay(solution.schedule)
     except SolverError as error:
-        return _instead(problem, budget_bytes, options, f"a schedule that can't run: {error}")
+        return _instead(lowering, budget_bytes, options, f"a schedule that can't run: {error}")
     if simulation.peak_bytes > budget_bytes and solution.status is not Status.INFEASIBLE:
         what = f"a schedule that needs {simulation.peak_bytes:,} B"
-        return _instead(problem, budget_bytes, options, what)
+        return _instead(lowering, budget_bytes, options, what)
+    spared = solution.peak_bytes - simulation.peak_bytes
+    if spared > _WORTH_SPENDING * budget_bytes:
+        again = search(problem, budget_bytes + spared, options)
+        simulation_again = lowering.replay(again.schedule)
+        if simulation_again.peak_bytes <= budget_bytes and again.cost < solution.cost:
+            solution, simulation = again, simulation_again
+    if solution.status is Status.INFEASIBLE and simulation.peak_bytes <= budget_bytes:
+        solution = replace(solution, status=Status.FEASIBLE)
     return solution, simulation
 
 
 def _instead(
-    problem: RematProblem, budget_bytes: int, options: Options, what: str
+    lowering: Lowering, budget_bytes: int, options: Options, what: str
 ) -> tuple[Solution, Simulation]:
     """Greedy's schedule and its replay, where a solver failed or burst its budget."""
     warnings.warn(
@@ -248,8 +263,8 @@ def _instead(
         "This is a defect of fxremat, please report it with the model",
         stacklevel=2,
     )
-    solution = solve(problem, budget_bytes, solver="greedy")
-    return solution, simulate(problem, solution.schedule)
+    solution = solve(lowering.problem, budget_bytes, solver="greedy")
+    return solution, lowering.replay(solution.schedule)
 
 
 def _infeasible(

@@ -219,7 +219,7 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
     for op, operation in enumerate(lowering.operation_of):
         if operation is not None:
             module = module_path(operation.nodes[0])
-            key = (_folded(module), source_line(operation.nodes[0]))
+            key = (folded(module), source_line(operation.nodes[0]))
             grouped.setdefault(key, []).append((operation, op))
             layers.setdefault(key, set()).add(module)
     rows = [_row(plan, key, found, len(layers[key]), runs, kept) for key, found in grouped.items()]
@@ -261,5 +261,5 @@ def _is_kept(operation: Operation) -> bool:
     return operation.mode.reason.startswith(KEPT)
 
 
-def _folded(path: str) -> str:
+def folded(path: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in path.split("."))

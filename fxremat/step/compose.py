@@ -104,6 +104,11 @@ class Front:
         self.plan_by(problem.schedule_of_part(found))
         return len(self.known) > before
 
+    def grow(self, search: Search) -> None:
+        """Solve the part under a grid of limits, for a step that it is all of."""
+        for limits in _grid(self):
+            self.add(limits, frozenset(), search)
+
     def plan_by(self, schedule: Schedule) -> PartPlan:
         """The plan by a schedule, which is added where it is new."""
         plan = next((each for each in self.known if each.schedule == schedule), None)

@@ -31,7 +31,7 @@ from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
 from fxremat_solvers import SOLVERS, RematProblem, Solution
-from fxremat_solvers.auto import auto
+from fxremat_solvers.portfolio import auto
 
 # So many steps without any plan are said.
 _UNPLANNED_STEPS = 5

@@ -198,6 +198,42 @@ def test_flop_formulas() -> None:
     assert torch_hooks.flop_formula(torch.ops.aten.relu.default) is None
 
 
+def test_attention_on_the_cpu_has_the_flops_of_the_others() -> None:
+    q = torch.empty(2, 3, 8, 4)
+    name = "_scaled_dot_product_flash_attention"
+    for ending, given in (("for_cpu", (q, q, q)), ("for_cpu_backward", (q, q, q, q, q, q, 0.0))):
+        formula = torch_hooks.flop_formula(getattr(torch.ops.aten, f"{name}_{ending}").default)
+        assert formula is not None
+        products = 2 if ending == "for_cpu" else 5
+        assert formula(*given, out_val=q) == products * 2 * 2 * 3 * 8 * 8 * 4
+
+
+def test_dynamo_traces_fake_tensors_without_memory() -> None:
+    mode = torch_hooks.fake_mode()
+    with mode:
+        weight = torch.empty(2**20, 2**20, requires_grad=True)
+        x = torch.empty(2, 2**20)
+    shapes: list[tuple[int, ...]] = []
+
+    def take(module: fx.GraphModule, _inputs: Sequence[Any]) -> None:
+        nodes = module.graph.find_nodes(op="placeholder")
+        shapes.extend(tuple(node.meta["example_value"].shape) for node in nodes)
+
+    torch_hooks.trace_whole(lambda a: (a @ weight).sum(), (x,), {}, take)
+    assert sorted(shapes) == [(2, 2**20), (2**20, 2**20)]
+
+
+def test_sizes_inside_of_vmap_are_let_be() -> None:
+    seen: list[fx.GraphModule] = []
+
+    def take(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        seen.append(module)
+
+    torch_hooks.trace_whole(lambda a: torch.vmap(torch.sin)(a).sum(), (X,), {}, take)
+    assert len(seen) == 1
+
+
 def test_profiler_state_is_known() -> None:
     assert not torch_hooks.profiler_is_active()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):

@@ -36,6 +36,7 @@ LAYERS = (
     ("frontend",),
     ("loops",),
     ("report",),
+    ("estimate",),
     ("integrations",),
     ("cli",),
     ("__init__", "__main__"),

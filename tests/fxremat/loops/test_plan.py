@@ -189,13 +189,53 @@ def test_a_plan_is_for_its_number_of_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"slots": 2, "budget": 0.5}, {"slots": 0}, {"budget": 2.0}, {"steps": 3}]
+    "options", [{}, {"slots": 2, "budget": 0.5}, {"slots": 0}, {"budget": 2.0}]
 )
 def test_options(options: Any) -> None:
     step, y, _ = rk4()
-    options = {"steps": 9, **({"slots": 1} if "steps" in options else {}), **options}
+    options = {"steps": 9, **options}
     with pytest.raises((fxremat.OptionError, fxremat.BudgetError)):
         fxremat.loop.plan(step, y, **options)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_loops_of_few_steps(steps: int) -> None:
+    case = rk4()
+    step, y, leaves = case
+    options: Any = {"steps": steps}
+    least = fxremat.loop.plan(step, y, slots=1, **options)
+    most = fxremat.loop.plan(step, y, budget=1.0, **options)
+    assert most.evaluations == steps
+    for budget in (least.peak_bytes, most.peak_bytes):
+        plan = fxremat.loop.plan(step, y, budget=budget, **options)
+        assert measured(case, steps=steps, schedule=plan) == plan.peak_bytes <= budget
+        expected = trace(lambda: plain(step, y, steps=steps), leaves)
+        assert_same(
+            expected, trace(lambda p=plan: fxremat.loop(step, y, steps=steps, schedule=p), leaves)
+        )
+    with pytest.raises(fxremat.BudgetInfeasible):
+        fxremat.loop.plan(step, y, budget="2KiB", **options)
+
+
+def test_a_budget_of_a_loop_of_unknown_length_with_outputs() -> None:
+    weight, y = torch.rand(64, 64, requires_grad=True), torch.rand(64, 64)
+
+    def step(y: torch.Tensor, _: int) -> Any:
+        new = torch.sin(y * weight)
+        return new, new * 2
+
+    def run(**options: Any) -> Any:
+        going = lambda _, i: i < 40  # noqa: E731
+        final, ys, _ = fxremat.loop(step, y, while_=going, outputs=True, **options)
+        return torch.autograd.grad([final, ys], [weight], [torch.ones_like(t) for t in (final, ys)])
+
+    with pytest.raises(fxremat.OptionError, match="max_steps"):
+        run(budget="4MiB")
+    figures = fxremat.loop.plan(step, y, steps=9, outputs=True, slots=1).figures
+    budget = figures.later + 50 * figures.per_step + 6 * figures.state
+    run(budget=budget, max_steps=50)
+    taken = fxremat.measure_peak(lambda: run(slots=5, max_steps=50)).peak_bytes
+    assert taken <= budget
 
 
 def test_planning_leaves_nothing_behind() -> None:
