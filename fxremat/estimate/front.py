@@ -22,7 +22,7 @@ from fxremat_solvers import (
     quick,
     simulate,
 )
-from fxremat_solvers.bounds import lower_bound
+from fxremat_solvers.bounds.cost_bound import lower_bound
 
 _BOUND_S = 10.0  # of one budget
 

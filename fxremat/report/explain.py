@@ -223,7 +223,7 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
             grouped.setdefault(key, []).append((operation, op))
             layers.setdefault(key, set()).add(module)
     rows = [_row(plan, key, found, len(layers[key]), runs, kept) for key, found in grouped.items()]
-    wanted = [row for row in rows if row.kept_bytes or row.runs]
+    wanted = [row for row in rows if row.kept_bytes or row.runs or row.policy]
     return tuple(sorted(wanted, key=lambda r: -r.kept_bytes - r.recomputed_bytes))
 
 
