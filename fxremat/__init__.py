@@ -35,7 +35,9 @@ from fxremat.loops.plan import LoopPlan
 from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
+from fxremat.policy import Policy, keep
 from fxremat.report.explain import Report, explain, floor
+from fxremat.report.process import CompiledSteps
 from fxremat.report.steps import StepReport, explain_step
 from fxremat_solvers.version import __version__
 
@@ -46,6 +48,7 @@ __all__ = [
     "Budget",
     "BudgetError",
     "BudgetInfeasible",
+    "CompiledSteps",
     "DeviceError",
     "DeviceSpec",
     "DispatchModeError",
@@ -58,6 +61,7 @@ __all__ = [
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",
+    "Policy",
     "Report",
     "StepBudget",
     "StepReport",
@@ -74,6 +78,7 @@ __all__ = [
     "floor",
     "inductor_options",
     "installed",
+    "keep",
     "loop",
     "measure_peak",
     "optimize",

@@ -1204,3 +1204,21 @@ def own_tensors(module: fx.GraphModule) -> list[torch.Tensor]:
         *dict(module.named_parameters(remove_duplicate=False)).values(),
         *dict(module.named_buffers(remove_duplicate=False)).values(),
     ]
+
+
+def marked(x: torch.Tensor, mark: str) -> torch.Tensor:
+    """`x` as a node of its own in the graph that is traced, which `mark_of` knows again."""
+    with fx.traceback.annotate({"fxremat": mark}):
+        return torch.ops.aten.alias.default(x)
+
+
+def mark_of(node: fx.Node) -> str | None:
+    """The mark of a node that `marked` made; None for others."""
+    if node.target is not torch.ops.aten.alias.default:
+        return None
+    return (node.meta.get("custom") or {}).get("fxremat")
+
+
+def checkpoint_policy(node: fx.Node) -> str:
+    """What torch's selective checkpointing says of a node ("MUST_SAVE"); empty outside of it."""
+    return getattr(node.meta.get("recompute"), "name", "")

@@ -8,20 +8,16 @@ line on standard error, and with ``--json`` an object on standard output, too.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from fxremat.cli import caches, models, problems
 from fxremat.errors import BudgetError, BudgetInfeasible, FxrematError, OptionError
+from fxremat.estimate import command
 from fxremat_solvers import SolverError
 
 DONE, NO, UNUSABLE = 0, 1, 2
-
-# Each adds its parsers, which set `run`: what takes the parsed arguments and returns an exit code.
-_OTHERS = ("fxremat.estimate.command",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,17 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 an answer, 1 the answer is no, 2 what was given can't be used",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    models.add_parser(commands)
-    problems.add_parser(commands)
-    caches.add_parser(commands)
-    for name in _OTHERS:
-        try:
-            other: Any = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
-            continue
-        other.add_parser(commands)
+    # Each sets `run`: what takes the parsed arguments and returns an exit code.
+    for module in (command, models, problems, caches):
+        module.add_parser(commands)
     return parser
 
 

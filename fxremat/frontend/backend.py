@@ -378,7 +378,9 @@ class Backend:
             return None
         like = neighbours[0].plan.graph
         options = self.options
-        lowered = weigh(grouped, options.cost, self.profiles, between, self.executor, like)
+        lowered = weigh(
+            grouped, options.cost, self.profiles, between, self.executor, like, options.policy
+        )
         search = replay_schedules([each.plan.schedule for each in neighbours])
         try:
             return plan(lowered, options, self._largest_step(lowered), between, search)
@@ -392,7 +394,15 @@ class Backend:
         between: Sequence[Between],
     ) -> Planned:
         """The plan that was made ahead, or one that is searched for."""
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered = weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        )
         problem = lowered.lowering.problem
         known = self.history.take_ahead(problem, shapes)
         if known is not None:
@@ -491,7 +501,21 @@ class Backend:
         """A compiled graph as it is planned, by what is known of its operations now."""
         between = (*self.between, *observers())
         grouped = Grouped(graph.plan.graph)
-        return weigh(grouped, self.options.cost, self.profiles, between, self.executor), between
+        return weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        ), between
+
+    def _weigh(
+        self, grouped: Grouped, between: Sequence[Between], like: JointGraph | None = None
+    ) -> Lowered:
+        cost, policy = self.options.cost, self.options.policy
+        return weigh(grouped, cost, self.profiles, between, self.executor, like, policy)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
@@ -532,7 +556,15 @@ class Backend:
         self, grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
     ) -> tuple[Planned, Origin]:
         """Plans a graph by the schedule that saves the least."""
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered = weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        )
         least = self._least(lowered.lowering)
         followed = follow(lowered.lowering, lowered.baseline, self.options, least)
         return Planned(followed), Origin.PART

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,6 +19,7 @@ from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import make_options
+from fxremat.policy import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +36,7 @@ def optimize(
     effort: float = 0.2,
     executor: str = "eager",
     threads: int | None = None,
+    policy: Policy | Sequence[str] | str | None = None,
     fullgraph: bool = False,
     regions: str | None = None,
 ) -> F:
@@ -63,6 +65,9 @@ def optimize(
     gradients are bit for bit those of its kernels, not of the model as it is. "auto" takes the
     faster one, by the measured times of ops and kernels, and the one that can be planned; the
     report says which and why.
+
+    `policy` has patterns of ops and modules whose results are kept in any case; see `Policy`, and
+    `fxremat.keep` for one value.
 
     A model that Dynamo breaks into several graphs is planned as one step: the first one runs by the
     plans that save the least and is recorded, from the second on one plan a graph is chosen for all
@@ -94,6 +99,7 @@ def optimize(
         "effort": effort,
         "executor": executor,
         "threads": threads,
+        "policy": Policy.of(policy),
     }
     options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None

@@ -8,6 +8,7 @@ Four calls, so that a plan can be made for several graphs at once, before or aft
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,7 @@ from fxremat.pipeline.states import (
 from fxremat.plan.kept import recall_or_search
 from fxremat.plan.options import Options
 from fxremat.plan.plan import Search, plan_step
+from fxremat.policy import NOTHING, Policy, kept_by
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
 from fxremat_solvers import baseline
@@ -99,12 +101,21 @@ class Annotate:
 
 @dataclass(frozen=True)
 class Classify:
-    """May an operation be recomputed, and in which form."""
+    """May an operation be recomputed, and in which form; what the user wants kept runs once."""
 
+    policy: Policy = NOTHING
     name: str = "classify"
 
     def run(self, state: Annotated) -> Classified:
-        return Classified(classify(state.graph))
+        kept = kept_by(self.policy, state.graph)
+        if kept.unmet and state.graph.memory.holds_outputs:
+            warnings.warn(
+                f"no operation of the model is called {', '.join(map(repr, kept.unmet))}, is in "
+                "such a module or is called so in its graph: that part of the policy keeps "
+                "nothing. fxremat.explain lists the modules",
+                stacklevel=2,
+            )
+        return Classified(classify(state.graph, kept.why))
 
 
 @dataclass(frozen=True)
@@ -180,13 +191,14 @@ def weigh(
     between: Sequence[Between] = (),
     executor: Executor = EAGER,
     like: JointGraph | None = None,
+    policy: Policy = NOTHING,
 ) -> Lowered:
     """What there is to plan in one graph. May be asked again, where more has been measured since.
 
     New measurements of ops go to `profiles`. With a graph that it is `like` times come from there,
     and only memory is measured.
     """
-    passes = (Annotate(cost, profiles, executor, like), Classify(), Lower())
+    passes = (Annotate(cost, profiles, executor, like), Classify(policy), Lower())
     return run_passes(passes, grouped, between)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from fxremat.annotate.annotate import check_cost_model
 from fxremat.errors import OptionError
 from fxremat.plan.budget import Budget
+from fxremat.policy import NOTHING, Policy
 from fxremat_solvers import SOLVERS
 
 EXECUTORS = {
@@ -25,8 +26,8 @@ class Options:
     """How to plan: the budget, the solver, its time limit, seed and effort, the cost model.
 
     `executor` names what runs the step: op by op, or in the kernels that Inductor compiles.
-    `threads` is how many a search uses, which changes no plan; None for this rank's share of the
-    processors.
+    `policy` is what plans keep in any case. `threads` is how many a search uses, which changes no
+    plan; None for this rank's share of the processors.
     """
 
     budget: Budget
@@ -37,6 +38,7 @@ class Options:
     effort: float = 0.2
     executor: str = "eager"
     threads: int | None = None
+    policy: Policy = NOTHING
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
@@ -65,6 +67,7 @@ def make_options(options: Mapping[str, Any]) -> Options:
     ):
         raise OptionError(f"threads is {threads!r}: it must be an integer above 0, or None")
     given: dict[str, Any] = {**options, "budget": Budget.of(options["budget"])}
+    given["policy"] = Policy.of(options.get("policy"))
     checked = Options(**given)
     if checked.solver not in SOLVERS:
         raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")

@@ -16,6 +16,7 @@ from fxremat.errors import BudgetInfeasible, OptionError
 from fxremat.graph import JointGraph
 from fxremat.lower.lowering import Lowering, Program
 from fxremat.plan.options import Options
+from fxremat.policy import KEPT
 from fxremat_solvers import (
     RematProblem,
     Schedule,
@@ -279,11 +280,13 @@ def _infeasible(
     if len(described) > 8:
         lines.append(f"  ... and {len(described) - 8} smaller")
     floor_bytes = simulation.peak_bytes
+    kept = sum(o.mode.reason.startswith(KEPT) for o in lowering.graph.operations)
     return BudgetInfeasible(
         f"the budget of {budget_bytes:,} bytes can't be met: the smallest that was reached is "
         f"{floor_bytes:,} bytes, while {problem.ops[step].name} runs. It holds there:\n"
         + "\n".join(lines)
-        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return.",
+        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return."
+        + (f" {kept} operations are kept as the policy asks." if kept else ""),
         budget_bytes=budget_bytes,
         floor_bytes=floor_bytes,
         holders=described,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import overload
 
 from rich.console import Console, RenderableType
-from torch import fx
 
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph, Origin
 from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
-from fxremat.nodes import depends_on_data, is_effect
+from fxremat.nodes import depends_on_data, is_effect, module_path
 from fxremat.plan.plan import Plan, holders_at_peak, source_line
+from fxremat.policy import KEPT
 from fxremat.report.figures import Figures, Row
 from fxremat.report.front import FrontPoint
 from fxremat.report.html import page_of
@@ -174,6 +173,10 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
         notes.append(outside)
     if compiled.why_executor:
         notes.append(f"Run by executor {plan.graph.executor!r}: {compiled.why_executor}.")
+    asked = Counter(o.mode.reason for o in plan.graph.operations if _is_kept(o))
+    if asked:
+        reasons = (f"{reason.removeprefix(f'{KEPT}: ')} {n}" for reason, n in asked.items())
+        notes.append(f"Operations that are kept as asked: {', '.join(reasons)}.")
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)
     if sized:
         notes.append(
@@ -220,7 +223,7 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
             grouped.setdefault(key, []).append((operation, op))
             layers.setdefault(key, set()).add(module)
     rows = [_row(plan, key, found, len(layers[key]), runs, kept) for key, found in grouped.items()]
-    wanted = [row for row in rows if row.kept_bytes or row.runs]
+    wanted = [row for row in rows if row.kept_bytes or row.runs or row.policy]
     return tuple(sorted(wanted, key=lambda r: -r.kept_bytes - r.recomputed_bytes))
 
 
@@ -236,6 +239,7 @@ def _row(
     again = [(operation, op, runs[op] - 1) for operation, op in found if runs[op] > 1]
     return Row(
         module=key[0],
+        policy="kept" if any(_is_kept(operation) for operation, _ in found) else "",
         source=key[1],
         layers=layers,
         operations=len(found),
@@ -253,17 +257,8 @@ def _row(
     )
 
 
-def module_path(node: fx.Node) -> str:
-    """The module that a node comes from, as in `named_modules()`; empty for none."""
-    stack: dict[str, tuple[str, object]] = (
-        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
-    )
-    path = ""
-    for entry in stack.values():
-        path = str(entry[0])
-    path = re.sub(r"^L\['[^']*'\](\.__self__)?\.?", "", path)
-    path = re.sub(r"\._modules\['([^']*)'\]|\[(\d+)\]", lambda m: f".{m[1] or m[2]}", path)
-    return path
+def _is_kept(operation: Operation) -> bool:
+    return operation.mode.reason.startswith(KEPT)
 
 
 def folded(path: str) -> str:

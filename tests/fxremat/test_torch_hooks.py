@@ -701,3 +701,40 @@ def test_whether_autocast_caches() -> None:
         assert not torch_hooks.autocast_caches()
     with torch.autocast("cpu"):
         assert torch_hooks.autocast_caches()
+
+
+def test_marks_and_checkpoint_policies_reach_the_joint_graph() -> None:
+    import functools
+
+    from torch.utils.checkpoint import (
+        CheckpointPolicy,
+        checkpoint,
+        create_selective_checkpoint_contexts,
+    )
+
+    def saves_sines(_context: object, op: object, *_args: object, **_kwargs: object) -> object:
+        sine = op is torch.ops.aten.sin.default
+        return CheckpointPolicy.MUST_SAVE if sine else CheckpointPolicy.MUST_RECOMPUTE
+
+    context = functools.partial(create_selective_checkpoint_contexts, saves_sines)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        x = torch_hooks.marked(x.cos(), "mine")
+        return checkpoint(lambda y: y.sin().exp(), x, use_reentrant=False, context_fn=context).sum()
+
+    found: list[torch.fx.GraphModule] = []
+
+    def partition(joint: torch.fx.GraphModule, inputs: object, **named: Any) -> Any:
+        found.append(joint)
+        return default_partition(joint, inputs, **named)
+
+    from torch._functorch.partitioners import default_partition
+
+    backend = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+    torch.compile(step, backend=backend)(torch.randn(3, requires_grad=True)).backward()
+    nodes = {node.name: node for node in found[0].graph.nodes}
+    marks = [name for name, node in nodes.items() if torch_hooks.mark_of(node) == "mine"]
+    assert len(marks) == 1
+    assert nodes[marks[0]].args[0] is nodes["cos"]
+    policies = {name: torch_hooks.checkpoint_policy(nodes[name]) for name in ("cos", "sin", "exp")}
+    assert policies == {"cos": "", "sin": "MUST_SAVE", "exp": "MUST_RECOMPUTE"}

@@ -20,6 +20,7 @@ LAYERS = (
     ("nodes",),
     ("memory_model",),
     ("graph", "aliases"),
+    ("policy",),
     ("measure",),
     ("capture",),
     ("annotate",),

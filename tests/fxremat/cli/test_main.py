@@ -132,6 +132,16 @@ def test_help_names_all_commands(capsys: Capture) -> None:
         main(["--help"])
     assert left.value.code == 0
     said = capsys.readouterr().out
-    for name in ("explain", "export", "bench", "solve", "check", "pareto", "cache"):
+    for name in (
+        "estimate",
+        "devices",
+        "explain",
+        "export",
+        "bench",
+        "solve",
+        "check",
+        "pareto",
+        "cache",
+    ):
         assert f"\n    {name} " in said
     assert "exit codes" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fxremat_solvers import kernel_jit
+from fxremat_solvers.search import kernel_jit
 
 MODULE = """
 from fxremat_solvers.search.kernel_jit import compiled
