@@ -1,12 +1,13 @@
-"""The README's table of exactness, from the results kept in the repo.
+"""The table of exactness, from the results kept in the repo.
 
-python -m benchmarks.exactness_table [--into README.md]
+python -m benchmarks.exactness_table [--models NAME ...] [--into docs/benchmarks.md]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from benchmarks.marks import show
 BEGIN, END = "<!-- exactness: begin -->", "<!-- exactness: end -->"
 
 
-def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    paths = [folder / f"{model}.jsonl" for model in MODELS]
+def rows_of(folder: Path, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    paths = [folder / f"{model}.jsonl" for model in models]
     found = [[json.loads(line) for line in p.read_text().splitlines()] for p in paths if p.exists()]
     return {rows[0]["model"]: rows for rows in found}
 
@@ -53,9 +54,10 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--into", type=Path)
     args = parser.parse_args()
-    show(table(rows_of(KEPT)), args.into, BEGIN, END)
+    show(table(rows_of(KEPT, args.models)), args.into, BEGIN, END)
 
 
 if __name__ == "__main__":
