@@ -1180,3 +1180,18 @@ def own_tensors(module: fx.GraphModule) -> list[torch.Tensor]:
         *dict(module.named_parameters(remove_duplicate=False)).values(),
         *dict(module.named_buffers(remove_duplicate=False)).values(),
     ]
+
+
+def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply` without the part that looks for torch.func's transforms."""
+    return super(torch.autograd.Function, function).apply
+
+
+def gradients(
+    root: torch.Tensor, seed: torch.Tensor, leaves: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor | None, ...]:
+    """`torch.autograd.grad` of one root, none where a leaf isn't used, without its checks."""
+    engine = torch.autograd.Variable._execution_engine
+    return engine.run_backward(
+        (root,), (seed,), False, False, leaves, allow_unreachable=True, accumulate_grad=False
+    )
