@@ -144,16 +144,25 @@ def online(slots: int) -> Callable[[Problem, int], Tensor]:
     )[0]
 
 
-def methods(problem: Problem, steps: int, peaks: dict[str, int], folder: str) -> dict[str, Any]:
+def methods(
+    problem: Problem,
+    steps: int,
+    peaks: dict[str, int],
+    folder: str,
+    executors: tuple[str, ...],
+) -> dict[str, Any]:
     """By their names; what is planned under the checkpoint's peak is so once it is known."""
     found: dict[str, Any] = {"plain": plain, "checkpoint, sqrt(n)": sqrt_checkpoint}
     if problem.slope is not None:
         found["odeint_adjoint"] = adjoint
     for slots in (5, 20, 60):
         found[f"fxremat.loop, {slots} slots"] = looped(slots=slots)
-    options: dict[str, Any] = {"steps": steps, "compile": True, "executor": "inductor"}
-    plan = fxremat.loop.plan(problem.step, problem.first, slots=20, **options)
-    found["fxremat.loop, 20 slots, compiled: inductor"] = compiled(plan)
+    options: dict[str, Any] = {"steps": steps, "compile": True}
+    for executor in executors[-1:]:
+        plan = fxremat.loop.plan(
+            problem.step, problem.first, slots=20, executor=executor, **options
+        )
+        found[f"fxremat.loop, 20 slots, compiled: {executor}"] = compiled(plan)
     length = math.isqrt(steps)
     uniform = lambda p, n: looped(schedule=segments(n, n, length))(p, n)  # noqa: E731
     found["fxremat.loop, uniform"] = uniform
@@ -162,14 +171,9 @@ def methods(problem: Problem, steps: int, peaks: dict[str, int], folder: str) ->
             nbytes = int(share * peaks["checkpoint, sqrt(n)"])
             plan = fxremat.loop.plan(problem.counted, problem.first, steps=steps, budget=nbytes)
             found[f"fxremat.loop, {name}"] = looped(schedule=plan)
-            for executor in ("eager", "inductor"):
+            for executor in executors:
                 plan = fxremat.loop.plan(
-                    problem.step,
-                    problem.first,
-                    steps=steps,
-                    budget=nbytes,
-                    compile=True,
-                    executor=executor,
+                    problem.step, problem.first, budget=nbytes, executor=executor, **options
                 )
                 found[f"fxremat.loop, {name}, compiled: {executor}"] = compiled(plan)
     found["fxremat.loop, 20 slots, while_"] = online(20)
@@ -216,7 +220,12 @@ def of_peers(
 
 
 def measure(
-    problem: Problem, steps: int, rounds: int, out: Path, python: Path | None = None
+    problem: Problem,
+    steps: int,
+    rounds: int,
+    out: Path,
+    python: Path | None = None,
+    executors: tuple[str, ...] = ("eager", "inductor"),
 ) -> None:
     peaks: dict[str, int] = {}
     exact = differentiate(plain, problem, steps)
@@ -226,7 +235,7 @@ def measure(
             differentiate(method, problem, steps)
             run = lambda m=method: differentiate(m, problem, steps)  # noqa: E731
             peaks[name] = fxremat.measure_peak(run).peak_bytes
-        chosen = methods(problem, steps, peaks, folder)
+        chosen = methods(problem, steps, peaks, folder, executors)
         rows: dict[str, dict[str, Any]] = {}
         for name, method in chosen.items():
             problem.calls = 0

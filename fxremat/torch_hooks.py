@@ -747,6 +747,12 @@ def unwrap_graph_break(error: BaseException) -> str | None:
     return None
 
 
+def summary_of_break(reason: str) -> str:
+    """A graph break's reason in a line: what the function says that asked for it, if one did."""
+    asked = re.search(r"`torch.compiler.disable` \(reason: (.*)\)", reason)
+    return asked[1] if asked else reason.strip().splitlines()[0]
+
+
 def torch_failure(error: BaseException) -> str | None:
     """What torch says, if `error` is one that its tracing shouldn't raise, with the user's line."""
     if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):

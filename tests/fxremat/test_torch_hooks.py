@@ -723,3 +723,14 @@ def test_tensors_of_a_graphs_own() -> None:
     assert torch_hooks.own_tensors(module) == []
     module.register_buffer("constant", torch.ones(1))
     assert torch_hooks.own_tensors(module) == [module.constant]
+
+
+def test_a_function_without_dynamo_says_why_in_the_summary_of_a_break() -> None:
+    kept_out = torch_hooks.without_dynamo(lambda x: x + 1, "it runs by itself")
+    x = torch.ones(2)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        torch_hooks.trace_whole(lambda x: kept_out(x), (x,), {}, lambda *_: None)
+    reason = torch_hooks.unwrap_graph_break(caught.value)
+    assert reason is not None
+    assert torch_hooks.summary_of_break(reason) == "it runs by itself"
+    assert torch_hooks.summary_of_break("one\ntwo") == "one"
