@@ -1,17 +1,21 @@
 """Loops beside what people use: peak, evaluations of the step, time, and error of the gradients.
 
-python -m benchmarks.loops [--steps N] [--rounds N] [--out DIR]
+python -m benchmarks.loops [--steps N] [--rounds N] [--peers-python PYTHON] [--out DIR]
 
 Two recurrences: the Fisher-KPP equation on a grid (a cheap step, a tape of five states) and a
 neural ODE by Runge and Kutta (a dear step). Every method runs forward and backward of one loss;
 times are the least processor time of alternating rounds in one process, peaks the allocator's. The
-plain loop's gradients are the reference. torchdiffeq's adjoint is measured where it is installed.
+plain loop's gradients are the reference. torchdiffeq's adjoint is measured where it is installed,
+JAX's nested checkpoints and equinox's loop (`loops_peers.py`) with the Python of an environment
+that has them. What isn't there is left out, which is said.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -123,19 +128,41 @@ def looped(**options: Any) -> Callable[[Problem, int], Tensor]:
     )
 
 
+def compiled(plan: fxremat.LoopPlan) -> Callable[[Problem, int], Tensor]:
+    """A loop whose step was compiled: its evaluations are the plan's, as nothing counts them."""
+
+    def run(problem: Problem, steps: int) -> Tensor:
+        problem.calls += plan.evaluations
+        return fxremat.loop(problem.step, problem.first, steps=steps, schedule=plan)
+
+    return run
+
+
 def online(slots: int) -> Callable[[Problem, int], Tensor]:
     return lambda problem, steps: fxremat.loop(
         problem.counted, problem.first, while_=lambda _, i: i < steps, slots=slots
     )[0]
 
 
-def methods(problem: Problem, steps: int, peaks: dict[str, int], folder: str) -> dict[str, Any]:
+def methods(
+    problem: Problem,
+    steps: int,
+    peaks: dict[str, int],
+    folder: str,
+    executors: tuple[str, ...],
+) -> dict[str, Any]:
     """By their names; what is planned under the checkpoint's peak is so once it is known."""
     found: dict[str, Any] = {"plain": plain, "checkpoint, sqrt(n)": sqrt_checkpoint}
     if problem.slope is not None:
         found["odeint_adjoint"] = adjoint
     for slots in (5, 20, 60):
         found[f"fxremat.loop, {slots} slots"] = looped(slots=slots)
+    options: dict[str, Any] = {"steps": steps, "compile": True}
+    for executor in executors[-1:]:
+        plan = fxremat.loop.plan(
+            problem.step, problem.first, slots=20, executor=executor, **options
+        )
+        found[f"fxremat.loop, 20 slots, compiled: {executor}"] = compiled(plan)
     length = math.isqrt(steps)
     uniform = lambda p, n: looped(schedule=segments(n, n, length))(p, n)  # noqa: E731
     found["fxremat.loop, uniform"] = uniform
@@ -144,6 +171,11 @@ def methods(problem: Problem, steps: int, peaks: dict[str, int], folder: str) ->
             nbytes = int(share * peaks["checkpoint, sqrt(n)"])
             plan = fxremat.loop.plan(problem.counted, problem.first, steps=steps, budget=nbytes)
             found[f"fxremat.loop, {name}"] = looped(schedule=plan)
+            for executor in executors:
+                plan = fxremat.loop.plan(
+                    problem.step, problem.first, budget=nbytes, executor=executor, **options
+                )
+                found[f"fxremat.loop, {name}, compiled: {executor}"] = compiled(plan)
     found["fxremat.loop, 20 slots, while_"] = online(20)
     found["fxremat.loop, 5 slots and disk"] = looped(slots=5, store=f"disk:{folder}")
     return found
@@ -159,7 +191,42 @@ def error(exact: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> float:
     return float(apart.norm() / torch.cat([a.flatten() for a in exact]).norm())
 
 
-def measure(problem: Problem, steps: int, rounds: int, out: Path) -> None:
+def of_peers(
+    problem: Problem, steps: int, rounds: int, exact: tuple[Tensor, ...], python: Path | None
+) -> list[dict[str, Any]]:
+    """What `loops_peers.py` measures, by the Python of another environment."""
+    if python is None:
+        print("JAX's loops are left out: no --peers-python")
+        return []
+    tensors = {"first": problem.first}
+    for k, (leaf, gradient) in enumerate(zip(problem.leaves, exact, strict=True)):
+        tensors |= {f"leaf{k}": leaf.detach(), f"gradient{k}": gradient}
+    script = Path(__file__).with_name("loops_peers.py")
+    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "problem.npz"
+        np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+        done = subprocess.run(
+            [str(python), str(script), str(path), str(steps), str(rounds)],
+            env={"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        print(f"JAX's loops are left out: {done.stderr.strip().splitlines()[-1:]}")
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def measure(
+    problem: Problem,
+    steps: int,
+    rounds: int,
+    out: Path,
+    python: Path | None = None,
+    executors: tuple[str, ...] = ("eager", "inductor"),
+) -> None:
     peaks: dict[str, int] = {}
     exact = differentiate(plain, problem, steps)
     with tempfile.TemporaryDirectory() as folder:
@@ -168,13 +235,14 @@ def measure(problem: Problem, steps: int, rounds: int, out: Path) -> None:
             differentiate(method, problem, steps)
             run = lambda m=method: differentiate(m, problem, steps)  # noqa: E731
             peaks[name] = fxremat.measure_peak(run).peak_bytes
-        chosen = methods(problem, steps, peaks, folder)
+        chosen = methods(problem, steps, peaks, folder, executors)
         rows: dict[str, dict[str, Any]] = {}
         for name, method in chosen.items():
             problem.calls = 0
             try:
                 found = differentiate(method, problem, steps)
-            except ImportError:
+            except ImportError as missing:
+                print(f"{name} is left out: {missing}")
                 continue
             calls = problem.calls
             run = lambda m=method: differentiate(m, problem, steps)  # noqa: E731
@@ -196,6 +264,9 @@ def measure(problem: Problem, steps: int, rounds: int, out: Path) -> None:
                 begin = time.process_time()
                 differentiate(chosen[name], problem, steps)
                 row["seconds"] = min(row["seconds"], time.process_time() - begin)
+    for row in of_peers(problem, steps, rounds, exact, python):
+        about = {"problem": problem.name, "steps": steps, "status": "ok"}
+        rows[row["method"]] = {"key": f"{problem.name}/{steps}/{row['method']}", **about, **row}
     for row in rows.values():
         row["ratio"] = row["seconds"] / rows["plain"]["seconds"]
         records.append(out, {**row, **records.environment(torch.get_num_threads())})
@@ -222,11 +293,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--peers-python", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for problem in (heat(options.side), ode(options.steps)):
-        measure(problem, options.steps, options.rounds, options.out)
+        measure(problem, options.steps, options.rounds, options.out, options.peers_python)
     records.compact(options.out)
     (options.out / "table.md").write_text(table(options.out))
     print(table(options.out))

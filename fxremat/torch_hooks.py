@@ -754,6 +754,12 @@ def unwrap_graph_break(error: BaseException) -> str | None:
     return None
 
 
+def summary_of_break(reason: str) -> str:
+    """A graph break's reason in a line: what the function says that asked for it, if one did."""
+    asked = re.search(r"`torch.compiler.disable` \(reason: (.*)\)", reason)
+    return asked[1] if asked else reason.strip().splitlines()[0]
+
+
 def torch_failure(error: BaseException) -> str | None:
     """What torch says, if `error` is one that its tracing shouldn't raise, with the user's line."""
     if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
@@ -1222,3 +1228,18 @@ def mark_of(node: fx.Node) -> str | None:
 def checkpoint_policy(node: fx.Node) -> str:
     """What torch's selective checkpointing says of a node ("MUST_SAVE"); empty outside of it."""
     return getattr(node.meta.get("recompute"), "name", "")
+
+
+def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply` without the part that looks for torch.func's transforms."""
+    return super(torch.autograd.Function, function).apply
+
+
+def gradients(
+    root: torch.Tensor, seed: torch.Tensor, leaves: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor | None, ...]:
+    """`torch.autograd.grad` of one root, none where a leaf isn't used, without its checks."""
+    engine = torch.autograd.Variable._execution_engine
+    return engine.run_backward(
+        (root,), (seed,), False, False, leaves, allow_unreachable=True, accumulate_grad=False
+    )

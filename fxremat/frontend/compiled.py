@@ -232,7 +232,7 @@ class _WholeOrParts:
                 reason = torch_hooks.unwrap_graph_break(error)
                 if reason is None:
                     raise
-                self.backend.track(reason.strip().splitlines()[0])
+                self.backend.track(torch_hooks.summary_of_break(reason))
         if self.parts is None:
             self.whole = None
             self.parts = self.compile(self.fullgraph)

@@ -50,7 +50,7 @@ class Captured:
 
         What isn't known yet is added. `since` is the number of the step's first node of autograd.
         """
-        own = {id(t) for t in given if t not in self}
+        own = {id(t) for t in given} - self._places.keys()
         used: set[int] = set()
         edges: set[Edge] = set()
         nodes: set[Any] = set()

@@ -218,7 +218,7 @@ def _looped(
 
 # Dynamo would trace the driver itself, and each step anew.
 _run = torch_hooks.without_dynamo(
-    _looped, "fxremat.loop runs its steps as they are; optimize the step itself to compile it"
+    _looped, "fxremat.loop runs by its own schedule; compile=True compiles its step"
 )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -22,8 +21,7 @@ class Pulled(Protocol):
     def pull(self, gradients: list[Gradient], seed: torch.Tensor) -> list[Gradient]: ...
 
 
-@dataclass(frozen=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A tape, and whose gradients go in: the leaves of the state after the step (`results`), the
     outputs that are tensors of their own (`outputs`), the leaves before it (`states`), and the
     totals of what is captured (`captured`)."""
@@ -97,10 +95,12 @@ class Recorder:
         with torch.enable_grad():
             given = self._leaves_of(number, current)
             current.clear()
-            inputs = [
-                x.detach().requires_grad_(need)
-                for x, need in zip(self._recurrence.inputs(number), self._xs_flags, strict=True)
-            ]
+            inputs: list[torch.Tensor] = []
+            if self._xs_flags:
+                inputs = [
+                    x.detach().requires_grad_(need)
+                    for x, need in zip(self._recurrence.inputs(number), self._xs_flags, strict=True)
+                ]
             before = torch_hooks.versions(given)
             since = torch_hooks.next_node_number()
             new, output = self._recurrence.run(number, given, inputs)
@@ -229,6 +229,8 @@ def _flags(leaves: Sequence[Leaf]) -> tuple[bool, ...]:
 
 def _each_once(leaves: Sequence[Leaf]) -> list[int]:
     """The places of the tensors that require gradients, of equal ones the first."""
+    if len(leaves) == 1:
+        return [0] if _flags(leaves)[0] else []
     seen: set[int] = set()
     found: list[int] = []
     for index, leaf in enumerate(leaves):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -46,6 +47,11 @@ class Recurrence:
         xs_leaves, xs_nesting = torch_hooks.flatten_tree(xs) if xs is not None else ([], None)
         return Recurrence(step, nesting, tuple(xs_leaves), xs_nesting, has_outputs), leaves
 
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether the state is one leaf by itself, as it mostly is."""
+        return torch_hooks.is_leaf(self.nesting)
+
     def inputs(self, number: int) -> list[torch.Tensor]:
         """The leaves of what a step reads beside the state, as views."""
         return [each[number] for each in self.xs]
@@ -54,7 +60,8 @@ class Recurrence:
         self, number: int, leaves: Sequence[Leaf], inputs: Sequence[torch.Tensor]
     ) -> tuple[list[Leaf], Any]:
         """The next state's leaves, and the step's output (None where it has none)."""
-        state = torch_hooks.unflatten_tree(leaves, self.nesting)
+        single = self.is_single
+        state = leaves[0] if single else torch_hooks.unflatten_tree(leaves, self.nesting)
         read = torch_hooks.unflatten_tree(inputs, self.xs_nesting) if self.xs else number
         made: Any = self.step(state, read)
         output = None
@@ -65,6 +72,9 @@ class Recurrence:
                     "returns (state, output)"
                 )
             made, output = cast("tuple[Any, Any]", made)
+        if single and isinstance(made, torch.Tensor):
+            _check_leaf(number, leaves[0], made)
+            return [made], output
         new, nesting = torch_hooks.flatten_tree(made)
         if nesting is not self.nesting and nesting != self.nesting:
             raise LoopError(
@@ -83,6 +93,8 @@ def _check_leaf(number: int, before: Leaf, after: Leaf) -> None:
                 f"step {number} turned a {type(before).__name__} of the state into a "
                 f"{type(after).__name__}: a leaf stays a tensor, or stays none"
             )
+        return
+    if before is after:
         return
     if before.shape != after.shape or before.dtype != after.dtype or before.device != after.device:
         raise LoopError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -227,28 +227,26 @@ class Run:
 
     def follow(self, action: Action) -> None:
         """Do what an action says, unasked."""
-        match action:
-            case Advance():
-                self._advance(action.begin, action.end)
-            case MakeTape():
-                self._tape(action.step)
-            case Pull():
-                self._current = []
-                assert self._gradients is not None
-                self._gradients.pull(action.step, self._tapes.pop(action.step))
-                self._watcher.step()
-            case Load():
-                kept = self._store(action).get(action.state)
-                if self._generators is not None:
-                    self._generators.write(kept.random)
-                self._current = list(kept.leaves)
-            case Keep():
-                random = self._generators.read() if self._generators is not None else ()
-                self._store(action).put(action.state, Kept(tuple(self._current), random))
-            case Drop():
-                self._store(action).drop(action.state)
-            case Turn():
-                raise AssertionError(action)
+        self._handlers[type(action)](self, action)
+
+    def _pull(self, action: Pull) -> None:
+        self._current = []
+        assert self._gradients is not None
+        self._gradients.pull(action.step, self._tapes.pop(action.step))
+        self._watcher.step()
+
+    def _load(self, action: Load) -> None:
+        kept = self._store(action).get(action.state)
+        if self._generators is not None:
+            self._generators.write(kept.random)
+        self._current = list(kept.leaves)
+
+    def _keep(self, action: Keep) -> None:
+        random = self._generators.read() if self._generators is not None else ()
+        self._store(action).put(action.state, Kept(tuple(self._current), random))
+
+    def _drop(self, action: Drop) -> None:
+        self._store(action).drop(action.state)
 
     def _store(self, action: Keep | Load | Drop) -> Store:
         store = self._stores.get(action.level)
@@ -259,15 +257,16 @@ class Run:
             )
         return store
 
-    def _advance(self, begin: int, end: int) -> None:
+    def _advance(self, action: Advance) -> None:
         sweeping, advance = self.sweeping, self._recorder.advance
         with self._apply_casting():
-            for number in range(begin, end):
+            for number in range(action.begin, action.end):
                 self._current = advance(number, self._current, sweeping=sweeping)
                 if sweeping:
                     self._watcher.step()
 
-    def _tape(self, number: int) -> None:
+    def _tape(self, action: MakeTape) -> None:
+        number = action.step
         sweeping = self.sweeping
         self._replays.note(number, self._current)
         with self._apply_casting():
@@ -278,3 +277,13 @@ class Run:
             self._watcher.step()
         else:
             self._replays.compare(number + 1, self._current)
+
+    # Looked up, as every action comes by here.
+    _handlers: ClassVar[dict[type, Callable[[Run, Any], None]]] = {
+        Advance: _advance,
+        MakeTape: _tape,
+        Pull: _pull,
+        Load: _load,
+        Keep: _keep,
+        Drop: _drop,
+    }

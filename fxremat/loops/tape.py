@@ -9,10 +9,12 @@ first summand everywhere, and the engine itself goes on adding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+
+from fxremat import torch_hooks
 
 Gradient = torch.Tensor | None
 
@@ -31,6 +33,10 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         return (None, *ctx.holder.pop())
+
+
+# As often as steps are taped: without what looks for torch.func's transforms, which are refused.
+_apply_totals: Callable[..., torch.Tensor] = torch_hooks.apply_of(_Totals)
 
 
 class Tape:
@@ -54,7 +60,7 @@ class Tape:
         roots = (*results, *states, *captured)
         self._root: torch.Tensor | None = None
         if roots:
-            self._root = cast("Any", _Totals).apply(self._holder, *roots)
+            self._root = _apply_totals(self._holder, *roots)
 
     def pull(self, gradients: list[Gradient], seed: torch.Tensor) -> list[Gradient]:
         """The gradients of the leaves. Empties the list and the tape, so that both are freed early.
@@ -68,4 +74,4 @@ class Tape:
             return [None] * len(leaves)
         self._holder.append(tuple(gradients))
         gradients.clear()
-        return list(torch.autograd.grad(root, leaves, seed, allow_unused=True))
+        return list(torch_hooks.gradients(root, seed, leaves))

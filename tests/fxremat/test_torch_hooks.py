@@ -738,3 +738,72 @@ def test_marks_and_checkpoint_policies_reach_the_joint_graph() -> None:
     assert nodes[marks[0]].args[0] is nodes["cos"]
     policies = {name: torch_hooks.checkpoint_policy(nodes[name]) for name in ("cos", "sin", "exp")}
     assert policies == {"cos": "", "sin": "MUST_SAVE", "exp": "MUST_RECOMPUTE"}
+
+
+def test_a_number_that_changes_is_a_symbol_and_what_is_taken_of_it_is_noted() -> None:
+    """Even where the traced graph doesn't use it."""
+    found: list[Any] = []
+
+    def traced(step: Callable[..., Any]) -> Callable[[int], bool] | None:
+        take = lambda *_: found.append(torch_hooks.trace_holds_for())  # noqa: E731
+        number = torch_hooks.changing_number(0)
+        torch_hooks.trace_whole(step, (torch.ones(2), number), {}, take)
+        return found[-1]
+
+    assert traced(lambda x, i: x * (0.5 * i)) is None
+    holds = traced(lambda x, i: x.sin() if i % 3 else x.cos())
+    assert holds is not None
+    assert [holds(number) for number in range(4)] == [True, False, False, True]
+
+
+def test_gradients_of_one_root() -> None:
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(_: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * 2
+
+    x, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    made = torch_hooks.apply_of(Double)(x)
+    found = torch_hooks.gradients(made, torch.full((2,), 3.0), (x, unused))
+    assert torch.equal(made, torch.full((2,), 2.0))
+    assert found[1] is None
+    assert found[0] is not None
+    assert torch.equal(found[0], torch.full((2,), 6.0))
+    assert x.grad is None
+
+
+def test_tangents_name_the_outputs_that_they_are_gradients_of() -> None:
+    seen: list[int | None] = []
+
+    def partition(joint: fx.GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any) -> Any:
+        given = joint.graph.find_nodes(op="placeholder")
+        seen.extend(torch_hooks.output_of_tangent(n) for n in given if torch_hooks.is_tangent(n))
+        return default_partition(joint, inputs, num_fwd_outputs=num_fwd_outputs)
+
+    backend = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+    torch.compile(lambda x: (x.detach() * 2, x * 3), backend=backend)(
+        torch.ones(2, requires_grad=True)
+    )
+    assert seen == [1]
+
+
+def test_tensors_of_a_graphs_own() -> None:
+    module = fx.GraphModule(torch.nn.Linear(2, 2), fx.Graph())
+    assert torch_hooks.own_tensors(module) == []
+    module.register_buffer("constant", torch.ones(1))
+    assert torch_hooks.own_tensors(module) == [module.constant]
+
+
+def test_a_function_without_dynamo_says_why_in_the_summary_of_a_break() -> None:
+    kept_out = torch_hooks.without_dynamo(lambda x: x + 1, "it runs by itself")
+    x = torch.ones(2)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        torch_hooks.trace_whole(lambda x: kept_out(x), (x,), {}, lambda *_: None)
+    reason = torch_hooks.unwrap_graph_break(caught.value)
+    assert reason is not None
+    assert torch_hooks.summary_of_break(reason) == "it runs by itself"
+    assert torch_hooks.summary_of_break("one\ntwo") == "one"

@@ -7,9 +7,9 @@ where it comes, before anything is lost by it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 from fxremat_solvers.errors import ScheduleError
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
@@ -39,24 +39,11 @@ class Interpreter:
 
     def take(self, action: Action) -> None:
         """Follow one action; `ScheduleError` where it can't be done."""
-        match action:
-            case Advance():
-                self._advance(action)
-            case Tape():
-                self._tape(action)
-            case Pull():
-                self._pull(action)
-            case Load():
-                self._load(action)
-            case Store():
-                self._store(action)
-            case Drop():
-                self._drop(action)
-            case Turn():
-                self._turn(action)
-            case _:
-                kinds = ", ".join(kind.__name__ for kind in get_args(Action))
-                raise ScheduleError(f"{action!r} is no action of a loop: those are {kinds}")
+        handler = self._handlers.get(type(action))
+        if handler is None:
+            kinds = ", ".join(kind.__name__ for kind in get_args(Action))
+            raise ScheduleError(f"{action!r} is no action of a loop: those are {kinds}")
+        handler(self, action)
 
     def finish(self) -> None:
         """The stream is over; `ScheduleError` where something is not reversed."""
@@ -71,7 +58,8 @@ class Interpreter:
             raise ScheduleError(f"{action}: this state is kept there already")
         self.states.add(key)
         self.stores[action.level] += 1
-        self.most_states = max(self.most_states, len(self.states))
+        if len(self.states) > self.most_states:
+            self.most_states = len(self.states)
 
     def _load(self, action: Load) -> None:
         self._kept(action)
@@ -100,7 +88,8 @@ class Interpreter:
         self.tapes.add(action.step)
         self.evaluations += 1
         self.tapes_made += 1
-        self.most_tapes = max(self.most_tapes, len(self.tapes))
+        if len(self.tapes) > self.most_tapes:
+            self.most_tapes = len(self.tapes)
         self.current = action.step + 1
 
     def _turn(self, action: Turn) -> None:
@@ -138,6 +127,17 @@ class Interpreter:
         if most is not None and end > most:
             of = "the loop's end" if self.left is None else "what is reversed already"
             raise ScheduleError(f"{action} runs into {of}: steps end at {most}")
+
+    # Looked up, as every action of a loop comes by here.
+    _handlers: ClassVar[dict[type, Callable[[Interpreter, Any], None]]] = {
+        Advance: _advance,
+        Tape: _tape,
+        Pull: _pull,
+        Load: _load,
+        Store: _store,
+        Drop: _drop,
+        Turn: _turn,
+    }
 
 
 def interpret(actions: Iterable[Action], steps: int | None = None) -> Interpreter:
