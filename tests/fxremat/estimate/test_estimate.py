@@ -141,7 +141,10 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert [each["batch"] for each in figures["batches"]] == [3]
     monkeypatch.setattr(sys, "argv", ["fxremat", "devices", "--json"])
     assert main() == 0
-    assert {each["name"] for each in json.loads(capsys.readouterr().out)} == {*DEVICES, "cpu"}
+    assert {each["name"] for each in json.loads(capsys.readouterr().out)["devices"]} == {
+        *DEVICES,
+        "cpu",
+    }
     monkeypatch.setattr(sys, "argv", ["fxremat", "estimate", f"{small.__name__}:nothing"])
     assert main() == 1
     assert "there is no factory" in capsys.readouterr().err
