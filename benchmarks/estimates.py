@@ -96,17 +96,18 @@ def gpu_rows() -> Iterator[dict[str, Any]]:
                 "point": row["point"],
                 "measured_s": row["time"]["step_s"],
                 "measured_extra": row["time"]["median"] - 1,
-                "estimated_extra": quick(found.problem, row["budget_bytes"]).cost / base - 1,
+                "estimated_extra": quick(found.problem, row["facts"]["budget_bytes"]).cost / base
+                - 1,
             }
             for row in own
-            if row["status"] == "ok" and row["budget_bytes"] is not None
+            if row["status"] == "ok"
         ]
         yield {
             "key": f"time/{model}",
             "model": model,
             "autocast": "bfloat16",
             "estimated_peak": found.peak_bytes,
-            "measured_peak": eager[0]["requested_peak_bytes"],
+            "measured_peak": own[0]["facts"]["baseline_peak_bytes"],
             "estimated_s": found.step_seconds,
             "estimated_kernels_s": found.kernel_seconds,
             "measured_s": eager[0]["time"]["step_s"],
