@@ -124,11 +124,11 @@ def _on_h200(model: str, numbers: Any, autocast: torch.dtype | None) -> fxremat.
 
 def rank_row(model: str) -> dict[str, Any]:
     """Estimated and measured times of a step under budgets, by alternating rounds."""
-    workload = zoo.get(model).make("bench", batch=2)
+    workload = zoo.get(model).make("bench")
     module, batch = workload.step_module(), workload.batch(0)
-    found = fxremat.estimate(module, batch, device="cpu", batch_sizes=[], points=6)
-    wanted = {0: "floor", len(found.points) // 3: "", 2 * len(found.points) // 3: ""}
-    chosen = [found.points[k] for k in (*wanted, len(found.points) - 1)]
+    found = fxremat.estimate(module, batch, device="cpu", batch_sizes=[], points=6, time_limit_s=30)
+    last = len(found.points) - 1
+    chosen = [found.points[k] for k in sorted({0, last // 3, 2 * last // 3, last})]
     steps = [
         fxremat.optimize(module, budget=point.step_bytes, cost="roofline", effort=0.05)
         for point in chosen
