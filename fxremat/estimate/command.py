@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_estimate(args: argparse.Namespace) -> int:
-    """Print an estimate."""
+    """Print an estimate; 1 where the step doesn't fit by any plan."""
     found = estimate(
         factory_at(args.factory),
         device=args.device,
@@ -58,8 +58,8 @@ def run_estimate(args: argparse.Namespace) -> int:
     if args.json:
         print(found.to_json())
     else:
-        Console(width=100, file=sys.stdout).print(found)
-    return 0
+        Console(width=100, file=sys.stdout, highlight=False).print(found)
+    return 0 if found.fits else 1
 
 
 def run_devices(args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def run_devices(args: argparse.Namespace) -> int:
     specs = [*DEVICES.values(), this_cpu()]
     if args.json:
         figures = [{**vars(each), "product_flops": dict(each.product_flops)} for each in specs]
-        print(json.dumps(figures))
+        print(json.dumps({"devices": figures}))
         return 0
     table = Table(title="TFLOP/s of matrix products, GB/s", title_justify="left")
     for heading in ("device", "half", "tf32", "fp32", "memory", "host", "capacity"):
@@ -87,14 +87,15 @@ def run_devices(args: argparse.Namespace) -> int:
     return 0
 
 
-def _budget(text: str | None) -> str | float | None:
-    """A fraction is a number alone, a size has a unit."""
+def _budget(text: str | None) -> str | float | int | None:
+    """Bytes or a fraction are a number alone, a size has a unit."""
     if text is None:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return int(number) if number.is_integer() and number > 1 else number
 
 
 def _numbers(text: str | None) -> list[int] | None:

@@ -61,8 +61,8 @@ class _Step:
     batch: int | None
     resident: Resident
     lowering: Lowering
-    mapped: int
     is_real: bool
+    has_module: bool
 
 
 def estimate(
@@ -160,6 +160,7 @@ def estimate(
             > problem.baseline_cost,
             has_line=line is not None or sizes == [],
             is_real=first.is_real,
+            has_module=first.has_module,
         ),
         trace_s=traced - started,
         plan_s=time.perf_counter() - traced,
@@ -209,12 +210,10 @@ def _traced(
             "or a factory that returns both"
         )
     arguments = fake_inputs(call_arguments(inputs), mode, cast, batch)
-    mapped = 0
 
     def rewrite(graph: fx.GraphModule) -> None:
-        nonlocal mapped
         if spec.kind == "cuda":
-            mapped = map_attention(graph)
+            map_attention(graph)
             map_autocast(graph)
 
     args, kwargs = arguments
@@ -223,8 +222,8 @@ def _traced(
         batch=batch_of(arguments),
         resident=resident_of(module, arguments, optimizer, spec.kind),
         lowering=lower_for(traced, spec),
-        mapped=mapped,
         is_real=is_real,
+        has_module=module is not None,
     )
 
 

@@ -50,7 +50,8 @@ def peak_of(lowering: Lowering, schedule: Schedule) -> Peak:
         elif storage in results:
             key = (folded(module_path(storage.maker)), "gradients of parameters", True)
         else:
-            key = (folded(module_path(storage.maker)), source_line(storage.maker), False)
+            source = source_line(storage.maker) or problem.values[value].name
+            key = (folded(module_path(storage.maker)), source, False)
         found.setdefault(key, []).append(nbytes)
     holders = [
         Holder(module, source, sum(sizes), len(sizes), gradients)

@@ -8,7 +8,13 @@ from fxremat.nodes import depends_on_data, is_op, op_name
 
 
 def notes_on(
-    lowering: Lowering, spec: DeviceSpec, *, waits_for_python: bool, has_line: bool, is_real: bool
+    lowering: Lowering,
+    spec: DeviceSpec,
+    *,
+    waits_for_python: bool,
+    has_line: bool,
+    is_real: bool,
+    has_module: bool,
 ) -> tuple[str, ...]:
     """What to know of the figures of one estimate."""
     graph = lowering.graph
@@ -59,6 +65,11 @@ def notes_on(
         notes.append(
             "Other batch sizes are not answered: the inputs have no common first dimension, or "
             "the step runs other ops at another size."
+        )
+    if not has_module:
+        notes.append(
+            "The model is a function: which parameters it reads isn't known, so that they and the "
+            "optimizer's state aren't counted."
         )
     if is_real:
         notes.append("The factory doesn't work on the meta device: its model was allocated.")

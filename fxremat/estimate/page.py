@@ -150,11 +150,12 @@ def plot(found: Figures) -> str:
     shapes: list[str] = []
     for k in range(_TICKS + 1):
         nbytes, extra = most * k / _TICKS, highest * k / _TICKS
+        anchor = "end" if k == _TICKS else "middle"
         shapes.append(
             f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{y(extra):.1f}' y2='{y(extra):.1f}' "
             "stroke='#e4e7eb'/>"
             f"<text x='{_LEFT - 8}' y='{y(extra) + 4:.1f}' text-anchor='end'>{extra:.0%}</text>"
-            f"<text x='{x(nbytes):.1f}' y='{_HEIGHT - _BOTTOM + 18}' text-anchor='middle'>"
+            f"<text x='{x(nbytes):.1f}' y='{_HEIGHT - _BOTTOM + 18}' text-anchor='{anchor}'>"
             f"{human_bytes(nbytes)}</text>"
         )
     shapes.append(

@@ -31,7 +31,10 @@ def sizes_of(problem: RematProblem) -> list[object]:
     return [runs, problem.values, problem.inputs, problem.outputs]
 
 
-@pytest.mark.parametrize("name", ["two-tower", pytest.param("gpt2-sdpa", marks=pytest.mark.slow)])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in zoo.CASES if name != "two-tower"]
+
+
+@pytest.mark.parametrize("name", ["two-tower", *OTHERS])
 def test_bytes_on_this_cpu_are_those_that_optimize_plans_with(name: str) -> None:
     workload = zoo.get(name).make("tiny")
     module, batch = workload.step_module(), workload.batch(0)
@@ -41,7 +44,7 @@ def test_bytes_on_this_cpu_are_those_that_optimize_plans_with(name: str) -> None
     assert sizes_of(found.problem) == sizes_of(problem)
     peaks = [simulate(problem, schedule).peak_bytes for schedule in found.schedules]
     assert peaks == [point.step_bytes for point in found.points]
-    assert found.floor_bytes < found.peak_bytes
+    assert found.floor_bytes <= found.peak_bytes
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,10 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert [each["batch"] for each in figures["batches"]] == [3]
     monkeypatch.setattr(sys, "argv", ["fxremat", "devices", "--json"])
     assert main() == 0
-    assert {each["name"] for each in json.loads(capsys.readouterr().out)} == {*DEVICES, "cpu"}
+    assert {each["name"] for each in json.loads(capsys.readouterr().out)["devices"]} == {
+        *DEVICES,
+        "cpu",
+    }
     monkeypatch.setattr(sys, "argv", ["fxremat", "estimate", f"{small.__name__}:nothing"])
     assert main() == 1
     assert "there is no factory" in capsys.readouterr().err
