@@ -121,10 +121,13 @@ def estimate(
     budget_bytes = left if asked is None else asked.to_bytes(most)
     base = problem.baseline_cost or 1.0
 
-    def point(peak_bytes: int, extra_s: float, bound_s: float) -> Point:
-        fits_ = peak_bytes <= left
+    def point(peak_bytes: int, extra_s: float, bound_s: float | None) -> Point:
         return Point(
-            peak_bytes, resident.nbytes + peak_bytes, extra_s / base, bound_s / base, fits_
+            step_bytes=peak_bytes,
+            all_bytes=resident.nbytes + peak_bytes,
+            extra=extra_s / base,
+            bound=None if bound_s is None else bound_s / base,
+            fits=peak_bytes <= left,
         )
 
     at_budget = None

@@ -30,12 +30,12 @@ _BOUND_S = 10.0  # of one budget
 @dataclass(frozen=True)
 class Planned:
     """A schedule of a step. `extra_seconds` are those of its recomputation, of which any schedule
-    in as few bytes takes `bound_seconds` at the least."""
+    in as few bytes takes `bound_seconds` at the least; None where there was no time to find out."""
 
     schedule: Schedule
     peak_bytes: int
     extra_seconds: float
-    bound_seconds: float
+    bound_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Front:
 def front_of(problem: RematProblem, *, points: int, time_limit_s: float) -> Front:
     """Plans for `points` budgets, closer to each other where memory is short.
 
-    Bounds are left out, as 0, once the time is up.
+    Bounds are left out once the time is up.
     """
     deadline = time.monotonic() + time_limit_s
     kept = plans_of(problem, points=points, time_limit_s=time_limit_s / 4)
@@ -97,8 +97,8 @@ def _front(found: Sequence[Solution]) -> list[Solution]:
 def planned(problem: RematProblem, solution: Solution, deadline: float) -> Planned:
     """A plan with its bound, where there is time for one."""
     extra = max(0.0, solution.cost - problem.baseline_cost)
-    bound = 0.0
-    if extra > 0 and time.monotonic() < deadline:
+    bound = None if extra else 0.0
+    if extra and time.monotonic() < deadline:
         until = min(deadline, time.monotonic() + _BOUND_S)
         found = lower_bound(problem, solution.peak_bytes, thorough=False, deadline=until)
         if math.isfinite(found):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from fxremat.estimate.record import Figures, Point
-from fxremat.estimate.text import seconds, verdict
+from fxremat.estimate.text import percent, seconds, verdict
 from fxremat.report.explain import human_bytes
 
 _WIDTH, _HEIGHT = 760, 360
@@ -172,9 +172,8 @@ def plot(found: Figures) -> str:
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in value)
         return f"<polyline points='{path}' fill='none' {style}/>"
 
-    shapes.append(
-        line([(p.step_bytes, p.bound) for p in points], "stroke='#9aa5b1' stroke-dasharray='5 4'")
-    )
+    bounds = [(p.step_bytes, p.bound) for p in points if p.bound is not None]
+    shapes.append(line(bounds, "stroke='#9aa5b1' stroke-dasharray='5 4'"))
     shapes.append(
         line([(p.step_bytes, p.extra) for p in points], "stroke='#1f6fb2' stroke-width='2'")
     )
@@ -183,7 +182,8 @@ def plot(found: Figures) -> str:
 
 
 def _dot(point: Point, x: float, y: float) -> str:
-    text = f"{human_bytes(point.step_bytes)}: {point.extra:+.1%}, at the least {point.bound:+.1%}"
+    bound = "" if point.bound is None else f", at the least {percent(point.bound)}"
+    text = f"{human_bytes(point.step_bytes)}: {point.extra:+.1%}{bound}"
     fill = "#1f6fb2" if point.fits else "#ffffff"
     return (
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{fill}' stroke='#1f6fb2'>"
@@ -198,7 +198,7 @@ def _front(found: Figures) -> str:
             human_bytes(point.step_bytes),
             human_bytes(point.all_bytes),
             f"{point.extra:+.1%}",
-            f"{point.bound:+.1%}",
+            percent(point.bound),
             "fits" if point.fits else "doesn't fit",
         )
         for point in points
@@ -224,7 +224,7 @@ def _sizes(found: Figures) -> str:
         (
             str(each.batch),
             human_bytes(each.all_bytes),
-            "" if each.extra is None else f"{each.extra:+.1%}",
+            percent(each.extra),
             "fits" if each.fits else "doesn't fit",
         )
         for each in found.batches

@@ -15,13 +15,15 @@ from fxremat_solvers import RematProblem, Schedule
 
 @dataclass(frozen=True)
 class Point:
-    """A plan of the step: its memory, the extra time it takes over the step with nothing
-    recomputed, and the least that any plan in as much memory takes."""
+    """A plan of the step: its memory and the extra time that it takes.
+
+    `bound` is the least that any plan in as much memory takes; None where that isn't known.
+    """
 
     step_bytes: int
     all_bytes: int
     extra: float
-    bound: float
+    bound: float | None
     fits: bool
 
 

@@ -27,6 +27,11 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.2f} ms"
 
 
+def percent(share: float | None) -> str:
+    """``+1.2%``; empty where it isn't known."""
+    return "" if share is None else f"{share:+.1%}"
+
+
 def verdict(found: Figures) -> str:
     """One line: does it fit, and at what cost."""
     if found.at_budget is None:
@@ -94,7 +99,7 @@ def _front(found: Figures) -> RenderableType:
             human_bytes(point.step_bytes),
             human_bytes(point.all_bytes),
             f"{point.extra:+.1%}",
-            f"{point.bound:+.1%}",
+            percent(point.bound),
             "yes" if point.fits else "no",
         )
     return table
@@ -113,9 +118,8 @@ def _batches(found: Figures) -> RenderableType:
     for heading in ("batch", "all memory", "extra time", "fits"):
         sizes.add_column(heading, justify="right")
     for each in found.batches:
-        extra = "" if each.extra is None else f"{each.extra:+.1%}"
         fits = "yes" if each.fits else "no"
-        sizes.add_row(str(each.batch), human_bytes(each.all_bytes), extra, fits)
+        sizes.add_row(str(each.batch), human_bytes(each.all_bytes), percent(each.extra), fits)
     return Group(table, Text(), sizes)
 
 

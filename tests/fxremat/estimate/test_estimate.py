@@ -46,7 +46,8 @@ def test_bytes_on_this_cpu_are_those_that_optimize_plans_with(name: str) -> None
 
 @pytest.fixture(scope="module")
 def on_h100() -> fxremat.Estimate:
-    return fxremat.estimate(small.factory, device="h100", dtype="bf16", **QUICK)
+    # With time for all bounds, however busy the machine is.
+    return fxremat.estimate(small.factory, device="h100", dtype="bf16", points=3, time_limit_s=60)
 
 
 def test_attention_is_the_devices(on_h100: fxremat.Estimate) -> None:
@@ -71,7 +72,8 @@ def test_points_lie_between_the_bound_and_the_least(on_h100: fxremat.Estimate) -
     extras = [point.extra for point in on_h100.points]
     assert extras == sorted(extras, reverse=True)
     assert extras[-1] == 0.0 < extras[0]
-    assert all(0 <= point.bound <= point.extra for point in on_h100.points)
+    bounds = [point.bound for point in on_h100.points]
+    assert all(b is not None and 0 <= b <= e for b, e in zip(bounds, extras, strict=True))
     held = sum(h.nbytes for h in on_h100.minimum.holders) + on_h100.minimum.workspace_bytes
     assert held == on_h100.floor_bytes
     assert any(h.source.startswith("small.py:") for h in on_h100.minimum.holders)
