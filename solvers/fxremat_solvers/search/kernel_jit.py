@@ -67,7 +67,7 @@ def compiled(function: _Function) -> _Function:
         if chosen:
             return chosen[0](*arguments)
         # The first call reads the cache, and numba raises anything where that is damaged.
-        with _said_if_long():
+        with _said_if_compiled(lambda: bool(cast(Any, cached).stats.cache_misses)):
             try:
                 result = cached(*arguments)
             except Exception:
@@ -80,11 +80,11 @@ def compiled(function: _Function) -> _Function:
 
 
 @contextmanager
-def _said_if_long() -> Generator[None, None, None]:
-    """Around a first call: one that takes long compiles, which is said once."""
+def _said_if_compiled(compiles: Callable[[], bool]) -> Generator[None, None, None]:
+    """Around a first call, which is said, once, where it compiles and takes long."""
 
     def say() -> None:
-        if not _said:
+        if not _said and compiles():
             _said.append("compiling")
             _LOG.warning(
                 "the search for plans is compiled, once on this machine: that takes some fifteen "
