@@ -8,14 +8,15 @@ here may stop a training: what can't be read or written is warned of, once, and 
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import platformdirs
 
 from fxremat.errors import OptionError
 
@@ -38,10 +39,8 @@ def folder() -> Path | None:
     if told:
         return Path(told).expanduser() / _FORM
     try:
-        # Only who has a cache needs it, and training works where it is missing.
-        platformdirs: Any = importlib.import_module("platformdirs")
         return Path(platformdirs.user_cache_dir("fxremat", appauthor=False)) / _FORM
-    except (ImportError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         _say(f"there is no folder for a cache ({error})")
         return None
 
