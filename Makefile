@@ -26,8 +26,8 @@ PY := $(VENV)/bin/python
 ENVIRONMENT := $(STAMP)
 endif
 
-.PHONY: help install demo test operators lint format types boundary wheel-check bench bench-quick \
-        cuda cuda-wheels clean
+.PHONY: help install demo test operators lint format types boundary wheel-check docs bench \
+        bench-quick cuda cuda-wheels clean
 
 help:
 	@echo "make demo         train GPT-2 in half of its memory, gradients bit for bit (< 5 minutes)"
@@ -36,6 +36,7 @@ help:
 	@echo "make lint types   ruff and pyright strict;  make format  applies ruff's fixes"
 	@echo "make boundary     fxremat_solvers imports neither torch nor fxremat"
 	@echo "make wheel-check  sdist -> wheel -> clean environment"
+	@echo "make docs         the documentation as a site, warnings as errors"
 	@echo "make bench-quick  the benchmark harness in under 10 minutes;  make bench  all of it"
 	@echo "make cuda         tests, exactness and step times on a GPU in 9 minutes; goes on where it"
 	@echo "                  stopped.  PART=tests|exactness|bench  DEVICE=cpu: a small part, 2 minutes"
@@ -80,6 +81,9 @@ boundary: $(ENVIRONMENT)
 wheel-check: $(ENVIRONMENT)
 	$(PY) -m pytest tests/packaging/test_wheel.py
 
+docs: $(ENVIRONMENT)
+	$(PY) -m mkdocs build --strict $(ARGS)
+
 bench: $(ENVIRONMENT)
 	$(PY) -m benchmarks run --out $(BENCH_OUT)/full $(ARGS)
 	$(PY) -m benchmarks report $(BENCH_OUT)/full
@@ -96,4 +100,4 @@ cuda-wheels: $(ENVIRONMENT)
 	$(PY) -m benchmarks.cuda.wheels --out $(CUDA_WHEELS) $(ARGS)
 
 clean:
-	rm -rf build dist demo-output bench-output .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site demo-output bench-output .pytest_cache .ruff_cache .hypothesis

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--models", nargs="+", default=["*"], help="patterns such as 'timm/*'")
     many.add_argument("--out", type=Path, default=Path("bench-output/sweep"))
     many.add_argument("--limit-s", type=float, default=240, help="seconds a model may take")
+    many.add_argument("--executor", choices=("eager", "inductor"), default="eager")
     many.add_argument("--retry", nargs="*", default=[], help="outcomes to run again, e.g. wrong")
     commands.add_parser("list", help="the models and the methods")
     return top
@@ -95,7 +96,14 @@ def main() -> int:
     elif args.command == "sweep":
         from benchmarks.sweep.run import sweep
 
-        sweep(args.models, args.out, args.limit_s, console, retry=args.retry)
+        sweep(
+            args.models,
+            args.out,
+            args.limit_s,
+            console,
+            retry=args.retry,
+            executor=args.executor,
+        )
     elif args.command == "report":
         from benchmarks.report import write, write_into
 

@@ -30,7 +30,7 @@ from benchmarks.joint_graphs import names, problem_of
 from benchmarks.marks import show
 from benchmarks.plots import save
 from fxremat_solvers import RematProblem, Status, baseline, floor, simulate, solve
-from fxremat_solvers.bounds import peak_lower_bound
+from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 
 OUT = Path("bench-output/ablation")
 BUDGETS = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3", "0.2", "floor")

@@ -23,7 +23,7 @@ from benchmarks.joint_graphs import names, problem_of
 from benchmarks.own_process import print_row, rows_of
 from benchmarks.plots import save
 from fxremat_solvers import baseline, simulate, solve
-from fxremat_solvers.generate import transformer
+from fxremat_solvers.testing import transformer
 
 OUT = Path("benchmarks/results/growth")
 STACKS = ("2", "4", "8", "12", "24", "48", "100", "222")

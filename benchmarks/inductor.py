@@ -1,21 +1,36 @@
-"""Inductor's kernels under plans against plain torch.compile: peaks, step times and bits.
+"""Inductor's kernels under plans, and what else Inductor can do, against plain torch.compile.
 
-python -m benchmarks.inductor [MODEL ...] [--budgets 0.7 0.5] [--size bench]
+python -m benchmarks.inductor [MODEL ...] [--variants NAME ...] [--size bench] [--layers 2]
+python -m benchmarks.inductor [MODEL ...] --compile-time
 
-All variants of a model run in one process, each on a copy of the model, and their steps take
-turns: `of_plain_time` is the median over rounds of a step's processor time over that of the plain
-one in the same round, with quartiles. Budgets are shares of the measured peak of plain
-`torch.compile`. "kernels" is fxremat with nothing to recompute. Bits are of losses, gradients,
-buffers and the random state after three steps.
+Each variant is compiled in a process of its own, with plain `torch.compile` beside it on a copy of
+the model; their steps take turns. `of_plain_time` is the median over rounds of a step's processor
+time over that of the plain one in the same round, with quartiles. Bits are of losses, gradients,
+buffers and the random state after three steps, gradients' error is the norm of the difference over
+the norm. Variants:
+
+- kernels: fxremat with nothing to recompute; 0.7: fxremat within that share of the plain peak.
+- options 0.7: `fxremat.inductor_options` within it.
+- torch 0.5: `activation_memory_budget` at that ratio.
+- compile(checkpoint), checkpoint(compile): `torch.utils.checkpoint` around each block, compiled
+  with the whole model, or around blocks that are compiled one by one. selective: the former, with
+  matrix products and attention kept.
+
+`--compile-time` measures, in fresh processes with empty caches, the processor time up to the end of
+the first step, of all compilers that run for it: plain, fxremat's kernels, and another budget for
+them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import os
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,16 +39,63 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import fxremat
 from benchmarks import records, zoo
 from benchmarks.cuda.machine import commit
+from benchmarks.measure import relative_error
+from benchmarks.methods import checkpoint as checkpoints
+from benchmarks.methods.base import Task
+from benchmarks.methods.torch_budget import budgeted, inductor_backend
 from benchmarks.own_process import child_environment, print_row, rows_of
+from benchmarks.zoo.case import LossModule, Workload
 
 OUT = Path("benchmarks/results/inductor")
 MODELS = ("gpt2-eager", "llama-sdpa", "bert-sdpa", "vit-sdpa", "unet", "two-tower", "ode48")
+TORCHS = tuple(f"torch {ratio}" for ratio in (0.9, 0.75, 0.5, 0.35, 0.2, 0.05))
+BY_HAND = ("compile(checkpoint)", "checkpoint(compile)", "selective")
+VARIANTS = ("kernels", "0.7", "0.5", "options 0.7", *TORCHS, *BY_HAND)
 STEPS = 3
-ROUNDS = 15
+ROUNDS = 9
+
+Make = Callable[[Workload, LossModule], Any]
+
+
+def make(variant: str, plain_bytes: int) -> Make:
+    """What makes the step of a variant, given a copy of the model and plain's measured peak."""
+    method, _, point = variant.rpartition(" ")
+
+    def ours(budget: int | float) -> Make:
+        return lambda _, m: fxremat.optimize(m, budget=budget, executor="inductor", effort=1.0)
+
+    def wrapped(wrap: Callable[[Task], Any]) -> Make:
+        # A backend of its own, so that Dynamo doesn't take plain's graph for it.
+        backend = budgeted(inductor_backend(), 1.0)
+        return lambda w, m: torch.compile(wrap(Task(w, m)).call, backend=backend)
+
+    def blocks_by_themselves(workload: Workload, module: LossModule) -> Any:
+        for block in checkpoints.segments(Task(workload, module), 1):
+            compiled = torch.compile(block.forward)
+            block.forward = functools.partial(  # type: ignore[method-assign]
+                checkpoint, compiled, use_reentrant=False
+            )
+        return module
+
+    if method == "torch":
+        backend = budgeted(inductor_backend(), float(point))
+        return lambda _, m: torch.compile(m, backend=backend)
+    if method == "options":
+        options = fxremat.inductor_options(int(float(point) * plain_bytes))
+        return lambda _, m: torch.compile(m, options=options)
+    named: dict[str, Make] = {
+        "plain": lambda _, m: torch.compile(m),
+        "kernels": ours(1.0),
+        "compile(checkpoint)": wrapped(checkpoints.per_block),
+        "selective": wrapped(checkpoints.selective),
+        "checkpoint(compile)": blocks_by_themselves,
+    }
+    return named[variant] if variant in named else ours(int(float(variant) * plain_bytes))
 
 
 @dataclass(frozen=True)
@@ -41,33 +103,40 @@ class Variant:
     """A compiled copy of a model: what it left and took. `seconds` are filled round by round."""
 
     name: str
-    workload: zoo.Workload
+    workload: Workload
     module: nn.Module
     call: Any
     bits: str
+    gradients: list[torch.Tensor | None]
     peak_bytes: int
+    first_s: float
     seconds: list[float] = field(default_factory=list[float])
 
     @staticmethod
-    def of(name: str, model: str, size: str, make: Callable[[nn.Module], Any]) -> Variant:
+    def of(name: str, workload: Workload, make: Make) -> Variant:
         """Three steps from one seed, then the peak of a fourth."""
-        workload = zoo.get(model).make(size)
         module = workload.step_module()
-        call = make(module)
         digest = hashlib.sha256()
         torch.manual_seed(7)
+        began = processor_time()
+        call = make(workload, module)
+        first_s = 0.0
+        gradients: list[torch.Tensor | None] = []
         for index in range(STEPS):
             module.zero_grad()
             loss = call(*workload.batch(index))
             loss.backward()
+            first_s = first_s or processor_time() - began
+            gradients = [each.grad for each in module.parameters()]
             left = [loss.detach(), *module.buffers(), torch.get_rng_state()]
-            left += [p.grad for p in module.parameters() if p.grad is not None]
+            left += [each for each in gradients if each is not None]
             for tensor in left:
                 digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         module.zero_grad()
         batch = workload.batch(0)
         peak = fxremat.measure_peak(lambda: call(*batch).backward()).peak_bytes
-        return Variant(name, workload, module, call, digest.hexdigest()[:16], peak)
+        bits = digest.hexdigest()[:16]
+        return Variant(name, workload, module, call, bits, gradients, peak, first_s)
 
     def time_step(self) -> None:
         batch = self.workload.batch(0)
@@ -77,41 +146,45 @@ class Variant:
         self.seconds.append(time.process_time() - began)
 
 
-def measure(model: str, budgets: list[float], size: str) -> list[dict[str, Any]]:
-    """The rows of a model: plain, its kernels, and each budget."""
+def processor_time() -> float:
+    """Of this process and of what it started and waited for."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
-    def planned(budget: int | float) -> Callable[[nn.Module], Any]:
-        return lambda m: fxremat.optimize(m, budget=budget, executor="inductor", effort=1.0)
 
-    plain = Variant.of("plain", model, size, torch.compile)
-    kernels = Variant.of("kernels", model, size, planned(1.0))
-    variants, rows = [plain, kernels], list[dict[str, Any]]()
-    for share in budgets:
-        budget = int(share * plain.peak_bytes)
-        try:
-            variants.append(Variant.of(str(share), model, size, planned(budget)))
-        except fxremat.BudgetInfeasible as error:
-            floor = error.floor_bytes
-            rows.append({"variant": str(share), "status": "below the floor", "floor_bytes": floor})
+def measure(model: str, variant: str, size: str, layers: int | None) -> list[dict[str, Any]]:
+    """The rows of plain and of one variant, in this process."""
+
+    def workload() -> Workload:
+        return zoo.get(model).make(size, **({} if layers is None else {"layers": layers}))
+
+    plain = Variant.of("plain", workload(), make("plain", 0))
+    try:
+        other = Variant.of(variant, workload(), make(variant, plain.peak_bytes))
+    except fxremat.BudgetInfeasible as error:
+        floor = error.floor_bytes
+        return [{"variant": variant, "status": "below the floor", "floor_bytes": floor}]
+    both = (plain, other)
     for _ in range(ROUNDS):
-        for variant in variants:
-            variant.time_step()
-    for variant in variants:
-        ratios = [a / b for a, b in zip(variant.seconds, plain.seconds, strict=True)]
+        for each in both:
+            each.time_step()
+    rows = list[dict[str, Any]]()
+    for each in both:
+        ratios = [a / b for a, b in zip(each.seconds, plain.seconds, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         row: dict[str, Any] = {
-            "variant": variant.name,
+            "variant": each.name,
             "status": "ok",
-            "peak_bytes": variant.peak_bytes,
-            "of_plain_peak": variant.peak_bytes / plain.peak_bytes,
+            "peak_bytes": each.peak_bytes,
+            "of_plain_peak": each.peak_bytes / plain.peak_bytes,
             "of_plain_time": middle,
             "of_plain_time_quartiles": [low, high],
-            "step_s": statistics.median(variant.seconds),
-            "has_plain_bits": variant.bits == plain.bits,
-            "has_kernels_bits": variant.bits == kernels.bits,
+            "step_s": statistics.median(each.seconds),
+            "has_plain_bits": each.bits == plain.bits,
+            "gradient_error": relative_error(plain.gradients, each.gradients),
         }
-        if variant is not plain:
-            about = fxremat.explain(variant.call)
+        if hasattr(each.call, "__fxremat__"):
+            about = fxremat.explain(each.call)
             row["budget_bytes"] = about.budget_bytes
             row["planned_peak_bytes"] = about.planned_peak_bytes
             row["predicted_extra"] = about.extra_seconds / about.baseline_seconds
@@ -120,46 +193,101 @@ def measure(model: str, budgets: list[float], size: str) -> list[dict[str, Any]]
     return rows
 
 
+def measure_compilation(
+    model: str, variant: str, size: str, layers: int | None
+) -> list[dict[str, Any]]:
+    """The processor time of a first step; by our kernels under 0.7 and, after that, 0.5."""
+    numbers = {} if layers is None else {"layers": layers}
+
+    def first_step(make: Make) -> float:
+        workload = zoo.get(model).make(size, **numbers)
+        module = workload.step_module()
+        began = processor_time()
+        make(workload, module)(*workload.batch(0)).backward()
+        return processor_time() - began
+
+    if variant == "plain":
+        return [{"variant": "compile plain", "first_step_s": first_step(make("plain", 0))}]
+
+    def ours(share: float) -> Make:
+        return lambda _, m: (
+            kept.append(fxremat.optimize(m, budget=share, executor="inductor")) or kept[-1]
+        )
+
+    kept = list[Any]()
+    return [
+        {"variant": f"compile {each}", "first_step_s": first_step(ours(share))}
+        for each, share in (("kernels at 0.7", 0.7), ("kernels then at 0.5", 0.5))
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--budgets", nargs="*", type=float, default=[0.7, 0.5])
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--size", choices=("tiny", "quick", "bench"), default="bench")
+    parser.add_argument("--layers", type=int, help="another depth than the size has")
+    parser.add_argument("--compile-time", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         torch.set_num_threads(1)
-        for row in measure(args.models[0], args.budgets, args.size):
+        found = measure_compilation if args.compile_time else measure
+        for row in found(args.models[0], args.variants[0], args.size, args.layers):
             print_row(row)
         return
     os.environ.update(child_environment(1) | {"HF_HUB_OFFLINE": "1"})
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     about = {
         **records.environment(1),
         "commit": commit(),
         "command": " ".join(["python -m benchmarks.inductor", *sys.argv[1:]]),
     }
+    variants = ["plain", "kernels"] if args.compile_time else args.variants
+    size = args.size if args.layers is None else f"{args.size}, {args.layers} layers"
+    asked = ["--size", args.size, *([] if args.layers is None else ["--layers", str(args.layers)])]
+    asked += ["--compile-time"] if args.compile_time else []
     for model in args.models:
-        cell = [model, "--size", args.size, "--budgets", *map(str, args.budgets), "--one"]
-        for row in rows_of("benchmarks.inductor", *cell):
-            key = f"{model}/{args.size}/{row['variant']}"
-            row = {"key": key, "model": model, "size": args.size, **row, **about}
-            records.append(args.out, row)
-            print(line(row), flush=True)
+        cache = tempfile.mkdtemp()
+        seen = set[str]()
+        for variant in variants:
+            if args.compile_time:
+                shutil.rmtree(cache)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+            for row in rows_of(
+                "benchmarks.inductor", model, *asked, "--variants", variant, "--one"
+            ):
+                if row["variant"] in seen:
+                    continue
+                seen.add(row["variant"])
+                key = f"{model}/{size}/{row['variant']}"
+                row = {"key": key, "model": model, "size": size, **row, **about}
+                records.append(args.out, row)
+                print(line(row), flush=True)
+        shutil.rmtree(cache, ignore_errors=True)
     records.compact(args.out)
 
 
 def line(row: dict[str, Any]) -> str:
     """What a reader wants to know of a row first."""
     name = f"{row['model']} {row['variant']}"
+    if "first_step_s" in row:
+        return f"{name}: {row['first_step_s']:.1f} s to the end of the first step"
     if row["status"] != "ok":
         return f"{name}: below the floor of {row['floor_bytes']:,} B"
-    planned = row.get("planned_peak_bytes", row["peak_bytes"])
+    bits = "its" if row["has_plain_bits"] else f"others, off by {row['gradient_error']:.1e}"
+    text = (
+        f"{name}: peak {row['of_plain_peak']:.3f}, time {row['of_plain_time']:.3f} "
+        f"{row['of_plain_time_quartiles']} of torch.compile's, bits {bits}"
+    )
+    if "planned_peak_bytes" not in row:
+        return text
     return (
-        f"{name}: peak {row['of_plain_peak']:.3f} (measured / planned "
-        f"{row['peak_bytes'] / planned:.5f}), time {row['of_plain_time']:.3f} of torch.compile's, "
-        f"bits {'its' if row['has_plain_bits'] else 'others'}, "
-        f"predicted {100 * row.get('predicted_extra', 0):.1f} % more"
+        f"{text}, measured / planned {row['peak_bytes'] / row['planned_peak_bytes']:.5f}, "
+        f"predicted {100 * row['predicted_extra']:.1f} % more"
     )
 
 

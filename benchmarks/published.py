@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import records
 from fxremat_solvers import RematProblem, baseline, simulate, solve
-from fxremat_solvers.generate import dag, layered, layered_network, resnet, unet, vgg
+from fxremat_solvers.testing import dag, layered, layered_network, resnet, unet, vgg
 
 OUT = Path("benchmarks/results/published")
 GIB = 2**30

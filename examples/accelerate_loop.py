@@ -19,14 +19,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import fxremat
 
 
-def make_model() -> nn.Module:
+def make_model(layers: int = 2) -> nn.Module:
     """A small language model with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         attention_dropout=0.1,
@@ -48,10 +48,12 @@ def block_by_block(budget: float | str) -> Callable[[nn.Module], nn.Module]:
     return lambda model: fxremat.optimize(model, budget=budget, regions="blocks")
 
 
-def train(optimize: Callable[[nn.Module], nn.Module], precision: str = "bf16") -> nn.Module:
+def train(
+    optimize: Callable[[nn.Module], nn.Module], precision: str = "bf16", layers: int = 2
+) -> nn.Module:
     """Four steps of two batches each."""
     accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=2, cpu=True)
-    model = optimize(make_model())
+    model = optimize(make_model(layers))
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(64, (32, 32), generator=generator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

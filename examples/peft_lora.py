@@ -17,14 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import fxremat
 
 
-def make_base() -> LlamaForCausalLM:
+def make_base(layers: int = 2) -> LlamaForCausalLM:
     """A small language model with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         use_cache=False,

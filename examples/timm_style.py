@@ -21,9 +21,9 @@ CLASSES, SIDE, WIDTH, PICTURES = 10, 32, 32, 16
 
 
 class Hybrid(nn.Module):
-    """A stem of convolutions and BatchNorm, then two transformer blocks over the places."""
+    """A stem of convolutions and BatchNorm, then transformer blocks over the places."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, WIDTH, 3, stride=2, padding=1, bias=False),
@@ -37,7 +37,7 @@ class Hybrid(nn.Module):
         block = nn.TransformerEncoderLayer(
             WIDTH, 4, 4 * WIDTH, 0.1, "gelu", batch_first=True, norm_first=True
         )
-        self.blocks = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.blocks = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:

@@ -26,14 +26,14 @@ from fxremat.integrations.transformers import MemoryBudgetCallback
 Example = dict[str, Any]
 
 
-def make_model() -> LlamaForSequenceClassification:
+def make_model(layers: int = 2) -> LlamaForSequenceClassification:
     """A small classifier with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         attention_dropout=0.1,
@@ -66,7 +66,7 @@ def make_texts(count: int) -> list[Example]:
     return texts
 
 
-def make_trainer(folder: str, callbacks: list[Any], **arguments: Any) -> Trainer:
+def make_trainer(folder: str, callbacks: list[Any], layers: int = 2, **arguments: Any) -> Trainer:
     """Four steps of two batches each, in two epochs."""
     given = {
         "per_device_train_batch_size": 4,
@@ -77,7 +77,7 @@ def make_trainer(folder: str, callbacks: list[Any], **arguments: Any) -> Trainer
         "save_strategy": "epoch",
     }
     return Trainer(
-        model=make_model(),
+        model=make_model(layers),
         args=TrainingArguments(
             output_dir=folder,
             use_cpu=True,

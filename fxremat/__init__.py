@@ -22,6 +22,10 @@ from fxremat.errors import (
     UnsupportedGraphError,
     VerificationError,
 )
+from fxremat.estimate.answer import Estimate
+from fxremat.estimate.device import DeviceSpec
+from fxremat.estimate.estimate import estimate
+from fxremat.frontend.inductor_host import inductor_options, installed
 from fxremat.frontend.optimize import optimize
 from fxremat.frontend.padding import pad_to_multiple
 from fxremat.frontend.step_budget import StepBudget
@@ -31,10 +35,11 @@ from fxremat.loops.plan import LoopPlan
 from fxremat.loops.storage import Storage
 from fxremat.measure.peak import PeakMeasurement, measure_peak
 from fxremat.plan.budget import Budget
+from fxremat.policy import Policy, keep
 from fxremat.report.explain import Report, explain, floor
+from fxremat.report.process import CompiledSteps
 from fxremat.report.steps import StepReport, explain_step
-
-__version__ = "0.1.0"
+from fxremat_solvers.version import __version__
 
 # Pickled models name it: by its public place, wherever its file lies.
 optimize.__module__ = "fxremat"
@@ -43,9 +48,12 @@ __all__ = [
     "Budget",
     "BudgetError",
     "BudgetInfeasible",
+    "CompiledSteps",
     "DeviceError",
+    "DeviceSpec",
     "DispatchModeError",
     "DoubleBackwardError",
+    "Estimate",
     "FxrematError",
     "GraphBreakError",
     "LoopError",
@@ -53,6 +61,7 @@ __all__ = [
     "MissingPackageError",
     "OptionError",
     "PeakMeasurement",
+    "Policy",
     "Report",
     "StepBudget",
     "StepReport",
@@ -62,9 +71,14 @@ __all__ = [
     "UnplannedStepWarning",
     "UnsupportedGraphError",
     "VerificationError",
+    "__version__",
+    "estimate",
     "explain",
     "explain_step",
     "floor",
+    "inductor_options",
+    "installed",
+    "keep",
     "loop",
     "measure_peak",
     "optimize",

@@ -8,7 +8,7 @@ that changes, or is not deterministic runs once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -174,13 +174,19 @@ def is_batch_norm_with_statistics(node: fx.Node) -> bool:
     return node.target in _BATCH_NORMS and node.args[5] is True
 
 
-def classify(joint: JointGraph) -> JointGraph:
-    """The graph with the mode in which each operation may be recomputed."""
+def classify(joint: JointGraph, kept: Mapping[Operation, str] | None = None) -> JointGraph:
+    """The graph with the mode in which each operation may be recomputed.
+
+    Those that are `kept` run once, for the reason there.
+    """
+    reasons = kept or {}
     mutated = mutated_placeholders(joint, joint.nodes)
     outputs = {joint.storage_of[n] for n in (*joint.forward_outputs, *joint.gradients)}
     lent = _lent(joint)
 
     def mode(operation: Operation) -> Mode:
+        if operation in reasons:
+            return Mode(Form.NEVER, reasons[operation])
         modes = [_mode(joint, node, mutated, outputs, lent) for node in operation.nodes]
         # A unit of several nodes reruns as it ran first, or never.
         odd = next((each for each in modes if each.form is not Form.AS_IS), None)

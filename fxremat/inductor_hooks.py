@@ -12,8 +12,11 @@ names of buffers and layouts. `tests/fxremat/test_inductor_hooks.py` fails loudl
 from __future__ import annotations
 
 import contextlib
+import copy
+import re
 import threading
-from collections.abc import Callable, Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, cast
@@ -38,6 +41,7 @@ from fxremat.torch_hooks import (
     Partitioner,
     aot_compiler,
     hear_of_traces,
+    lazy_graph_module,
 )
 
 # Triton's kernels load and store in pieces of so many bytes.
@@ -98,6 +102,8 @@ class Wrapper:
     `lines` are in the order in which they run, `inputs` the names of its arguments, `outputs` what
     it returns, as expressions over names. `namespace` has the compiled kernels. `aligned` are the
     positions of arguments that the kernels take to begin at a multiple of `ALIGNMENT` bytes.
+    `in_place` says, of a buffer, over which other its kernel could write it once nobody else needs
+    that one.
     """
 
     lines: tuple[Line, ...]
@@ -105,6 +111,7 @@ class Wrapper:
     outputs: tuple[str, ...]
     namespace: dict[str, Any]
     aligned: tuple[int, ...] = ()
+    in_place: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -313,8 +320,11 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
     """One half of a step, compiled and read."""
     from torch._inductor import compile_fx
     from torch._inductor.utils import BoxedBool
+    from torch._inductor.virtualized import V
 
-    with _recording() as recorded:
+    apart = V.set_choices_handler(_with_draws_apart(V.choices))
+    given = len(examples) if is_backward else 0
+    with _recording() as recorded, _ungrouped(), _noting_in_place(recorded, given), apart:
         compiled = compile_fx.compile_fx_inner(
             module,
             examples,
@@ -332,7 +342,110 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
         outputs=tuple(recorded.wrapper.codegen.get_output_refs()),
         namespace=vars(recorded.module),
         aligned=tuple(getattr(compiled, "inputs_to_check", ())),
+        in_place=recorded.in_place,
     )
+
+
+@contextlib.contextmanager
+def _noting_in_place(recorded: _Recorded, given: int) -> Generator[None, None, None]:
+    """Note what Inductor would write in place, and don't let it. Call with `_lock` held.
+
+    In the order with nothing recomputed, it is what nobody needs any more: whether that is so in
+    another order is seen there. `given` is how many arguments may be written over.
+    """
+    from torch._inductor import config, graph
+    from torch._inductor.scheduler import SchedulerNode
+    from torch._inductor.virtualized import V
+
+    decide, donated = SchedulerNode.decide_inplace_update, graph.get_donated_idxs
+
+    def decide_inplace_update(self: Any) -> None:
+        kernel = V.kernel
+        args = getattr(kernel, "args", None)
+        if args is None or threading.get_ident() != recorded.thread:
+            decide(self)
+            return
+        kept = {
+            name: copy.copy(getattr(kernel, name))
+            for name in ("inplace_update_buffers", "mutations")
+            if hasattr(kernel, name)
+        }
+        args.make_inplace = lambda over, name: recorded.in_place.setdefault(name, over)
+        try:
+            with config.patch(inplace_buffers=True):
+                decide(self)
+        finally:
+            del args.make_inplace
+            for name, value in kept.items():
+                setattr(kernel, name, value)
+
+    SchedulerNode.decide_inplace_update = decide_inplace_update
+    graph.get_donated_idxs = lambda: list(range(given))
+    try:
+        yield
+    finally:
+        SchedulerNode.decide_inplace_update = decide
+        graph.get_donated_idxs = donated
+
+
+@contextlib.contextmanager
+def _ungrouped() -> Generator[None, None, None]:
+    """A function of its own for each loop nest, on a CPU. Call with `_lock` held.
+
+    Inductor writes all nests up to the next call of a library into one C++ function, which spares
+    some calls of microseconds. Each nest alone makes fewer values, and can be run again for them.
+    """
+    from torch._inductor.codegen.cpp import CppScheduling
+
+    limit = CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM
+    CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM = 0
+    try:
+        yield
+    finally:
+        CppScheduling.MAX_FUSED_KERNEL_ARGS_NUM = limit
+
+
+# What a kernel that Inductor writes calls to draw a number.
+_DRAWING = ("rand", "randn", "randint64", "rand_eager")
+
+
+def _with_draws_apart(choices: Any) -> Any:
+    """Inductor's choices, but on a CPU nothing is fused with what draws and reads more than seeds.
+
+    There a draw takes as long as hundreds of sums. A softmax that is in one kernel with its dropout
+    would cost as much to run again, where the mask, at a byte an element, can be kept.
+    """
+    chosen = type(choices)
+    if getattr(chosen, "draws_apart", False):
+        return choices
+
+    class Choices(chosen):  # type: ignore[misc, valid-type]
+        draws_apart = True
+
+        def can_fuse(self, scheduler: Any, node1: Any, node2: Any, *rest: Any) -> bool:
+            if _draws_with_others(node1, node2):
+                return False
+            return bool(choices.can_fuse(scheduler, node1, node2, *rest))
+
+    return Choices()
+
+
+def _draws_with_others(node1: Any, node2: Any) -> bool:
+    nodes = [*node1.get_nodes(), *node2.get_nodes()]
+    drawing = [node for node in nodes if _draws_numbers(node)]
+    if not drawing or node1.get_device().type != "cpu":
+        return False
+    if len(drawing) > 1:
+        return True
+    (draw,) = drawing
+    made = {name for node in nodes for name in node.get_buffer_names()}
+    read = {dep.name for node in nodes if node is not draw for dep in node.read_writes.reads}
+    return not read <= made
+
+
+def _draws_numbers(node: Any) -> bool:
+    body = getattr(node, "_body", None)
+    return body is not None and any(map(body.has_op, _DRAWING))
 
 
 @dataclass
@@ -342,6 +455,7 @@ class _Recorded:
     thread: int
     wrapper: _Lines | None = None
     module: Any = None
+    in_place: dict[str, str] = field(default_factory=dict[str, str])
 
 
 _lock = threading.RLock()
@@ -596,3 +710,314 @@ def copy_aligned(tensor: torch.Tensor) -> torch.Tensor:
 def reinterpret(tensor: Any, size: Any, stride: Any, offset: int = 0) -> Any:
     """What Inductor's `reinterpret_tensor` gives, of fake tensors too."""
     return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset)
+
+
+# For hosts that only know Inductor: its seam for partitioners, and what it would make of a pair.
+
+
+def configured_by(settings: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    """Inductor's own configuration, changed within."""
+    from torch._inductor import config
+
+    return config.patch(settings)
+
+
+def be_partitioner(kind: type) -> None:
+    """Have Inductor take instances of a class for partitioners of its own kind."""
+    from torch._inductor.custom_graph_pass import CustomPartitionerFn
+
+    CustomPartitionerFn.register(kind)
+
+
+def copy_graph(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a graph that may be changed; what it computes on is shared."""
+    graph, new = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in module.graph.nodes:
+        new[node] = graph.node_copy(node, lambda each: new[each])
+    return lazy_graph_module(module, graph)
+
+
+def merge_equal_nodes(joint: fx.GraphModule) -> None:
+    """What Inductor's min-cut begins with."""
+    from torch._functorch.compile_utils import fx_graph_cse
+
+    joint.graph.eliminate_dead_code()
+    joint.graph = fx_graph_cse(joint.graph)
+    joint.recompile()
+
+
+def min_cut(
+    joint: fx.GraphModule, num_fwd_outputs: int, static: Sequence[int]
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The two halves that plain `torch.compile` takes. The joint graph is changed."""
+    with torch._functorch.config.patch(activation_memory_budget=1.0):
+        return partitioners.min_cut_rematerialization_partition(
+            joint,
+            (),
+            compiler="inductor",
+            num_fwd_outputs=num_fwd_outputs,
+            static_lifetime_input_indices=list(static),
+        )
+
+
+def as_autograd_orders(backward: fx.GraphModule) -> fx.GraphModule:
+    """A backward graph with its recomputations where they are first needed, as min-cut has it."""
+    return partitioners.reordering_to_mimic_autograd_engine(backward)
+
+
+class _Generated(BaseException):
+    """The wrapper of a graph is written; nothing is to be compiled."""
+
+
+def generate_pair(
+    forward: fx.GraphModule, backward: fx.GraphModule, num_fwd_outputs: int
+) -> tuple[str, str]:
+    """The wrappers that Inductor writes for both halves, with the configuration that is set.
+
+    No kernel is compiled, and the graphs stay as they are. Called where AOTAutograd asks for a
+    partition.
+    """
+    inputs = _examples(forward)
+    first, strides = _generate(forward, inputs, range(num_fwd_outputs), is_backward=False)
+    results = next(iter(forward.graph.find_nodes(op="output"))).args[0]
+    lies = {
+        node.name: stride
+        for node, stride in zip(cast("tuple[Any, ...]", results), strides, strict=False)
+        if isinstance(node, fx.Node)
+    }
+    given: list[Any] = []
+    for node in backward.graph.find_nodes(op="placeholder"):
+        value, stride = node.meta["val"], lies.get(node.name)
+        if isinstance(value, torch.Tensor) and stride is not None:
+            value = value.as_strided(value.size(), stride)
+        given.append(value)
+    with _donated(forward, backward):
+        second, _ = _generate(backward, given, (), is_backward=True)
+    return first, second
+
+
+def _generate(
+    module: fx.GraphModule, inputs: Sequence[Any], visible: Sequence[int], *, is_backward: bool
+) -> tuple[str, list[Any]]:
+    """The wrapper of one half, and the strides of what it returns."""
+    from torch._inductor import compile_fx, config
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.utils import BoxedBool
+
+    module = copy_graph(module)
+    output = next(iter(module.graph.find_nodes(op="output")))
+    output.meta["user_visible_output_idxs"] = list(visible)
+    thread, to_module = threading.get_ident(), GraphLowering.compile_to_module
+    written: list[tuple[str, list[Any]]] = []
+
+    def compile_to_module(self: Any) -> Any:
+        if threading.get_ident() != thread:
+            return to_module(self)
+        code, _ = self.codegen()
+        strides = [
+            tuple(map(int, each.get_stride())) if each.maybe_get_stride() is not None else None
+            for each in self.graph_outputs
+        ]
+        written.append((code.value, strides))
+        raise _Generated
+
+    off = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp_wrapper": False}
+    with _lock:
+        GraphLowering.compile_to_module = compile_to_module
+        try:
+            with config.patch(_known(config, off)), torch.no_grad():
+                compile_fx.compile_fx_inner(
+                    module,
+                    inputs,
+                    static_input_idxs=(),
+                    cudagraphs=BoxedBool(False),
+                    is_backward=is_backward,
+                    is_inference=False,
+                )
+        except _Generated:
+            pass
+        finally:
+            GraphLowering.compile_to_module = to_module
+    return written[0]
+
+
+@contextlib.contextmanager
+def _donated(forward: fx.GraphModule, backward: fx.GraphModule) -> Generator[None, None, None]:
+    """What a backward graph may write to of what it is given, as AOTAutograd says it."""
+    from torch._functorch._aot_autograd import graph_compile
+
+    context = TracingContext.try_get()
+    about = None if context is None else context.fw_metadata
+    if about is None or not torch._functorch.config.donated_buffer:
+        yield
+        return
+    before = about.bw_donated_idxs
+    about.bw_donated_idxs = graph_compile.collect_bw_donated_buffer_idxs(forward, backward, about)
+    try:
+        yield
+    finally:
+        about.bw_donated_idxs = before
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The bytes in use while a wrapper runs, and the op that runs then, where it is one."""
+
+    nbytes: int
+    op: fx.Node | None = None
+
+
+def replay_pair(
+    codes: tuple[str, str],
+    forward: fx.GraphModule,
+    backward: fx.GraphModule,
+    num_fwd_outputs: int,
+    size_of: Callable[[torch.Tensor], int],
+    is_held: Callable[[torch.Tensor], bool],
+) -> list[Moment]:
+    """Run two generated wrappers on fake tensors, without their kernels, and note what is in use.
+
+    `size_of` says what a new tensor counts for, `is_held` which gradients backward is given live to
+    its end. What forward is given counts for nothing.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    meter = _meter(size_of)
+
+    def fake(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        with mode:
+            return torch.empty_strided(
+                tuple(value.size()), tuple(value.stride()), dtype=value.dtype, device=value.device
+            )
+
+    inputs = [fake(value) for value in _examples(forward)]
+    for value in inputs:
+        meter.note(value, counts=False)
+    with mode, meter:
+        results = _loaded(codes[0])(list(inputs))
+    names = [
+        node.name if isinstance(node, fx.Node) else ""
+        for node in cast(
+            "tuple[Any, ...]", next(iter(forward.graph.find_nodes(op="output"))).args[0]
+        )
+    ]
+    by_name = dict(zip(names, results, strict=True))
+    held = list(results[:num_fwd_outputs])
+    given: list[Any] = []
+    for node in backward.graph.find_nodes(op="placeholder"):
+        if node.name in by_name:
+            given.append(by_name[node.name])
+            continue
+        value = fake(node.meta["val"])
+        meter.note(value)
+        if isinstance(value, torch.Tensor) and is_held(value):
+            held.append(value)
+        given.append(value)
+        del value
+    del results, by_name
+    with mode, meter:
+        gradients = _loaded(codes[1])(given)
+    meter.moments.append(Moment(meter.live))
+    del gradients, held
+    return meter.moments
+
+
+def _meter(size_of: Callable[[torch.Tensor], int]) -> Any:
+    """A mode that notes the bytes of all storages made within it, as long as they live."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Meter(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.live = 0
+            self.sizes: dict[int, int] = {}
+            self.moments: list[Moment] = []
+
+        def note(self, value: Any, *, counts: bool = True) -> bool:
+            if not isinstance(value, torch.Tensor):
+                return False
+            storage = value.untyped_storage()
+            key = storage._cdata
+            if key in self.sizes:
+                return False
+            self.sizes[key] = size_of(value) if counts else 0
+            self.live += self.sizes[key]
+            weakref.finalize(storage, self.gone, key)
+            return True
+
+        def gone(self, key: int) -> None:
+            self.live -= self.sizes.pop(key, 0)
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            results = result if isinstance(result, (tuple, list)) else (result,)
+            is_new = [self.note(each) for each in results]
+            if any(is_new):
+                made_by = None
+                if func is not torch.ops.aten.empty_strided.default:
+                    made_by = _as_node(func, args, kwargs or {}, result)
+                self.moments.append(Moment(self.live, made_by))
+            return result
+
+    return Meter()
+
+
+def _as_node(func: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
+    """A call of an op on fake tensors, as a node of a graph of its own."""
+    from torch.utils import _pytree as pytree
+
+    graph = fx.Graph()
+
+    def given(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        node = graph.placeholder("given")
+        node.meta["val"] = value
+        return node
+
+    args, kwargs = pytree.tree_map(given, (args, kwargs))
+    node = graph.call_function(func, args, kwargs)
+    node.meta["val"] = result
+    return node
+
+
+def _loaded(code: str) -> Callable[[list[Any]], Any]:
+    """A generated wrapper whose kernels do nothing."""
+    code = re.sub(r"^async_compile = AsyncCompile\(\)", "async_compile = KERNELS", code, flags=re.M)
+    code = re.sub(r"^if __name__ == .__main__.:[\s\S]*", "", code, flags=re.M)
+    namespace: dict[str, Any] = {"__name__": "replayed", "KERNELS": _NoKernels()}
+    exec(compile(code, "wrapper", "exec"), namespace)
+    for name in [name for name in namespace if name.startswith("empty_strided_")]:
+        namespace[name] = _empty_on(name.removeprefix("empty_strided_"))
+    namespace["reinterpret_tensor"] = reinterpret
+    for name in ("assert_size_stride", "assert_alignment"):
+        namespace[name] = _nothing
+    return namespace["call"]
+
+
+def _empty_on(device: str) -> Callable[..., torch.Tensor]:
+    device = device.removesuffix("_pinned").removesuffix("_p2p")
+
+    def empty(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+    return empty
+
+
+def _nothing(*_args: Any, **_named: Any) -> None: ...
+
+
+class _NoKernel:
+    """In the place of a compiled kernel, which is called or has a `run`."""
+
+    __call__ = run = staticmethod(_nothing)
+
+
+class _NoKernels:
+    """In the place of what compiles a wrapper's kernels."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return _nothing if name == "wait" else lambda *_args, **_named: _NoKernel()

@@ -21,7 +21,9 @@ class Kernel:
     it changes. `once` is why it must not run again, empty where it may. `ordered` says that it must
     keep its place among others like it, `draws` that it draws from its device's generator, which
     makes it keep its place among what draws. `measurable` says that it may run by itself, on
-    invented data. `is_view` says that what it returns is its argument's memory.
+    invented data. `is_view` says that what it returns is its argument's memory. `in_place` are
+    pairs of a result and an argument that it could be written over, by position; `run_in_place`
+    makes the function that does so for some of them.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Kernel:
     draws: bool = False
     measurable: bool = True
     is_view: bool = False
+    in_place: tuple[tuple[int, int], ...] = ()
+    run_in_place: Callable[[tuple[tuple[int, int], ...]], Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
         # What fx calls it in the code that it writes.
@@ -51,6 +55,23 @@ class Kernel:
     def has_effect(self) -> bool:
         """Whether it does more than to make what it returns."""
         return self.ordered or bool(self.writes)
+
+
+def writing_in_place(
+    kernel: Kernel, pairs: tuple[tuple[int, int], ...], *, is_kept: Callable[[], bool] | None
+) -> Kernel:
+    """A kernel that writes results over arguments; those are of no use to anyone afterwards.
+
+    With `is_kept` it is asked, at each call, whether somebody may need them after all.
+    """
+    assert kernel.run_in_place is not None
+    in_place = kernel.run_in_place(pairs)
+
+    def run(*args: Any) -> Any:
+        return kernel.run(*args) if is_kept is not None and is_kept() else in_place(*args)
+
+    chosen = in_place if is_kept is None else run
+    return Kernel(f"{kernel.name}_in_place", chosen, f"in place {pairs} {kernel.key}")
 
 
 def keeping_generator_state(kernel: Kernel, device: torch.device) -> Kernel:

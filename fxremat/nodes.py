@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeGuard, cast
 
@@ -163,3 +164,16 @@ def returned(graph: fx.Graph) -> list[Any]:
     """What a graph returns, in order: nodes and constants."""
     output = next(iter(graph.find_nodes(op="output")))
     return list(cast("tuple[Any, ...]", output.args[0]))
+
+
+def module_path(node: fx.Node) -> str:
+    """The module that a node comes from, as in `named_modules()`; empty for none."""
+    stack: dict[str, tuple[str, object]] = (
+        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    )
+    path = ""
+    for entry in stack.values():
+        path = str(entry[0])
+    path = re.sub(r"^L\['[^']*'\](\.__self__)?\.?", "", path)
+    path = re.sub(r"\._modules\['([^']*)'\]|\[(\d+)\]", lambda m: f".{m[1] or m[2]}", path)
+    return path

@@ -20,7 +20,12 @@ from fxremat import torch_hooks
 from fxremat.aliases import last_common, named, viewed
 from fxremat.errors import UnsupportedGraphError
 from fxremat.graph import Form, JointGraph, Storage
-from fxremat.kernel import Kernel, from_generator_state, keeping_generator_state
+from fxremat.kernel import (
+    Kernel,
+    from_generator_state,
+    keeping_generator_state,
+    writing_in_place,
+)
 from fxremat.lower.lowering import Program, Run
 from fxremat.memory_model import generator_state_bytes
 from fxremat.nodes import (
@@ -186,6 +191,8 @@ class _Writer:
                 new = self._write_random(node, args, kwargs, run)
             elif form is Form.BATCH_NORM and not run.first:
                 new = self._write_batch_norm(node, args, run)
+            elif run.in_place:
+                new = self._write_in_place(node, args, run)
             else:
                 new = self._write(node, node.target, args, kwargs, run=run)
             made = self._made(node, run)
@@ -196,6 +203,37 @@ class _Writer:
             elif made:
                 self.current[made[0]] = {node: new}
         self.runs_written += 1
+
+    def _write_in_place(self, node: fx.Node, args: tuple[Any, ...], run: Run) -> fx.Node:
+        """A kernel that writes over what nobody reads after it.
+
+        What forward saved is somebody's where the autograd engine keeps its graph for another
+        backward: whether it does is asked when the kernel runs.
+        """
+        kernel, over = node.target, dict(run.in_place)
+        assert isinstance(kernel, Kernel)
+        values = list(outputs_of(traced_value(node)))
+        position_of = {storage: storage.position for storage in self.joint.made_by[node]}
+        argument_of = {
+            self.joint.storage_of[arg]: k
+            for k, arg in enumerate(node.args)
+            if isinstance(arg, fx.Node)
+        }
+        pairs = tuple((position_of[made], argument_of[old]) for made, old in over.items())
+        is_saved = False
+        mode = torch_hooks.fake_mode_of(node)
+        assert mode is not None
+        for made, argument in pairs:
+            given = args[argument]
+            is_saved = is_saved or (self.in_backward and given.name in self.forward_names)
+            value = values[made]
+            with mode:
+                values[made] = given.meta["val"].as_strided(value.size(), value.stride())
+        target = writing_in_place(
+            kernel, pairs, is_kept=torch_hooks.keeps_graph if is_saved else None
+        )
+        value = tuple(values) if is_tuple(node) else values[0]
+        return self._write(node, target, args, {}, value=value, run=run)
 
     def _made(self, node: fx.Node, run: Run) -> list[Storage]:
         """The storages of a node that a run makes anew: all runs do those inside a unit."""

@@ -490,13 +490,20 @@ def specialize_sizes(
     traced = [node.meta.get("example_value") for node in module.graph.nodes]
     sizes: list[Any] = [value for value in example_inputs if numbers]
     for value in pytree.tree_leaves([list(example_inputs), traced]):
-        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        if isinstance(value, torch.Tensor) and has_storage(value):
             storage: Any = value.untyped_storage().nbytes()  # of a view, it has a symbol of its own
             sizes += (*value.shape, *value.stride(), value.storage_offset(), storage)
     for size in sizes:
         # What depends on data has no number yet.
         if isinstance(size, torch.SymInt) and size.node.has_hint():
             int(size)
+
+
+def has_storage(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory of its own kind: not one inside of vmap, or a sparse one."""
+    return tensor.layout is torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(
+        tensor
+    )
 
 
 def numbers_are_fixed(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
@@ -797,6 +804,11 @@ def fake_mode_of(node: fx.Node) -> FakeTensorMode | None:
     return value.fake_mode if isinstance(value, FakeTensor) else None
 
 
+def fake_mode() -> FakeTensorMode:
+    """A mode in which tensors have shapes and no memory; Dynamo traces functions of them."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 @contextlib.contextmanager
 def real_ops(device: torch.device) -> Generator[None, None, None]:
     """Leave tracing, autocast and gradients for a while: real tensors run in their own types.
@@ -815,9 +827,21 @@ def view_strides(tensor: torch.Tensor, shape: Sequence[int]) -> tuple[int, ...]:
         return empty.view(tuple(shape)).stride()
 
 
+# The CPU's attention takes the first arguments of the others, and has no formula of its own.
+_FLOPS_AS: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        torch.ops.aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+
+
 def flop_formula(target: Any) -> Callable[..., int] | None:
     """torch's FLOP formula of an op, called as the op with `out_val=` its result."""
     packet = getattr(target, "overloadpacket", target)
+    packet = _FLOPS_AS.get(packet, packet)
     return cast("Callable[..., int] | None", flop_registry.get(packet))
 
 
@@ -1201,3 +1225,21 @@ def gradients(
     return engine.run_backward(
         (root,), (seed,), False, False, leaves, allow_unreachable=True, accumulate_grad=False
     )
+
+
+def marked(x: torch.Tensor, mark: str) -> torch.Tensor:
+    """`x` as a node of its own in the graph that is traced, which `mark_of` knows again."""
+    with fx.traceback.annotate({"fxremat": mark}):
+        return torch.ops.aten.alias.default(x)
+
+
+def mark_of(node: fx.Node) -> str | None:
+    """The mark of a node that `marked` made; None for others."""
+    if node.target is not torch.ops.aten.alias.default:
+        return None
+    return (node.meta.get("custom") or {}).get("fxremat")
+
+
+def checkpoint_policy(node: fx.Node) -> str:
+    """What torch's selective checkpointing says of a node ("MUST_SAVE"); empty outside of it."""
+    return getattr(node.meta.get("recompute"), "name", "")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import random
 import sys
 from pathlib import Path
 
 import pytest
+
+# No test plans by what another run left, here and in the processes that tests start.
+os.environ["FXREMAT_CACHE"] = "off"
 
 # A test that fails does so in every run: the same examples each time. The tests on a GPU use no
 # hypothesis, and images for them lack it.

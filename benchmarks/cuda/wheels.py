@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "highspy>=1.11,<1.16",
         "msgspec>=0.19",
         "networkx>=3.5",
+        "platformdirs>=4",
         "rich>=13",
         "pytest>=8",
         "pytest-timeout>=2.3",

@@ -9,6 +9,9 @@ over estimated FLOPs). Its peak isn't monotone in the ratio, so the full run tri
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from benchmarks.methods.base import Method, Prepared, Task
@@ -24,19 +27,42 @@ def set_budget(point: str) -> None:
     config.activation_memory_budget = float(point)
 
 
-def on_eager(task: Task) -> Prepared:
+def budgeted(backend: Callable[..., Any], ratio: float) -> Callable[..., Any]:
+    """A backend with a budget: one of its own, so that Dynamo takes no other's graphs for it."""
+    import torch._functorch.config as config
+
+    def compile_graph(module: torch.fx.GraphModule, inputs: Any) -> Any:
+        with config.patch(activation_memory_budget=ratio):
+            return backend(module, inputs)
+
+    return compile_graph
+
+
+def eager_backend() -> Callable[..., Any]:
+    """torch's min-cut, whose graphs run op by op."""
     from torch._dynamo.backends.common import aot_autograd
     from torch._dynamo.backends.debugging import boxed_nop
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-    set_budget(task.point)
-    backend = aot_autograd(
+    return aot_autograd(
         fw_compiler=boxed_nop,
         bw_compiler=boxed_nop,
         partition_fn=min_cut_rematerialization_partition,
         keep_inference_input_mutations=True,
     )
-    return Prepared(torch.compile(task.step, backend=backend, fullgraph=True, dynamic=False))
+
+
+def inductor_backend() -> Callable[..., Any]:
+    """Inductor, as `torch.compile` has it."""
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx
+
+
+def on_eager(task: Task) -> Prepared:
+    set_budget(task.point)
+    step = torch.compile(task.step, backend=eager_backend(), fullgraph=True, dynamic=False)
+    return Prepared(step)
 
 
 def on_inductor(task: Task) -> Prepared:

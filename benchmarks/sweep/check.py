@@ -2,10 +2,15 @@
 
 References are eager and, where the bits differ from eager's, AOTAutograd's own graph with nothing
 recomputed. What goes wrong is tried under torch alone too, so that a row says whose doing it is.
+
+Inductor's kernels round otherwise than eager. Steps of theirs are held against `torch.compile` and,
+where its kernels are others, against the same kernels with nothing recomputed; how far those are
+from eager is in the row.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,13 +47,13 @@ class Planned:
     planning_s: float
 
 
-def optimized(module: nn.Module, batch: Batch) -> Planned:
+def optimized(module: nn.Module, batch: Batch, executor: str = "eager") -> Planned:
     """The step within `SHARE` of its memory, or within the floor where that is above."""
     budget: float | int = SHARE
     try:
-        step = _called(module, batch, budget)
+        step = _called(module, batch, budget, executor)
     except fxremat.BudgetInfeasible as error:
-        step = _called(module, batch, error.floor_bytes)
+        step = _called(module, batch, error.floor_bytes, executor)
     graph = compiled_of(step.call).backend.history.graphs[0]
     plan = graph.plan
     return Planned(
@@ -63,23 +68,31 @@ def optimized(module: nn.Module, batch: Batch) -> Planned:
     )
 
 
-def _called(module: nn.Module, batch: Batch, budget: float | int) -> Step:
-    step = Step(module, fxremat.optimize(module, budget=budget, fullgraph=True))
+def _called(module: nn.Module, batch: Batch, budget: float | int, executor: str) -> Step:
+    call = fxremat.optimize(module, budget=budget, fullgraph=True, executor=executor)
+    step = Step(module, call)
     step.run(batch)
     step.clear()
     return step
 
 
 def check(
-    make: Make, optimize: Callable[[nn.Module, Batch], Planned] = optimized
+    make: Make,
+    optimize: Callable[[nn.Module, Batch], Planned] = optimized,
+    executor: str = "eager",
 ) -> dict[str, Any]:
     """The row of a model that `make` makes anew, always the same."""
     started = time.perf_counter()
-    row = _check(make, optimize)
-    return row | {"seconds": round(time.perf_counter() - started, 2)}
+    by = functools.partial(optimized, executor=executor) if optimize is optimized else optimize
+    row = _check(make, by, kernel_bits if executor == "inductor" else bits)
+    return row | {"seconds": round(time.perf_counter() - started, 2), "executor": executor}
 
 
-def _check(make: Make, optimize: Callable[[nn.Module, Batch], Planned]) -> dict[str, Any]:
+def _check(
+    make: Make,
+    optimize: Callable[[nn.Module, Batch], Planned],
+    bits: Callable[[Make, Step], dict[str, Any]],
+) -> dict[str, Any]:
     try:
         workload, eager = _fresh(make)
         reason = _unusable(eager, workload)
@@ -186,6 +199,25 @@ def bits(make: Make, mine: Step) -> dict[str, Any]:
     if to_graph.equal:
         return row | {"outcome": outcomes.OK, "reference": "AOTAutograd"}
     return row | {"outcome": outcomes.WRONG, "reason": f"differs in {to_graph.first_difference}"}
+
+
+def kernel_bits(make: Make, mine: Step) -> dict[str, Any]:
+    """Whose bits a step of kernels has: torch.compile's, or those of its kernels, each run once."""
+    _, compiled = _compiled(make, "inductor")
+    found = _compared(make, compiled, mine)
+    if found.equal:
+        return {"outcome": outcomes.OK, "reference": "torch.compile"}
+    row: dict[str, Any] = {"against_torch_compile": asdict(found)}
+    module = _fresh(make)[1].module
+    whole = fxremat.optimize(module, budget=2**50, fullgraph=True, executor="inductor")
+    to_kernels = _compared(make, Step(module, whole), mine)
+    row["against_kernels"] = asdict(to_kernels)
+    _, eager = _fresh(make)
+    row["kernels_against_eager"] = _compared(make, eager, Step(module, whole)).relative_error
+    row["torch_compile_against_eager"] = _compared(make, eager, compiled).relative_error
+    if to_kernels.equal:
+        return row | {"outcome": outcomes.OK, "reference": "kernels"}
+    return row | {"outcome": outcomes.WRONG, "reason": f"differs in {to_kernels.first_difference}"}
 
 
 def _compared(make: Make, reference: Step, step: Step) -> Comparison:

@@ -14,7 +14,7 @@ import torch._dynamo.config
 from benchmarks.sweep.check import check
 
 
-def report(module: str, name: str, answer: Connection, log: Path) -> None:
+def report(module: str, name: str, answer: Connection, log: Path, executor: str) -> None:
     """Sends the row of the model that the source `module` makes; what is printed goes to `log`."""
     with log.open("wb") as sink:
         os.dup2(sink.fileno(), 1)
@@ -23,7 +23,7 @@ def report(module: str, name: str, answer: Connection, log: Path) -> None:
     torch._dynamo.config.allow_rnn = True  # nn.RNN, nn.GRU and nn.LSTM are graph breaks otherwise
     declare_torchvision()
     source = importlib.import_module(module)
-    answer.send(check(lambda: source.make(name)))
+    answer.send(check(lambda: source.make(name), executor=executor))
 
 
 def declare_torchvision() -> None:

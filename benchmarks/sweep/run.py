@@ -35,6 +35,7 @@ def sweep(
     known: Mapping[str, str] = sources.SOURCES,
     retry: Sequence[str] = (),
     preload: str = PRELOAD,
+    executor: str = "eager",
 ) -> None:
     """Runs the models whose `label/name` is like one of `patterns`.
 
@@ -50,7 +51,7 @@ def sweep(
     console.print(f"{len(chosen)} models, {len(done)} rows in {out}")
     common = records.environment(1) | origin()
     for i, name in enumerate(chosen):
-        row = {"key": name, **run(name, limit_s, known, preload), **common}
+        row = {"key": name, **run(name, limit_s, known, preload, executor), **common}
         row["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
         records.append(out, row)
         said = row.get("reference") or row.get("reason", "")
@@ -63,7 +64,11 @@ def sweep(
 
 
 def run(
-    name: str, limit_s: float, known: Mapping[str, str], preload: str = PRELOAD
+    name: str,
+    limit_s: float,
+    known: Mapping[str, str],
+    preload: str = PRELOAD,
+    executor: str = "eager",
 ) -> dict[str, Any]:
     """The row of one model, whatever becomes of its process."""
     label, _, own = name.partition("/")
@@ -72,7 +77,7 @@ def run(
         log = Path(folder) / "log"
         with _forked(preload) as context:
             receive, send = context.Pipe(duplex=False)
-            process = context.Process(target=report, args=(known[label], own, send, log))
+            process = context.Process(target=report, args=(known[label], own, send, log, executor))
             process.start()
         send.close()
         try:

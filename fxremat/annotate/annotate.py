@@ -161,13 +161,13 @@ def _scaled_seconds(
     known = profiles.by_signature.get(signature(twin))
     if known is None or known.seconds is None:
         return None
-    ceilings = measured_ceilings(device.type, _dtype_of(node))
+    ceilings = measured_ceilings(device.type, dtype_of(node))
     ratio = roofline_seconds(node, ceilings) / roofline_seconds(twin, ceilings)
     return known.seconds * ratio, "scaled"
 
 
 def _modelled_seconds(node: fx.Node, cost: str, device: torch.device) -> tuple[float, str]:
-    ceilings = measured_ceilings(device.type, _dtype_of(node))
+    ceilings = measured_ceilings(device.type, dtype_of(node))
     if cost == "flops":
         return node_flops(node) / ceilings.flops_per_s, "flops"
     return roofline_seconds(node, ceilings), "roofline"
@@ -181,7 +181,7 @@ def roofline_seconds(node: fx.Node, ceilings: Ceilings) -> float:
     return max(arithmetic, traffic) + ceilings.launch_s
 
 
-def _dtype_of(node: fx.Node) -> torch.dtype:
+def dtype_of(node: fx.Node) -> torch.dtype:
     """The floating point type that an op computes in."""
     for tensor in tensors_of(node):
         if tensor.dtype.is_floating_point:

@@ -7,6 +7,7 @@ is planned when it comes; graphs that are parts of one are planned together, by 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -33,6 +34,7 @@ from fxremat.execute.executor import Executor
 from fxremat.frontend.allocator_check import AllocatorCheck
 from fxremat.frontend.bypass import PlannedSteps, note_planned
 from fxremat.frontend.draft import WORTH_IT, Draft
+from fxremat.frontend.faster_executor import Weighed, choose
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
 from fxremat.frontend.many_graphs import ManyGraphs
@@ -44,6 +46,7 @@ from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import MADE_BY_CALL, is_collective
 from fxremat.pipeline.observe import observers
 from fxremat.pipeline.passes import compile_plan, plan, read, weigh
+from fxremat.pipeline.progress import shown
 from fxremat.pipeline.runner import Between, State
 from fxremat.pipeline.states import Grouped, Lowered, Planned, Traced
 from fxremat.plan.agree import agreed, agreed_plan, agreed_schedule, plan_key
@@ -65,15 +68,29 @@ Planner = Callable[[Grouped, Shapes, Sequence[Between]], tuple[Planned, Origin]]
 """How one graph gets its plan."""
 
 
-@dataclass
+class _WeighedError(Exception):
+    """Ends the trace of a graph that was only to be weighed."""
+
+
+_backends: list[weakref.ref[Backend]] = []
+
+
+def live_backends() -> list[Backend]:
+    """All backends of the process that something still uses, oldest first."""
+    _backends[:] = [each for each in _backends if each() is not None]
+    return [backend for each in _backends if (backend := each()) is not None]
+
+
+@dataclass(eq=False)
 class Backend:
     """A torch.compile backend with its options.
 
     `step` says which graphs are whole steps; those that are not share a `tracker`, which may be
     given. `history` has what was planned, `steps` counts the planned steps that began. `between`
     sees the states between the passes, before the log does. `at_once` says that further shapes are
-    planned at once, and well when that has become worth it. `waiting` are the calls of whole steps
-    whose backward is still to come.
+    planned at once, and well when that has become worth it. `why_executor` says why it is this
+    executor, where that was for us to choose. `waiting` are the calls of whole steps whose backward
+    is still to come.
     """
 
     options: Options
@@ -87,8 +104,12 @@ class Backend:
     between: tuple[Between, ...] = ()
     at_once: bool = True
     tracker: StepTracker | None = None
+    why_executor: str = ""
     waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
     warned_of_autocast: bool = False
+
+    def __post_init__(self) -> None:
+        _backends.append(weakref.ref(self))
 
     @staticmethod
     def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
@@ -220,6 +241,8 @@ class Backend:
 
         `inputs` are Dynamo's, or real ones. There is no plan where nothing is differentiated.
         """
+        if self.options.executor == "auto" and not self.why_executor:
+            self._choose_executor(module, inputs, is_part=is_part)
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
         ways: list[CompileAgain] = []
@@ -260,10 +283,50 @@ class Backend:
                 raise
             if isinstance(self.executor, Eager):
                 raise
-            _LOG.warning("the model runs op by op from here on: %s", error)
-            self.executor = Eager()
+            self._run_op_by_op(str(error))
             return self._trace(module, inputs, planner, ahead=ahead, is_part=is_part)
         return run, watch, planned[0] if planned else None
+
+    def _choose_executor(
+        self, module: fx.GraphModule, inputs: Sequence[Any], *, is_part: bool
+    ) -> None:
+        """Take the faster executor for this graph, and all that come after it."""
+
+        def weigh_by(
+            executor: Executor, module: fx.GraphModule, inputs: Sequence[Any]
+        ) -> Weighed | None:
+            weighed: list[Weighed] = []
+
+            def partition(
+                joint: fx.GraphModule,
+                _inputs: object,
+                *,
+                num_fwd_outputs: int,
+                static_lifetime_input_indices: Sequence[int] | None = None,
+                **_unused: object,
+            ) -> tuple[fx.GraphModule, fx.GraphModule]:
+                static = tuple(static_lifetime_input_indices or ())
+                traced = Traced(joint, num_fwd_outputs, static, is_part)
+                grouped = read(traced, self.profiles, (), executor)
+                lowered = weigh(grouped, self.options.cost, self.profiles, (), executor)
+                weighed.append(Weighed.of(lowered.lowering.graph))
+                raise _WeighedError
+
+            make = executor.backend(partition, torch_hooks.boxed_executor, lambda _again: None)
+            with contextlib.suppress(_WeighedError):
+                make(module, inputs)
+            return weighed[0] if weighed else None
+
+        choice = choose(Inductor(), Eager(), weigh_by, module, inputs)
+        if choice is None:
+            return
+        self.executor, self.why_executor = choice.executor, choice.reason
+        if isinstance(choice.executor, Eager):
+            self._run_op_by_op(choice.reason)
+
+    def _run_op_by_op(self, why: str) -> None:
+        _LOG.warning("the model runs op by op from here on: %s", why)
+        self.executor, self.why_executor = Eager(), why
 
     def _compile_again(self, graph: CompiledGraph, plan: Plan) -> tuple[Run, Watch]:
         """What runs a graph that was traced before, by another plan."""
@@ -290,11 +353,12 @@ class Backend:
             seconds[name] = taken
             return state
 
-        between = (*self.between, keep_time, *observers())
-        grouped = read(traced, self.profiles, between, self.executor)
-        shapes = _shapes(traced.module)
-        planned, origin = planner(grouped, shapes, between)
-        written = compile_plan(planned, between, self.executor)
+        with shown("reading the graph") as progress:
+            between = (*self.between, keep_time, progress, *observers())
+            grouped = read(traced, self.profiles, between, self.executor)
+            shapes = _shapes(traced.module)
+            planned, origin = planner(grouped, shapes, between)
+            written = compile_plan(planned, between, self.executor)
         graph = CompiledGraph(
             plan=planned.plan,
             input_shapes=shapes,
@@ -303,6 +367,7 @@ class Backend:
             seconds=seconds,
             again=again,
             origin=origin,
+            why_executor=self.why_executor,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
 
@@ -313,7 +378,9 @@ class Backend:
             return None
         like = neighbours[0].plan.graph
         options = self.options
-        lowered = weigh(grouped, options.cost, self.profiles, between, self.executor, like)
+        lowered = weigh(
+            grouped, options.cost, self.profiles, between, self.executor, like, options.policy
+        )
         search = replay_schedules([each.plan.schedule for each in neighbours])
         try:
             return plan(lowered, options, self._largest_step(lowered), between, search)
@@ -327,7 +394,15 @@ class Backend:
         between: Sequence[Between],
     ) -> Planned:
         """The plan that was made ahead, or one that is searched for."""
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered = weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        )
         problem = lowered.lowering.problem
         known = self.history.take_ahead(problem, shapes)
         if known is not None:
@@ -389,7 +464,7 @@ class Backend:
         Where that fails it is said, the plan stays, and no further one is made at once.
         """
         try:
-            with torch_hooks.compiling_again():
+            with torch_hooks.compiling_again(), shown("searching for a better plan"):
                 run, graph = self._search_again(draft)
         except Exception as error:
             self.at_once = False
@@ -426,7 +501,21 @@ class Backend:
         """A compiled graph as it is planned, by what is known of its operations now."""
         between = (*self.between, *observers())
         grouped = Grouped(graph.plan.graph)
-        return weigh(grouped, self.options.cost, self.profiles, between, self.executor), between
+        return weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        ), between
+
+    def _weigh(
+        self, grouped: Grouped, between: Sequence[Between], like: JointGraph | None = None
+    ) -> Lowered:
+        cost, policy = self.options.cost, self.options.policy
+        return weigh(grouped, cost, self.profiles, between, self.executor, like, policy)
 
     def _largest_step(self, lowered: Lowered) -> int:
         largest = max(self.history.largest_step_bytes, lowered.baseline.peak_bytes)
@@ -467,7 +556,15 @@ class Backend:
         self, grouped: Grouped, _shapes: Shapes, between: Sequence[Between]
     ) -> tuple[Planned, Origin]:
         """Plans a graph by the schedule that saves the least."""
-        lowered = weigh(grouped, self.options.cost, self.profiles, between, self.executor)
+        lowered = weigh(
+            grouped,
+            self.options.cost,
+            self.profiles,
+            between,
+            self.executor,
+            None,
+            self.options.policy,
+        )
         least = self._least(lowered.lowering)
         followed = follow(lowered.lowering, lowered.baseline, self.options, least)
         return Planned(followed), Origin.PART
@@ -502,7 +599,7 @@ class Backend:
             front=Front.of(lowering, least, changes=changes),
             runs={graph.plan.schedule.ops: (run, watch)},
             compile=compile_by if changes else None,
-            name=_described(lowering.graph),
+            name=described(lowering.graph),
             ends_with=why,
         )
 
@@ -642,7 +739,7 @@ def _shapes(joint: fx.GraphModule) -> Shapes:
     )
 
 
-def _described(graph: JointGraph) -> str:
+def described(graph: JointGraph) -> str:
     """Where a graph begins and ends in the user's code."""
     lines = [line for op in graph.forward for n in op.nodes if (line := source_line(n))]
     if not lines:

@@ -145,7 +145,7 @@ class Compiled:
 
     def plan_ahead(self, example_inputs: object) -> None:
         """Plan for the given inputs. The function is traced, not run; nothing is compiled."""
-        args, kwargs = _call_arguments(example_inputs)
+        args, kwargs = call_arguments(example_inputs)
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 torch_hooks.trace_whole(self.function, args, kwargs, self.backend.plan_ahead)
@@ -321,7 +321,8 @@ class _Weakly:
         return backend(module, inputs)
 
 
-def _call_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def call_arguments(example_inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs as arguments: a tensor, a tuple of them, or a dict by name; `OptionError` else."""
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, Mapping):

@@ -43,7 +43,8 @@ class CompiledGraph:
     """One training graph as it was planned, and compiled where it has been called since.
 
     `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
-    and `seconds` what each pass of that took. `again` compiles it by another plan.
+    and `seconds` what each pass of that took. `again` compiles it by another plan. `why_executor`
+    is empty where the user named the executor.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class CompiledGraph:
     seconds: Mapping[str, float]
     again: CompileAgain
     origin: Origin = Origin.SEARCHED
+    why_executor: str = ""
     calls: Calls = field(default_factory=Calls)
 
 

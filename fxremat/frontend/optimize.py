@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,6 +19,7 @@ from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.step_budget import StepBudget
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import make_options
+from fxremat.policy import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +35,8 @@ def optimize(
     seed: int = 0,
     effort: float = 0.2,
     executor: str = "eager",
+    threads: int | None = None,
+    policy: Policy | Sequence[str] | str | None = None,
     fullgraph: bool = False,
     regions: str | None = None,
 ) -> F:
@@ -55,10 +58,16 @@ def optimize(
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
     "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
     default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
+    `threads` are those of the search: by default the processors, shared by the ranks of a machine.
 
     `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
-    compiles, each as often as the plan says. The latter rounds as `torch.compile` does. "auto" is
-    "inductor" as long as its kernels can be planned, else "eager", which the log says.
+    compiles, each as often as the plan says. The latter rounds as `torch.compile` does, so that
+    gradients are bit for bit those of its kernels, not of the model as it is. "auto" takes the
+    faster one, by the measured times of ops and kernels, and the one that can be planned; the
+    report says which and why.
+
+    `policy` has patterns of ops and modules whose results are kept in any case; see `Policy`, and
+    `fxremat.keep` for one value.
 
     A model that Dynamo breaks into several graphs is planned as one step: the first one runs by the
     plans that save the least and is recorded, from the second on one plan a graph is chosen for all
@@ -89,6 +98,8 @@ def optimize(
         "seed": seed,
         "effort": effort,
         "executor": executor,
+        "threads": threads,
+        "policy": Policy.of(policy),
     }
     options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None

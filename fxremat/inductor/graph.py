@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,6 +116,14 @@ class _Half:
             ordered=piece.ordered,
             draws=piece.draws,
             measurable=piece.measurable and not piece.ordered,
+            in_place=tuple(
+                (makes.index(made), inputs.index(over))
+                for made, over in piece.in_place.items()
+                if made in makes and over in inputs and made in _allocated(text)
+            ),
+            run_in_place=functools.partial(
+                _in_place, piece.name, inputs, text, makes, self.wrapper.namespace
+            ),
         )
         fakes = _fakes(piece, {name: self.nodes[name].meta["val"] for name in inputs}, self.wrapper)
         made = [fakes[name] for name in makes]
@@ -208,6 +218,34 @@ def _function(
     return scope[name]
 
 
+_ALLOCATION = re.compile(r"^(\w+) = empty_strided_\w+\((.*), torch\.\w+\)$")
+
+
+def _allocated(text: list[str]) -> set[str]:
+    found = (_ALLOCATION.match(block) for block in text)
+    return {each[1] for each in found if each is not None}
+
+
+def _in_place(
+    name: str,
+    inputs: list[str],
+    text: list[str],
+    makes: list[str],
+    namespace: dict[str, Any],
+    pairs: tuple[tuple[int, int], ...],
+) -> Any:
+    """The function of the same lines where some results are written over arguments."""
+    over = {makes[made]: inputs[argument] for made, argument in pairs}
+
+    def line(block: str) -> str:
+        found = _ALLOCATION.match(block)
+        if found is None or found[1] not in over:
+            return block
+        return f"{found[1]} = reinterpret_tensor({over[found[1]]}, {found[2]}, 0)"
+
+    return _function(f"{name}_in_place", inputs, [line(block) for block in text], makes, namespace)
+
+
 def _fake_namespace(wrapper: Wrapper) -> dict[str, Any]:
     """What allocates, on fake tensors."""
 
@@ -227,7 +265,7 @@ def _fakes(piece: Piece, given: dict[str, Any], wrapper: Wrapper) -> dict[str, A
     scope: dict[str, Any] = dict(given)
     namespace = _fake_namespace(wrapper)
     for block in piece.text:
-        if block.split(" = ")[-1].startswith("empty_strided_"):
+        if block.split(" = ")[-1].startswith(("empty_strided_", "torch.empty_like(")):
             exec(block, namespace, scope)
     for name, layout in piece.layouts.items():
         scope[name] = torch.empty_strided(

@@ -5,9 +5,10 @@ there already (in parts, or again) is one piece with the kernel that wrote it fi
 is written once by one piece, and a piece can be run again by itself.
 
 Where they can't be moved together, because something between them needs the one and is needed by
-the other, they may still write to parts that are apart, as what is concatenated does. Then both run
-once, and what reads the later part is given a token that its writer makes, a tensor of no elements.
-Anything else is refused by the kernel's name.
+the other, nothing between may still see what the later one changes: it writes to another part, as
+what is concatenated does, or is the first to look at the buffer again. Then both run once, and what
+reads what the later one wrote is given a token that it makes, a tensor of no elements. In all other
+cases the later one writes to a copy, which takes the buffer's place from there on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from fxremat.measure.profile_ops import may_be_run
 from fxremat.nodes import is_op, op_name, schema_arguments
 
 _STREAM = re.compile(r"^(\w+) = get_raw_stream\(\d+\)$")
+# One number that a kernel reads: a seed. Which one it is makes no difference to what it takes.
+_ONE_NUMBER = re.compile(r"(ptr\d+)\[static_cast<int64_t>\(\d+L\)\]")
 
 
 @dataclass(eq=False)
@@ -38,6 +41,7 @@ class Piece:
     `reads` are the buffers and inputs that it is given, `makes` the buffers that it brings into
     being, `changes` the inputs that it writes to. `layouts` are those of what no line allocates.
     `touches` are the parts of buffers that it reads or writes, `origin` an op that it is for.
+    `in_place` are buffers that it makes, each with one that it reads and could write it over.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Piece:
     draws: bool = False
     measurable: bool = True
     origin: fx.Node | None = None
+    in_place: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def keeps_place(self) -> bool:
@@ -74,6 +79,22 @@ class Piece:
         self.ordered = self.ordered or later.ordered
         self.draws = self.draws or later.draws
         self.measurable = self.measurable and later.measurable
+        self.in_place = {}  # One kernel may still read what another has written over.
+
+    def rename(self, name: str, new: str) -> None:
+        """Call a buffer by another name."""
+
+        def renamed(names: dict[str, Any]) -> dict[str, Any]:
+            return {new if each == name else each: value for each, value in names.items()}
+
+        self.text = [re.sub(rf"\b{name}\b", new, text) for text in self.text]
+        self.reads, self.makes = renamed(self.reads), renamed(self.makes)
+        self.in_place = {
+            new if made == name else made: new if over == name else over
+            for made, over in self.in_place.items()
+        }
+        self.layouts = renamed(self.layouts)
+        self.touches = [(new if at == name else at, part) for at, part in self.touches]
 
 
 def pieces_of(wrapper: Wrapper, device_type: str) -> list[Piece]:
@@ -180,6 +201,11 @@ class _Reader:
             measurable=_is_measurable(line),
             touches=touches,
             origin=line.origin,
+            in_place={
+                made: over
+                for made in makes
+                if (over := self.wrapper.in_place.get(made, "")) in reads
+            },
         )
         if line.makes and line.layout is not None:
             piece.layouts[line.makes] = line.layout
@@ -195,23 +221,23 @@ class _Reader:
 
     def _add(self, piece: Piece, line: Line) -> None:
         """Put a piece at the end, together with those whose buffers it changes."""
-        again = dict.fromkeys(self.maker[name] for name in piece.changes if name in self.maker)
-        for name in [name for name in piece.changes if name in self.maker]:
+        again = [name for name in piece.changes if name in self.maker]
+        for name in again:
             del piece.changes[name]
-        target: Piece | None = None
-        for earlier in again:
-            target = earlier if target is None else self._together(target, earlier, line)
-        if target is None:
-            self.pieces.append(piece)
-        else:
-            self.pieces.append(piece)
-            if self._can_join(target, piece):
-                target = self._together(target, piece, line)
-            else:
-                self._in_parts(target, piece, line)
-                target = None
+        self.pieces.append(piece)
         for name in piece.makes:
-            self.maker[name] = target or piece
+            self.maker[name] = piece
+        target = piece
+        for name in again:
+            first = self.maker[name]
+            if first is target:
+                continue
+            if self._can_join(first, target):
+                target = self._together(first, target)
+            elif target is piece and self._is_unseen(first, name, line):
+                self._in_order(first, piece, name, line)
+            else:
+                self._on_a_copy(target, name)
 
     def _can_join(self, first: Piece, second: Piece) -> bool:
         return self._can_sink(first, second) or self._can_rise(first, second)
@@ -233,12 +259,10 @@ class _Reader:
             return False
         return not made.intersection(second.reads)
 
-    def _together(self, first: Piece, second: Piece, line: Line) -> Piece:
+    def _together(self, first: Piece, second: Piece) -> Piece:
         """Join two pieces, the earlier one moved down to the later, or the later one up."""
         if self.pieces.index(first) > self.pieces.index(second):
             first, second = second, first
-        if not self._can_join(first, second):
-            raise _unplannable(line)
         if self._can_sink(first, second):
             self.pieces.remove(first)
             self.pieces.insert(self.pieces.index(second), first)
@@ -248,33 +272,45 @@ class _Reader:
             self.maker[name] = first
         return first
 
-    def _in_parts(self, first: Piece, second: Piece, line: Line) -> None:
-        """Let two pieces write to parts of one buffer that are apart."""
-        again = [
-            name for name in dict.fromkeys(map(self._base, line.writes)) if name in first.makes
-        ]
-        token = f"{self._base(line.writes[0])}_written_{len(self.pieces)}"
-        for name in line.writes:
-            base, part = self._base(name), self.parts.get(name)
-            if base not in again:
-                continue
-            for piece in [first, *self._between(first, second)]:
-                touched = [other for at, other in piece.touches if at == base]
-                if not all(are_apart(part, other) for other in touched):
-                    raise _unplannable(line)
-            self.written.setdefault(base, []).append((part, token))
-        first.once = first.once or "makes a part of a buffer"
-        second.once = second.once or "makes a part of a buffer"
+    def _written_parts(self, name: str, line: Line) -> list[Part | None]:
+        return [self.parts.get(each) for each in line.writes if self._base(each) == name]
+
+    def _is_unseen(self, first: Piece, name: str, line: Line) -> bool:
+        """Whether what a line writes to of a buffer is what nobody looked at since its maker.
+
+        The maker may have written to it: then it is a step of its own, which comes later.
+        """
+        others = self._between(first, self.pieces[-1])
+        touched = [part for piece in others for at, part in piece.touches if at == name]
+        return all(are_apart(a, b) for a in self._written_parts(name, line) for b in touched)
+
+    def _in_order(self, first: Piece, second: Piece, name: str, line: Line) -> None:
+        """Let two pieces write to one buffer, one after the other."""
+        token = f"{name}_written_{len(self.pieces)}"
+        parts = self._written_parts(name, line)
+        self.written.setdefault(name, []).extend((part, token) for part in parts)
+        first.once = first.once or "makes what a later kernel writes to"
+        second.once = second.once or "writes to what another kernel made"
         second.makes[token] = None
         second.layouts[token] = Layout((0,), (1,), torch.float32, torch.device("cpu"))
         second.text.append(f"{token} = torch.empty(0)")
 
+    def _on_a_copy(self, piece: Piece, name: str) -> None:
+        """Let a piece write to a copy of a buffer: all before it know the buffer by another name.
 
-def _unplannable(line: Line) -> UnsupportedGraphError:
-    return UnsupportedGraphError(
-        f"Inductor's kernel {line.name} writes to a buffer that other kernels have read before, "
-        "which can't be planned: use executor='eager'"
-    )
+        Its own name is the copy's, so that what comes later needn't change.
+        """
+        old = f"{name}_before_{self.pieces.index(piece)}"
+        for earlier in self.pieces[: self.pieces.index(piece)]:
+            earlier.rename(name, old)
+        self.maker[old] = self.maker[name]
+        self.maker[name] = piece
+        tokens = [token for _, token in self.written.pop(name, ())]
+        reads = (old if read == name else read for read in piece.reads)
+        piece.reads = dict.fromkeys([*reads, *tokens])
+        piece.makes[name] = None
+        piece.text[:0] = [f"{name} = torch.empty_like({old})", f"{name}.copy_({old})"]
+        piece.key += " on a copy"
 
 
 def _unread(line: Line) -> UnsupportedGraphError:
@@ -292,10 +328,13 @@ def _identifier(name: str) -> str:
 
 
 def _key(line: Line, text: Sequence[str], touched: Iterable[str]) -> str:
-    """What a line does, whatever its buffers are called."""
+    """What a line does, whatever its buffers are called, its kernel, and which seed it reads."""
     names = {name: f"b{k}" for k, name in enumerate(dict.fromkeys([*touched, line.makes]))}
     called = re.sub(r"\b\w+\b", lambda m: names.get(m[0], m[0]), ";".join(text))
-    return f"{called}{{{line.source}}}"
+    if line.kind is Kind.KERNEL:
+        called = called.replace(line.name, "kernel")
+    source = _ONE_NUMBER.sub(r"\1[0]", line.source.replace(line.name, "kernel"))
+    return f"{called}{{{source}}}"
 
 
 def _is_measurable(line: Line) -> bool:

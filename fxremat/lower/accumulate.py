@@ -48,7 +48,7 @@ def accumulated_bytes(joint: JointGraph) -> int:
         grown += max(0, copied - freed)
         replaced.append(freed)
         if not fits:
-            buffers.append(_buffer_bytes(traced_value(node)))
+            buffers.append(_buffer_bytes(traced_value(node), joint.device))
     return grown + max(replaced) + max(buffers)
 
 
@@ -80,11 +80,11 @@ def _obeys_layout(gradient: torch.Tensor, parameter: torch.Tensor) -> bool:
     )
 
 
-def _buffer_bytes(gradient: torch.Tensor) -> int:
+def _buffer_bytes(gradient: torch.Tensor, device: torch.device) -> int:
     """What the CPU's kernel takes to copy a transposed matrix: one block (aten/.../Copy.cpp)."""
     transposed = gradient.dim() == 2 and gradient.t().is_contiguous()
     large = gradient.numel() >= _BLOCK
-    on_cpu = gradient.device.type == "cpu"
+    on_cpu = device.type == "cpu"
     return _BLOCK * gradient.element_size() if transposed and large and on_cpu else 0
 
 

@@ -23,8 +23,8 @@ Four kinds of entry have no operation of their own:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -33,8 +33,8 @@ from fxremat.classify import generator_device, is_random, mutated_placeholders
 from fxremat.graph import Form, JointGraph, Operation, Storage
 from fxremat.kernel import Kernel
 from fxremat.lower.accumulate import accumulated_bytes
-from fxremat.nodes import is_effect
-from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Value, simulate
+from fxremat.nodes import is_effect, traced_value
+from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Simulation, Value, simulate
 
 # From here on the arguments of BatchNorm, and its outputs, are what a rerun leaves alone.
 _RUNNING_STATISTICS = 3
@@ -46,7 +46,8 @@ class Run:
     """One run of an operation.
 
     `makes` are the storages that it makes anew and `workspace_bytes` what it takes beyond them.
-    `first` says that it is the operation's first run, `repeated` that there are others.
+    `first` says that it is the operation's first run, `repeated` that there are others. `in_place`
+    are storages that it makes, each with the one that it writes it over.
     """
 
     operation: Operation
@@ -54,6 +55,7 @@ class Run:
     workspace_bytes: int
     first: bool
     repeated: bool
+    in_place: tuple[tuple[Storage, Storage], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Lowering:
 
     The inverse data: `operation_of[i]` is what op i of the problem runs, None for the ops that
     stand for no operation; `storage_of[i]` the storage that value i stands for, None for states
-    and tokens. `tangents_op` is the op between forward and backward.
+    and tokens. `tangents_op` is the op between forward and backward. `in_place` has, by op, values
+    that it makes, each with one of as many bytes that it can write it over where that one dies.
     """
 
     graph: JointGraph
@@ -78,6 +81,9 @@ class Lowering:
     operation_of: tuple[Operation | None, ...]
     storage_of: tuple[Storage | None, ...]
     tangents_op: int
+    in_place: Mapping[int, tuple[tuple[int, int], ...]] = field(
+        default_factory=dict[int, "tuple[tuple[int, int], ...]"]
+    )
 
     @staticmethod
     def apply(graph: JointGraph) -> Lowering:
@@ -90,12 +96,45 @@ class Lowering:
         value_of = {storage: v for v, storage in enumerate(self.storage_of) if storage is not None}
         return tuple(value_of[self.graph.storage_of[node]] for node in self.graph.forward_outputs)
 
+    def replay(self, schedule: Schedule) -> Simulation:
+        """What a schedule needs and costs, with what is written in place counted once.
+
+        Raises `ScheduleError` where it can't be executed.
+        """
+        simulation = simulate(self.problem, schedule)
+        if not self.in_place:
+            return simulation
+        running = list(simulation.running_bytes)
+        for step, pairs in enumerate(self._written_in_place(schedule, simulation)):
+            running[step] -= sum(self.problem.values[over].nbytes for _, over in pairs)
+        peak = max(running)
+        return replace(
+            simulation,
+            peak_bytes=peak,
+            peak_step=running.index(peak),
+            running_bytes=tuple(running),
+        )
+
+    def _written_in_place(
+        self, schedule: Schedule, simulation: Simulation
+    ) -> list[tuple[tuple[int, int], ...]]:
+        """What each step writes over what it alone still needs."""
+        return [
+            tuple(
+                (made, over)
+                for made, over in self.in_place.get(op, ())
+                if over in simulation.dies[step] and made in simulation.makes[step]
+            )
+            for step, op in enumerate(schedule)
+        ]
+
     def invert(self, schedule: Schedule) -> Program:
         """What a schedule runs. Raises `ScheduleError` where it can't be executed."""
         simulation = simulate(self.problem, schedule)
         count = Counter(schedule)
+        written_over = self._written_in_place(schedule, simulation)
         runs: list[Run | None] = []
-        for op, run in zip(schedule, simulation.runs, strict=True):
+        for op, run, pairs in zip(schedule, simulation.runs, written_over, strict=True):
             operation = self.operation_of[op]
             if operation is None:
                 runs.append(None)
@@ -103,12 +142,19 @@ class Lowering:
             storages = (self.storage_of[value] for value in run.outputs)
             makes = tuple(storage for storage in storages if storage is not None)
             first = run is self.problem.ops[op]
-            runs.append(Run(operation, makes, run.workspace_bytes, first, count[op] > 1))
+            in_place = tuple((self._storage(made), self._storage(over)) for made, over in pairs)
+            repeated = count[op] > 1
+            runs.append(Run(operation, makes, run.workspace_bytes, first, repeated, in_place))
         boundary = schedule.ops.index(self.tangents_op)
         return Program(
             forward=tuple(run for run in runs[:boundary] if run is not None),
             backward=tuple(run for run in runs[boundary:] if run is not None),
         )
+
+    def _storage(self, value: int) -> Storage:
+        storage = self.storage_of[value]
+        assert storage is not None
+        return storage
 
 
 class _Lowerer:
@@ -188,7 +234,39 @@ class _Lowerer:
             operation_of=tuple(self.operation_of),
             storage_of=tuple(self.storage_of),
             tangents_op=tangents_op,
+            in_place=self._in_place(),
         )
+
+    def _in_place(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """What kernels can write over: storages of the step's own, whole, that nobody else holds.
+
+        What forward returns, and the tangents, may be the caller's. A graph that is a part of a
+        step writes nothing in place: what it returns is taken to be others' to hold.
+        """
+        graph, found = self.graph, dict[int, tuple[tuple[int, int], ...]]()
+        if not graph.memory.holds_outputs:
+            return found
+        shown = (*graph.forward_outputs, *graph.gradients, *graph.tangents, *graph.made_by_call)
+        held = {graph.storage_of[node] for node in shown}
+        for op, operation in enumerate(self.operation_of):
+            node = operation.nodes[0] if operation is not None else None
+            if node is None or not isinstance(node.target, Kernel) or node.target.draws:
+                continue
+            made_by = {storage.position: storage for storage in graph.made_by[node]}
+            pairs: list[tuple[int, int]] = []
+            taken: set[Storage] = set()
+            for position, argument in node.target.in_place:
+                given = node.args[argument]
+                if not isinstance(given, fx.Node) or position not in made_by:
+                    continue
+                made, over = made_by[position], graph.storage_of[given]
+                whole = _fills(traced_value(given), over) and made.nbytes == over.nbytes
+                if whole and not over.resident and not {made, over} & (held | taken):
+                    taken |= {made, over}
+                    pairs.append((self.value_of[made], self.value_of[over]))
+            if pairs:
+                found[op] = tuple(pairs)
+        return found
 
     def _rerun(self, operation: Operation, reads: list[int], makes: list[int]) -> Rerun | None:
         """How an operation runs again, if it does. A random one reads its state last."""
@@ -289,6 +367,12 @@ class _Lowerer:
 
     def _token(self, operation: Operation) -> int:
         return self._value(f"{operation.name}_token", 0)
+
+
+def _fills(value: object, storage: Storage) -> bool:
+    """Whether a tensor is all of its storage."""
+    assert isinstance(value, torch.Tensor)
+    return not value.storage_offset() and value.numel() * value.element_size() == storage.nbytes
 
 
 def _counted_bytes(graph: JointGraph) -> dict[Storage, int]:

@@ -1,6 +1,6 @@
 """The two ceilings of a device: how fast it multiplies matrices, how fast it moves bytes.
 
-Measured once a process and device and type, in a fraction of a second, and kept by the caller.
+Measured in a fraction of a second, once for a device and type, and kept in the cache on disk.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import msgspec
 import torch
 
 from fxremat import torch_hooks
+from fxremat.cache import store
+from fxremat.cache.keys import hashed, surroundings
+
+_KIND = "ceilings"
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,17 @@ class Ceilings:
 
 @cache
 def measured_ceilings(device_type: str, dtype: torch.dtype) -> Ceilings:
-    """The ceilings of a device for a floating point type, measured now (cached)."""
+    """The ceilings of a device for a floating point type: an earlier process's, or measured now."""
     device = torch.device(device_type)
+    key = hashed(surroundings(device), dtype)
+    known = store.read(_KIND, key, msgspec.json.Decoder(Ceilings).decode)
+    if known is None:
+        known = _measured(device, dtype)
+        store.write(_KIND, key, msgspec.json.encode(known))
+    return known
+
+
+def _measured(device: torch.device, dtype: torch.dtype) -> Ceilings:
     gpu = device.type == "cuda"
     with torch_hooks.real_ops(device):
         size = 4096 if gpu else 768

@@ -16,7 +16,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,7 +24,9 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.kernel import Kernel
+from fxremat.measure.kept import keep, recall
 from fxremat.measure.marks import mark, split_at_marks
+from fxremat.measure.profiles import Layout, OpProfile, OpProfiles
 from fxremat.memory_model import storage_bytes
 from fxremat.nodes import (
     BOUNDED,
@@ -35,6 +37,7 @@ from fxremat.nodes import (
     input_tensors,
     is_effect,
     is_op,
+    map_nodes,
     op_name,
     outputs_of,
     schema_arguments,
@@ -69,55 +72,6 @@ _LENGTHS = (
     "seqused_k",
     "block_table",
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a kernel really lays out one of its results; `storage_bytes` as it asks for them."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    stride: tuple[int, ...]
-    offset: int
-    storage_bytes: int
-
-    @staticmethod
-    def of(tensor: torch.Tensor) -> Layout:
-        """The layout that a (real or fake) tensor has."""
-        return Layout(
-            tuple(tensor.shape),
-            tensor.dtype,
-            tuple(tensor.stride()),
-            int(tensor.storage_offset()),
-            tensor.untyped_storage().nbytes(),
-        )
-
-
-@dataclass(frozen=True)
-class OpProfile:
-    """What one run of an op took.
-
-    `output_bytes` are the sizes of its outputs' storages, by position (None for no tensor): some
-    kernels leave a result in a larger block than its shape says. `workspace_bytes` is what the op
-    allocates beyond them while it runs. `layouts` are those of the outputs in new memory, None for
-    others. `seconds` is None where it was not timed.
-    """
-
-    output_bytes: tuple[int | None, ...]
-    workspace_bytes: int
-    layouts: tuple[Layout | None, ...]
-    seconds: float | None = None
-
-
-@dataclass
-class OpProfiles:
-    """Profiles by op signature, filled as graphs are compiled.
-
-    `unmeasured` are the signatures of ops that failed when they were run by themselves.
-    """
-
-    by_signature: dict[str, OpProfile] = field(default_factory=dict[str, OpProfile])
-    unmeasured: set[str] = field(default_factory=set[str])
 
 
 def measurable(node: fx.Node) -> bool:
@@ -158,7 +112,7 @@ def signature(node: fx.Node) -> str:
 
     A layout has its storage's size and the offset in it: some kernels copy the whole storage.
     """
-    layout = torch_hooks.tree_map(_layout, (node.args, node.kwargs))
+    layout = map_nodes((node.args, node.kwargs), _layout)
     return f"{node.target}{layout}"
 
 
@@ -167,12 +121,15 @@ def profile_ops(
 ) -> dict[str, OpProfile]:
     """Profiles of the given nodes by signature; what is not yet in `known` is run and added.
 
-    Ops are timed as long as that takes less than `timing_limit_s` in all (0 for no timing). Ops
+    What an earlier process measured is not run. Ops are timed as long as that takes less than
+    `timing_limit_s` in all (0 for no timing, inf for each that wasn't). Ops
     that must not or can't be run by themselves (no kernel, out of memory, refusing such data) are
     left out of the result; so is what any other failure meets.
     """
     wanted = {signature(node): node for node in nodes if measurable(node)}
     seen = {*known.by_signature, *known.unmeasured}
+    recall([key for key in wanted if key not in seen], device, known)
+    seen.update(known.by_signature)
     new = {key: node for key, node in wanted.items() if key not in seen}
     if new:
         found = _memory_or_none(new, device)
@@ -181,11 +138,16 @@ def profile_ops(
     untimed = {
         key: node
         for key, node in wanted.items()
-        if key in known.by_signature and known.by_signature[key].seconds is None
+        if key in known.by_signature
+        and known.by_signature[key].seconds is None
+        and (key not in known.given_up or timing_limit_s == math.inf)
     }
     if untimed and timing_limit_s > 0:
         for key, seconds in _times(untimed, device, timing_limit_s).items():
             known.by_signature[key] = replace(known.by_signature[key], seconds=seconds)
+        keep(known, untimed, device, were_timed=True)
+    elif new:
+        keep(known, new, device, were_timed=False)
     return {key: known.by_signature[key] for key in wanted if key in known.by_signature}
 
 

@@ -8,6 +8,7 @@ Four calls, so that a plan can be made for several graphs at once, before or aft
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -33,11 +34,13 @@ from fxremat.pipeline.states import (
     Traced,
     Written,
 )
+from fxremat.plan.kept import recall_or_search
 from fxremat.plan.options import Options
-from fxremat.plan.plan import Search, plan_step, search_schedule
+from fxremat.plan.plan import Search, plan_step
+from fxremat.policy import NOTHING, Policy, kept_by
 from fxremat.rewrite import rewrite
 from fxremat.verify import check_peak
-from fxremat_solvers import baseline, simulate
+from fxremat_solvers import baseline
 
 EAGER = Eager()
 
@@ -98,12 +101,21 @@ class Annotate:
 
 @dataclass(frozen=True)
 class Classify:
-    """May an operation be recomputed, and in which form."""
+    """May an operation be recomputed, and in which form; what the user wants kept runs once."""
 
+    policy: Policy = NOTHING
     name: str = "classify"
 
     def run(self, state: Annotated) -> Classified:
-        return Classified(classify(state.graph))
+        kept = kept_by(self.policy, state.graph)
+        if kept.unmet and state.graph.memory.holds_outputs:
+            warnings.warn(
+                f"no operation of the model is called {', '.join(map(repr, kept.unmet))}, is in "
+                "such a module or is called so in its graph: that part of the policy keeps "
+                "nothing. fxremat.explain lists the modules",
+                stacklevel=2,
+            )
+        return Classified(classify(state.graph, kept.why))
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ class Lower:
 
     def run(self, state: Classified) -> Lowered:
         lowering = Lowering.apply(state.graph)
-        return Lowered(lowering, simulate(lowering.problem, baseline(lowering.problem)))
+        return Lowered(lowering, lowering.replay(baseline(lowering.problem)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class Solve:
 
     options: Options
     largest_step_bytes: int = 0
-    search: Search = search_schedule
+    search: Search = recall_or_search
     name: str = "solve"
 
     def run(self, state: Lowered) -> Planned:
@@ -179,13 +191,14 @@ def weigh(
     between: Sequence[Between] = (),
     executor: Executor = EAGER,
     like: JointGraph | None = None,
+    policy: Policy = NOTHING,
 ) -> Lowered:
     """What there is to plan in one graph. May be asked again, where more has been measured since.
 
     New measurements of ops go to `profiles`. With a graph that it is `like` times come from there,
     and only memory is measured.
     """
-    passes = (Annotate(cost, profiles, executor, like), Classify(), Lower())
+    passes = (Annotate(cost, profiles, executor, like), Classify(policy), Lower())
     return run_passes(passes, grouped, between)
 
 
@@ -194,7 +207,7 @@ def plan(
     options: Options,
     largest_step_bytes: int = 0,
     between: Sequence[Between] = (),
-    search: Search = search_schedule,
+    search: Search = recall_or_search,
 ) -> Planned:
     """The plan of one graph. Raises `BudgetInfeasible` where none is found within the budget.
 

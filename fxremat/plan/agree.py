@@ -82,14 +82,14 @@ def problems_key(
     purpose: str, problems: Sequence[RematProblem], budget_bytes: int, options: Options
 ) -> str:
     """What ranks that plan these problems together have in common: all but times."""
-    structures = {id(problem): _structure(problem) for problem in problems}
+    structures = {id(problem): structure_of(problem) for problem in problems}
     calls = [structures[id(problem)] for problem in problems]
     choices = (options.solver, options.cost, options.time_limit_s, options.seed, options.effort)
     return _hash(purpose, calls, budget_bytes, choices)
 
 
-def _structure(problem: RematProblem) -> str:
-    """What of a problem is the same on every rank: the ops, the data flow, the sizes."""
+def structure_of(problem: RematProblem) -> str:
+    """What of a problem is the same in every process: the ops, the data flow, the sizes."""
     ops = [
         (op.name, op.inputs, op.outputs, [(again.inputs, again.outputs) for again in op.reruns])
         for op in problem.ops

@@ -148,7 +148,7 @@ class Budget:
                 resident.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         resident_bytes = sum(t.untyped_storage().nbytes() for t in resident.values())
         state_now = _state_bytes(optimizer)
-        state_bytes = state_now or _foreseen_state_bytes(optimizer)
+        state_bytes = state_now or foreseen_state_bytes(optimizer)
         device = parameters[0].device if parameters else torch.device("cpu")
         if device.type == "cuda":
             allocated = torch.cuda.memory_allocated(device) - state_now
@@ -173,7 +173,7 @@ def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(t.untyped_storage().nbytes() for t in tensors)
 
 
-def _foreseen_state_bytes(optimizer: torch.optim.Optimizer) -> int:
+def foreseen_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """State size after the first step, from one step of a twin on meta tensors."""
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:

@@ -11,12 +11,13 @@ from typing import Any
 from fxremat.annotate.annotate import check_cost_model
 from fxremat.errors import OptionError
 from fxremat.plan.budget import Budget
+from fxremat.policy import NOTHING, Policy
 from fxremat_solvers import SOLVERS
 
 EXECUTORS = {
     "eager": "op by op",
     "inductor": "in the kernels that Inductor compiles",
-    "auto": "in Inductor's kernels where that can be, else op by op",
+    "auto": "by the faster of the two, op by op where kernels can't be planned",
 }
 
 
@@ -25,6 +26,8 @@ class Options:
     """How to plan: the budget, the solver, its time limit, seed and effort, the cost model.
 
     `executor` names what runs the step: op by op, or in the kernels that Inductor compiles.
+    `policy` is what plans keep in any case. `threads` is how many a search uses, which changes no
+    plan; None for this rank's share of the processors.
     """
 
     budget: Budget
@@ -34,6 +37,8 @@ class Options:
     seed: int = 0
     effort: float = 0.2
     executor: str = "eager"
+    threads: int | None = None
+    policy: Policy = NOTHING
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
@@ -56,7 +61,13 @@ def make_options(options: Mapping[str, Any]) -> Options:
     seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")
+    threads: Any = options.get("threads")
+    if threads is not None and (
+        isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+    ):
+        raise OptionError(f"threads is {threads!r}: it must be an integer above 0, or None")
     given: dict[str, Any] = {**options, "budget": Budget.of(options["budget"])}
+    given["policy"] = Policy.of(options.get("policy"))
     checked = Options(**given)
     if checked.solver not in SOLVERS:
         raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")

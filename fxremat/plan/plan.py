@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from fxremat.errors import BudgetInfeasible, OptionError
 from fxremat.graph import JointGraph
 from fxremat.lower.lowering import Lowering, Program
 from fxremat.plan.options import Options
+from fxremat.policy import KEPT
 from fxremat_solvers import (
     RematProblem,
     Schedule,
@@ -26,12 +28,15 @@ from fxremat_solvers import (
     floor,
     live_at,
     quick,
-    simulate,
     solve,
 )
+from fxremat_solvers.search.parallel import at_most, processors
 
 # Frames of this package in what Dynamo traced: the functions that it puts around a model's.
 _OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+# What is spared by writing in place, as a part of the budget, that a second search is made for.
+_WORTH_SPENDING = 0.005
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Plan:
 
     def with_schedule(self, schedule: Schedule) -> Plan:
         """This plan by another schedule. Raises `ScheduleError` where it can't be executed."""
-        simulation = simulate(self.problem, schedule)
+        simulation = self.lowering.replay(schedule)
         no_worse = simulation.cost <= self.solution.cost
         solution = replace(
             self.solution,
@@ -120,14 +125,23 @@ Search = Callable[[RematProblem, int, Options], Solution]
 
 def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
     """The schedule that the options' solver finds."""
-    return solve(
-        problem,
-        budget_bytes,
-        solver=options.solver,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-        effort=options.effort,
-    )
+    with search_threads(options):
+        return solve(
+            problem,
+            budget_bytes,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            seed=options.seed,
+            effort=options.effort,
+        )
+
+
+def search_threads(options: Options) -> AbstractContextManager[None]:
+    """Around a search: those that the options name, else this rank's share of the processors."""
+    if options.threads is not None:
+        return at_most(options.threads)
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return at_most(max(1, processors() // (int(ranks) if ranks.isdecimal() else 1)))
 
 
 def replay_schedules(schedules: Sequence[Schedule]) -> Search:
@@ -155,7 +169,7 @@ def plan_step(
     """
     started = time.perf_counter()
     budget_bytes = options.budget.to_bytes(max(baseline.peak_bytes, largest_step_bytes))
-    solution, simulation = _solve(lowering.problem, baseline, budget_bytes, options, search)
+    solution, simulation = _solve(lowering, baseline, budget_bytes, options, search)
     if solution.status is Status.INFEASIBLE:
         raise _infeasible(lowering, solution.schedule, simulation, budget_bytes)
     return Plan(
@@ -174,7 +188,7 @@ def follow(lowering: Lowering, baseline: Simulation, options: Options, schedule:
 
     Raises `ScheduleError` where the schedule can't be executed.
     """
-    simulation = simulate(lowering.problem, schedule)
+    simulation = lowering.replay(schedule)
     return Plan(
         lowering=lowering,
         baseline=baseline,
@@ -194,13 +208,18 @@ def follow(lowering: Lowering, baseline: Simulation, options: Options, schedule:
 
 
 def _solve(
-    problem: RematProblem,
+    lowering: Lowering,
     replay: Simulation,
     budget_bytes: int,
     options: Options,
     search: Search,
 ) -> tuple[Solution, Simulation]:
-    """What the solver finds, and its replay; `replay` is that of the baseline."""
+    """What the solver finds, and its replay; `replay` is that of the baseline.
+
+    Solvers know nothing of what is written in place. Where a schedule needs less by that, one is
+    asked for once more, with as much more to spend.
+    """
+    problem = lowering.problem
     if replay.peak_bytes <= budget_bytes:
         as_it_is = Solution(
             schedule=baseline(problem),
@@ -216,19 +235,27 @@ def _solve(
     except SolverError as error:
         raise OptionError(f"solver {options.solver!r} can't plan this model: {error}") from error
     except Exception as error:
-        return _instead(problem, budget_bytes, options, f"{type(error).__name__}: {error}")
+        return _instead(lowering, budget_bytes, options, f"{type(error).__name__}: {error}")
     try:
-        simulation = simulate(problem, solution.schedule)
+        simulation = lowering.replay(solution.schedule)
     except SolverError as error:
-        return _instead(problem, budget_bytes, options, f"a schedule that can't run: {error}")
+        return _instead(lowering, budget_bytes, options, f"a schedule that can't run: {error}")
     if simulation.peak_bytes > budget_bytes and solution.status is not Status.INFEASIBLE:
         what = f"a schedule that needs {simulation.peak_bytes:,} B"
-        return _instead(problem, budget_bytes, options, what)
+        return _instead(lowering, budget_bytes, options, what)
+    spared = solution.peak_bytes - simulation.peak_bytes
+    if spared > _WORTH_SPENDING * budget_bytes:
+        again = search(problem, budget_bytes + spared, options)
+        simulation_again = lowering.replay(again.schedule)
+        if simulation_again.peak_bytes <= budget_bytes and again.cost < solution.cost:
+            solution, simulation = again, simulation_again
+    if solution.status is Status.INFEASIBLE and simulation.peak_bytes <= budget_bytes:
+        solution = replace(solution, status=Status.FEASIBLE)
     return solution, simulation
 
 
 def _instead(
-    problem: RematProblem, budget_bytes: int, options: Options, what: str
+    lowering: Lowering, budget_bytes: int, options: Options, what: str
 ) -> tuple[Solution, Simulation]:
     """Greedy's schedule and its replay, where a solver failed or burst its budget."""
     warnings.warn(
@@ -236,18 +263,15 @@ def _instead(
         "This is a defect of fxremat, please report it with the model",
         stacklevel=2,
     )
-    solution = solve(problem, budget_bytes, solver="greedy")
-    return solution, simulate(problem, solution.schedule)
+    solution = solve(lowering.problem, budget_bytes, solver="greedy")
+    return solution, lowering.replay(solution.schedule)
 
 
 def _infeasible(
     lowering: Lowering, schedule: Schedule, simulation: Simulation, budget_bytes: int
 ) -> BudgetInfeasible:
     problem = lowering.problem
-    holders = live_at(problem, simulation, simulation.peak_step)
-    described = tuple(
-        (_describe(lowering, value), problem.values[value].nbytes) for value in holders
-    )
+    described = holders_at_peak(lowering, simulation)
     step = schedule.ops[simulation.peak_step]
     lines = [f"  {nbytes:>15,} B  {what}" for what, nbytes in described[:8]]
     workspace = simulation.runs[simulation.peak_step].workspace_bytes
@@ -256,15 +280,24 @@ def _infeasible(
     if len(described) > 8:
         lines.append(f"  ... and {len(described) - 8} smaller")
     floor_bytes = simulation.peak_bytes
+    kept = sum(o.mode.reason.startswith(KEPT) for o in lowering.graph.operations)
     return BudgetInfeasible(
         f"the budget of {budget_bytes:,} bytes can't be met: the smallest that was reached is "
         f"{floor_bytes:,} bytes, while {problem.ops[step].name} runs. It holds there:\n"
         + "\n".join(lines)
-        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return.",
+        + f"\nGive a budget of at least {floor_bytes} bytes, a smaller batch, or less to return."
+        + (f" {kept} operations are kept as the policy asks." if kept else ""),
         budget_bytes=budget_bytes,
         floor_bytes=floor_bytes,
         holders=described,
     )
+
+
+def holders_at_peak(lowering: Lowering, simulation: Simulation) -> tuple[tuple[str, int], ...]:
+    """The values that hold memory at a replay's peak, largest first: (description, bytes)."""
+    problem = lowering.problem
+    holders = live_at(problem, simulation, simulation.peak_step)
+    return tuple((_describe(lowering, value), problem.values[value].nbytes) for value in holders)
 
 
 def _describe(lowering: Lowering, value: int) -> str:

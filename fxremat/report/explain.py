@@ -5,97 +5,54 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import overload
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
-from rich.text import Text
-from torch import fx
+from rich.console import Console, RenderableType
 
-from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph, Origin
 from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
-from fxremat.nodes import depends_on_data, is_effect
-from fxremat.plan.options import EXECUTORS
-from fxremat.plan.plan import Plan, source_line
+from fxremat.nodes import depends_on_data, is_effect, module_path
+from fxremat.plan.plan import Plan, holders_at_peak, source_line
+from fxremat.policy import KEPT
+from fxremat.report.figures import Figures, Row
+from fxremat.report.front import FrontPoint
+from fxremat.report.html import page_of
+from fxremat.report.orders import Order, Timelines, timelines_of
 from fxremat.report.plot import Timeline, plot_timelines
-from fxremat.report.shapes import PlannedShape, planned_shapes
-from fxremat_solvers import live_after
+from fxremat.report.process import CompiledSteps, all_graphs, compiled_steps, one_of
+from fxremat.report.shapes import planned_shapes
+from fxremat.report.text import WIDTH as WIDTH
+from fxremat.report.text import human_bytes as human_bytes
+from fxremat.report.text import rendered
+from fxremat_solvers import live_after, simulate
+
+_NO_ORDER = Order("", (), (), (), (), (), (), 0)
+_NOTHING = Timelines((), _NO_ORDER, _NO_ORDER)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What the plan does with the operations of one line of code in one module.
-
-    An operation of several nodes is its first node's.
-    Identical layers are folded: `module` has ``*`` for their number and `layers` counts them.
-    `kept_bytes` are residuals held from forward to backward. `recomputed_bytes` are what all
-    recomputed runs make, `recomputed_flops` and `recomputed_seconds` (predicted) what they take;
-    `recomputed` says how many operations are recomputed and `runs` how often in all.
-    """
-
-    module: str
-    source: str
-    layers: int
-    operations: int
-    kept_bytes: int
-    recomputed: int
-    runs: int
-    recomputed_bytes: int
-    recomputed_flops: int
-    recomputed_seconds: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """One compiled graph's plan in figures. Memory in bytes, times in seconds a step.
-
-    `budget_bytes` is the cap; `budget_from` says what it is a fraction of, where it is one.
-    `baseline_peak_bytes` is the step memory with nothing recomputed, `planned_peak_bytes` under
-    the plan; `residual_bytes` are held at the boundary of forward and backward. `extra_seconds`
-    is predicted; `lower_bound_seconds` is what any schedule under the budget must take extra, at
-    the least, and `status` what the solver knows. `floor_bytes` is the smallest budget that can
-    be met, where `floor` was asked for it. `notes` say what the plan can't see.
-    `timeline_bytes` and `baseline_timeline_bytes` are the memory while each step of the schedule
-    runs, `boundary` and `baseline_boundary` the steps at which backward begins.
-    `executor` names what runs the step. `origin` says how the graph came by its plan; `shapes` has
-    a line for each graph of the model.
-    """
-
-    budget_bytes: int
-    budget_from: str
-    baseline_peak_bytes: int
-    planned_peak_bytes: int
-    residual_bytes: int
-    baseline_seconds: float
-    extra_seconds: float
-    lower_bound_seconds: float
-    status: str
-    solver: str
-    floor_bytes: int | None
-    solve_s: float
-    planning_s: float
-    capture_s: float
-    input_shapes: tuple[tuple[int, ...], ...]
-    notes: tuple[str, ...]
-    rows: tuple[Row, ...]
-    timeline_bytes: tuple[int, ...]
-    baseline_timeline_bytes: tuple[int, ...]
-    boundary: int
-    baseline_boundary: int
-    origin: str = Origin.SEARCHED
-    executor: str = "eager"
-    shapes: tuple[PlannedShape, ...] = ()
+class Report(Figures):
+    """One compiled graph's plan: print it, or see `Figures` for what it says."""
 
     def to_json(self) -> str:
-        """All fields as a JSON object."""
-        return json.dumps(asdict(self))
+        """All fields as a JSON object, but for what is alive when."""
+        fields = asdict(replace(self, timelines=_NOTHING))
+        del fields["timelines"]
+        return json.dumps(fields)
+
+    def to_html(self, path: str | Path) -> None:
+        """Save one page that needs nothing else: the timeline, with what is alive, and the rest."""
+        Path(path).write_text(page_of(self), encoding="utf-8")
+
+    def with_front(self, front: tuple[FrontPoint, ...]) -> Report:
+        """This report with what other budgets cost."""
+        return replace(self, front=front)
 
     def plot(self, path: str | Path) -> None:
         """Save the memory timeline before and after, with the budget as a line (.png, .svg...)."""
@@ -105,22 +62,36 @@ class Report:
         )
         plot_timelines(timelines, self.budget_bytes, Path(path))
 
-    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
-        yield _render(self)
+    def __rich__(self) -> RenderableType:
+        return rendered(self)
 
     def __str__(self) -> str:
         text = io.StringIO()
-        Console(width=120, file=text).print(self)
+        Console(width=WIDTH, file=text).print(self)
         return text.getvalue()
 
 
-def explain(optimized: object, *, graph: int = -1) -> Report:
+@overload
+def explain() -> CompiledSteps: ...
+@overload
+def explain(optimized: object, *, graph: int | None = None) -> Report: ...
+@overload
+def explain(*, graph: int) -> Report: ...
+def explain(optimized: object = None, *, graph: int | None = None) -> Report | CompiledSteps:
     """The report on what `optimize` compiled: the newest graph, or another by its index.
 
-    There is one graph for each input shape (and training flag); the report lists them all. Raises
-    `OptionError` where nothing has been compiled yet, or for a graph that is not there.
+    There is one graph for each input shape (and training flag); the report lists them all. Without
+    arguments: a list of all graphs of the process, by `optimize` and by
+    ``torch.compile(backend="fxremat")``; the report on one of them is ``explain(graph=index)``.
+    Raises `OptionError` where nothing has been compiled yet, or for a graph that is not there.
     """
-    compiled = _compiled_graph(optimized, graph)
+    if optimized is None and graph is None:
+        return compiled_steps()
+    index = -1 if graph is None else graph
+    if optimized is None:
+        backend, compiled = one_of(all_graphs(), index)
+        return report_on(compiled, backend.history.graphs)
+    compiled = _compiled_graph(optimized, index)
     return report_on(compiled, compiled_of(optimized).backend.history.graphs)
 
 
@@ -134,16 +105,7 @@ def floor(optimized: object, *, graph: int = -1) -> int:
 
 
 def _compiled_graph(optimized: object, graph: int) -> CompiledGraph:
-    graphs = compiled_of(optimized).backend.history.graphs
-    if not graphs:
-        raise OptionError(
-            "nothing is planned: run a training step first (again, after torch._dynamo.reset()), "
-            "or give optimize() example_inputs of a step that has gradients"
-        )
-    try:
-        return graphs[graph]
-    except IndexError:
-        raise OptionError(f"there is no graph {graph}: {len(graphs)} are compiled") from None
+    return one_of(compiled_of(optimized).backend.history.graphs, graph)
 
 
 def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> Report:
@@ -168,6 +130,8 @@ def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> 
         input_shapes=compiled.input_shapes,
         notes=_notes(compiled),
         rows=_rows(plan),
+        holders=_holders(plan),
+        timelines=timelines_of(plan),
         timeline_bytes=plan.simulation.running_bytes,
         baseline_timeline_bytes=plan.baseline.running_bytes,
         boundary=boundary,
@@ -207,6 +171,12 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
         )
     if outside is not None:
         notes.append(outside)
+    if compiled.why_executor:
+        notes.append(f"Run by executor {plan.graph.executor!r}: {compiled.why_executor}.")
+    asked = Counter(o.mode.reason for o in plan.graph.operations if _is_kept(o))
+    if asked:
+        reasons = (f"{reason.removeprefix(f'{KEPT}: ')} {n}" for reason, n in asked.items())
+        notes.append(f"Operations that are kept as asked: {', '.join(reasons)}.")
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)
     if sized:
         notes.append(
@@ -227,6 +197,14 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _holders(plan: Plan) -> tuple[tuple[str, int], ...]:
+    """What holds the floor's peak where that is known, else the plan's; the largest of it."""
+    replay = plan.simulation
+    if "lowest" in vars(plan):
+        replay = simulate(plan.problem, plan.lowest.schedule)
+    return holders_at_peak(plan.lowering, replay)[:12]
+
+
 def _rows(plan: Plan) -> tuple[Row, ...]:
     kept: Counter[Operation] = Counter()
     lowering = plan.lowering
@@ -241,12 +219,12 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
     for op, operation in enumerate(lowering.operation_of):
         if operation is not None:
             module = module_path(operation.nodes[0])
-            key = (_folded(module), source_line(operation.nodes[0]))
+            key = (folded(module), source_line(operation.nodes[0]))
             grouped.setdefault(key, []).append((operation, op))
             layers.setdefault(key, set()).add(module)
     rows = [_row(plan, key, found, len(layers[key]), runs, kept) for key, found in grouped.items()]
-    wanted = [row for row in rows if row.kept_bytes or row.runs]
-    return tuple(sorted(wanted, key=lambda r: (-r.recomputed_seconds, -r.kept_bytes)))
+    wanted = [row for row in rows if row.kept_bytes or row.runs or row.policy]
+    return tuple(sorted(wanted, key=lambda r: -r.kept_bytes - r.recomputed_bytes))
 
 
 def _row(
@@ -261,6 +239,7 @@ def _row(
     again = [(operation, op, runs[op] - 1) for operation, op in found if runs[op] > 1]
     return Row(
         module=key[0],
+        policy="kept" if any(_is_kept(operation) for operation, _ in found) else "",
         source=key[1],
         layers=layers,
         operations=len(found),
@@ -278,117 +257,9 @@ def _row(
     )
 
 
-def module_path(node: fx.Node) -> str:
-    """The module that a node comes from, as in `named_modules()`; empty for none."""
-    stack: dict[str, tuple[str, object]] = (
-        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
-    )
-    path = ""
-    for entry in stack.values():
-        path = str(entry[0])
-    path = re.sub(r"^L\['[^']*'\](\.__self__)?\.?", "", path)
-    path = re.sub(r"\._modules\['([^']*)'\]|\[(\d+)\]", lambda m: f".{m[1] or m[2]}", path)
-    return path
+def _is_kept(operation: Operation) -> bool:
+    return operation.mode.reason.startswith(KEPT)
 
 
-def _folded(path: str) -> str:
+def folded(path: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in path.split("."))
-
-
-def human_bytes(nbytes: float) -> str:
-    """``12.3 MiB``"""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(nbytes) < 1024 or unit == "GiB":
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
-        nbytes /= 1024
-    raise AssertionError
-
-
-def _render(report: Report) -> RenderableType:
-    summary = Table.grid(padding=(0, 2))
-    summary.add_column(style="bold")
-    summary.add_column(justify="right")
-    summary.add_column()
-    percent = 100 * report.extra_seconds / report.baseline_seconds if report.rows else 0.0
-    bound = 100 * report.lower_bound_seconds / report.baseline_seconds
-    for label, figure, remark in (
-        ("budget", human_bytes(report.budget_bytes), report.budget_from),
-        ("peak, nothing recomputed", human_bytes(report.baseline_peak_bytes), ""),
-        (
-            "peak, planned",
-            human_bytes(report.planned_peak_bytes),
-            f"{report.planned_peak_bytes / report.baseline_peak_bytes:.1%} of it",
-        ),
-        ("kept for backward", human_bytes(report.residual_bytes), ""),
-        (
-            "smallest budget",
-            "" if report.floor_bytes is None else human_bytes(report.floor_bytes),
-            "fxremat.floor(model) searches for it" if report.floor_bytes is None else "",
-        ),
-        (
-            "extra time, predicted",
-            f"{percent:.2f} %",
-            f"{1e3 * report.extra_seconds:.2f} ms; no schedule takes less than {bound:.2f} %",
-        ),
-        ("executor", report.executor, EXECUTORS[report.executor]),
-        ("solver", report.solver, f"{report.status}, {report.origin}, {report.solve_s:.2f} s"),
-        (
-            "compilation",
-            f"{report.planning_s:.2f} s",
-            f"added to {report.capture_s:.2f} s of tracing",
-        ),
-    ):
-        summary.add_row(label, figure, remark)
-    table = Table(title="Kept and recomputed, by line of code", title_justify="left")
-    for heading, justify in (
-        ("module", "left"),
-        ("line", "left"),
-        ("layers", "right"),
-        ("kept", "right"),
-        ("recomputed", "right"),
-        ("ops", "right"),
-        ("runs", "right"),
-        ("GFLOP", "right"),
-        ("ms", "right"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in report.rows:
-        table.add_row(
-            row.module,
-            Text(row.source),
-            str(row.layers),
-            human_bytes(row.kept_bytes) if row.kept_bytes else "",
-            human_bytes(row.recomputed_bytes) if row.runs else "",
-            str(row.recomputed) if row.runs else "",
-            str(row.runs) if row.runs else "",
-            f"{row.recomputed_flops / 1e9:.3f}" if row.runs else "",
-            f"{1e3 * row.recomputed_seconds:.3f}" if row.runs else "",
-        )
-    notes = [Text(f"Note: {note}") for note in report.notes]
-    shapes = [Text(), _render_shapes(report.shapes)] if len(report.shapes) > 1 else []
-    return Group(summary, Text(), table, *notes, *shapes)
-
-
-def _render_shapes(shapes: Sequence[PlannedShape]) -> RenderableType:
-    table = Table(title="Plans, by input shape", title_justify="left")
-    for heading, justify in (
-        ("graph", "right"),
-        ("inputs that differ", "left"),
-        ("nothing recomputed", "right"),
-        ("planned peak", "right"),
-        ("extra time", "right"),
-        ("plan", "left"),
-        ("calls", "right"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for shape in shapes:
-        table.add_row(
-            str(shape.graph),
-            ", ".join("x".join(map(str, sizes)) or "number" for sizes in shape.input_shapes),
-            human_bytes(shape.baseline_peak_bytes),
-            human_bytes(shape.planned_peak_bytes),
-            f"{100 * shape.extra_seconds / shape.baseline_seconds:.2f} %",
-            shape.origin if shape.extra_seconds else "nothing to recompute",
-            str(shape.calls),
-        )
-    return table

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fxremat.errors import MissingPackageError
+
 _MIB = 2**20
 _COLORS = ("#9aa5b1", "#1f6fb2")
 
@@ -25,7 +27,12 @@ class Timeline:
 def plot_timelines(timelines: Sequence[Timeline], budget_bytes: int, path: Path) -> None:
     """Memory while each operation runs, of one or two orders, with the budget as a line."""
     # Only who draws pays for importing it, and training works where it is missing.
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "a plot is drawn by matplotlib, which isn't installed: pip install 'fxremat[plot]'"
+        ) from error
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from fxremat.errors import OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.step_budget import StepBudget
+from fxremat.report.text import WIDTH, beginning, human_bytes, table_of
 from fxremat.step.record import Kind
 from fxremat.step.tracker import KindOfStep
 
@@ -47,28 +48,36 @@ class StepReport:
     lower_bound_seconds: float
     calls: tuple[PlannedCall, ...]
 
-    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+    def __rich__(self) -> RenderableType:
         share = 100 * self.extra_seconds / (self.baseline_seconds or 1.0)
         bound = 100 * self.lower_bound_seconds / (self.baseline_seconds or 1.0)
-        yield (
+        head = (
             f"calls of graphs: {len(self.calls)}; {self.planned_peak_bytes:,} B of a budget of "
             f"{self.budget_bytes:,} (with nothing recomputed {self.baseline_peak_bytes:,}), "
             f"{share:.2f} % more time (no choice of plans takes less than {bound:.2f} %). At most "
             f"{self.outside_peak_bytes:,} B are held outside of the graphs"
         )
-        table = Table("graph", "ends with", "held outside, B", "saved, B", "recomputed, s")
+        table = table_of(
+            "",
+            ("graph", False),
+            ("ends with", False),
+            ("held outside", True),
+            ("saved", True),
+            ("recomputed", True),
+        )
         for call in self.calls:
-            figures = (
-                f"{call.outside_bytes:,}",
-                f"{call.saved_bytes:,}",
-                f"{call.extra_seconds:.3g}",
+            table.add_row(
+                Text(beginning(call.name, 36)),
+                Text(beginning(call.ends_with, 24)),
+                human_bytes(call.outside_bytes),
+                human_bytes(call.saved_bytes),
+                f"{1e3 * call.extra_seconds:.2f} ms",
             )
-            table.add_row(call.name, call.ends_with, *figures)
-        yield table
+        return Group(Text(head), table)
 
     def __str__(self) -> str:
         text = io.StringIO()
-        Console(width=120, file=text).print(self)
+        Console(width=WIDTH, file=text).print(self)
         return text.getvalue()
 
 

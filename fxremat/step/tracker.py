@@ -21,15 +21,17 @@ import torch
 from fxremat import torch_hooks
 from fxremat.errors import BudgetInfeasible
 from fxremat.measure.recorder import Recorder, start_recorder
+from fxremat.pipeline.progress import shown
+from fxremat.plan.kept import kept, recall_or_search
 from fxremat.plan.options import Options
-from fxremat.plan.plan import search_schedule
+from fxremat.plan.plan import search_threads
 from fxremat.step.agree import agreed_budget, agreed_step
 from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
 from fxremat_solvers import SOLVERS, RematProblem, Solution
-from fxremat_solvers.auto import auto
+from fxremat_solvers.portfolio import auto
 
 # So many steps without any plan are said.
 _UNPLANNED_STEPS = 5
@@ -462,7 +464,8 @@ class StepTracker:
         # Which steps, whether gradients are the first ones, whether it is planned once more.
         purpose = f"{self.number} {[first for _, first in kind.keys]} {kind.corrections}"
         budget = agreed_budget(kind.moments, fronts, options, largest, purpose)
-        plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
+        with shown(f"planning a step of {len(fronts)} graphs"):
+            plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
         plan = agreed_step(plan, fronts, options, purpose)
         self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
         if plan.fits:
@@ -484,12 +487,8 @@ class StepTracker:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""
         options = self.options
         if options.solver != "auto":
-            return search_schedule(problem, budget_bytes, options)
-        limit_s, effort = options.time_limit_s, options.effort / 2
-        seed = options.seed
-        return auto(
-            problem, budget_bytes, time_limit_s=limit_s, seed=seed, effort=effort, prove=False
-        )
+            return recall_or_search(problem, budget_bytes, options)
+        return kept(_without_proof, "part")(problem, budget_bytes, options)
 
     # Marks.
 
@@ -512,6 +511,19 @@ class StepTracker:
         if kind is not Kind.BACKWARD:
             return Mark(kind, number, frozenset(), waiting)
         return Mark(kind, number, running.alive(), waiting, torch_hooks.keeps_graph())
+
+
+def _without_proof(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
+    limit_s, effort = options.time_limit_s, options.effort / 2
+    with search_threads(options):
+        return auto(
+            problem,
+            budget_bytes,
+            time_limit_s=limit_s,
+            seed=options.seed,
+            effort=effort,
+            prove=False,
+        )
 
 
 def _made_before(args: Sequence[Any]) -> int:

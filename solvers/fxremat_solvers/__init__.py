@@ -14,13 +14,10 @@ from fxremat_solvers.errors import (
     SolverError,
     UnknownSolverError,
 )
-from fxremat_solvers.floor import floor
-from fxremat_solvers.graphs import structure_hash, to_networkx
-from fxremat_solvers.pareto import pareto
-from fxremat_solvers.problem import Op, RematProblem, Rerun, Value, plain_op
-from fxremat_solvers.quick import quick
-from fxremat_solvers.schedule import Schedule, Solution, Status
-from fxremat_solvers.simulate import (
+from fxremat_solvers.model.graphs import structure_hash, to_networkx
+from fxremat_solvers.model.problem import Op, RematProblem, Rerun, Value, plain_op
+from fxremat_solvers.model.schedule import Schedule, Solution, Status
+from fxremat_solvers.model.simulate import (
     Simulation,
     baseline,
     check,
@@ -28,7 +25,11 @@ from fxremat_solvers.simulate import (
     live_at,
     simulate,
 )
+from fxremat_solvers.pareto import pareto
+from fxremat_solvers.search.lowest_peak import floor
+from fxremat_solvers.search.quick import quick
 from fxremat_solvers.solve import SOLVERS, solve
+from fxremat_solvers.version import __version__
 
 __all__ = [
     "SOLVERS",
@@ -47,6 +48,7 @@ __all__ = [
     "Status",
     "UnknownSolverError",
     "Value",
+    "__version__",
     "baseline",
     "check",
     "floor",

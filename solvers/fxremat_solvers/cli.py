@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fxremat_solvers.errors import ProblemFormatError, ScheduleError, SolverError
+from fxremat_solvers.model.problem import RematProblem
+from fxremat_solvers.model.schedule import Schedule, Solution
+from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.pareto import pareto
-from fxremat_solvers.problem import RematProblem
-from fxremat_solvers.schedule import Schedule, Solution
-from fxremat_solvers.simulate import simulate
 from fxremat_solvers.solve import SOLVERS, solve
 
 _Document = TypeVar("_Document", RematProblem, Schedule)

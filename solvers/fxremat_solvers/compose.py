@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from fxremat_solvers.closure import Integers
-from fxremat_solvers.highs import Program, minimise
+from fxremat_solvers.bounds.integer_program import Program, minimise
+from fxremat_solvers.model.arrays import Integers
 
 _STEPS = 500
 # A share of the step's cost. The blocks of a deep model are alike, and HiGHS tries picks that

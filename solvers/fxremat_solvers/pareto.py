@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from fxremat_solvers.errors import ArgumentError
-from fxremat_solvers.floor import floor
-from fxremat_solvers.problem import RematProblem
-from fxremat_solvers.schedule import Solution, Status
-from fxremat_solvers.simulate import baseline, simulate
+from fxremat_solvers.model.problem import RematProblem
+from fxremat_solvers.model.schedule import Solution, Status
+from fxremat_solvers.model.simulate import baseline, simulate
+from fxremat_solvers.search.lowest_peak import floor
 from fxremat_solvers.solve import check_arguments, solve
 
 

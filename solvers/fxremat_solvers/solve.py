@@ -9,16 +9,16 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
-from fxremat_solvers.auto import auto
-from fxremat_solvers.candidates import best, candidate, solution
 from fxremat_solvers.errors import ArgumentError, BudgetError, UnknownSolverError
-from fxremat_solvers.exact import exact
-from fxremat_solvers.floor import lowest_peak
-from fxremat_solvers.greedy import greedy_candidates
-from fxremat_solvers.mincut import mincut
-from fxremat_solvers.problem import RematProblem
-from fxremat_solvers.schedule import Schedule, Solution, Status
-from fxremat_solvers.simulate import baseline
+from fxremat_solvers.model.incumbent import best, candidate, solution
+from fxremat_solvers.model.problem import RematProblem
+from fxremat_solvers.model.schedule import Schedule, Solution, Status
+from fxremat_solvers.model.simulate import baseline
+from fxremat_solvers.portfolio import auto
+from fxremat_solvers.reference.exact import exact
+from fxremat_solvers.reference.mincut import mincut
+from fxremat_solvers.search.greedy import greedy_candidates
+from fxremat_solvers.search.lowest_peak import lowest_peak
 
 
 class Solver(Protocol):
@@ -40,7 +40,7 @@ def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, see
 
 def _ilp(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
     # Imported here: PuLP takes longer to import than most problems take to solve.
-    from fxremat_solvers.ilp import ilp
+    from fxremat_solvers.reference.ilp import ilp
 
     return ilp(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
 

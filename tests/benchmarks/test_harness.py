@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +51,11 @@ def test_what_cannot_be_done_is_a_row_with_the_reason() -> None:
     assert "skip" in row["reason"]
 
 
+def test_clipped_gradients() -> None:
+    row = run(tiny("checkpoint-block", kind="clip"), EFFORT)
+    assert row["status"] == "ok", row
+
+
 def test_largest_batch() -> None:
     """The room is the measured peak at a batch of 16, so 16 fits and little more does."""
     at_16 = Cell("mlp-gelu", "eager", size="tiny", numbers={"batch": 16})
@@ -69,13 +72,12 @@ def test_run_resume_and_report(tmp_path: Path) -> None:
         tiny("fxremat", "1"),
         tiny("fxremat", "=eager"),
         tiny("fxremat", "=inductor"),
-        tiny("checkpoint-block", kind="clip"),
         Cell("mlp-gelu", "eager", size="huge"),
     ]
     console = Console(file=io.StringIO())
     run_all(cells, tmp_path, EFFORT, Limits(time_s=120, jobs=2), console)
     rows = records.load(tmp_path)
-    assert [rows[c.key]["status"] for c in cells] == ["ok"] * 3 + ["unavailable", "ok", "failed"]
+    assert [rows[c.key]["status"] for c in cells] == ["ok"] * 3 + ["unavailable", "failed"]
     assert "huge" in rows[cells[-1].key]["reason"]
     ours = rows[cells[2].key]
     assert ours["budget_bytes"] == rows[cells[0].key]["peak_bytes"]
@@ -147,11 +149,6 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     listed = capsys.readouterr().out
     assert "gpt2-eager" in listed
     assert "torch-budget" in listed
-    wrong = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "run", "--models", "gpt9"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert wrong.returncode == 2
-    assert "gpt2-eager" in wrong.stdout
+    monkeypatch.setattr("sys.argv", ["benchmarks", "run", "--models", "gpt9"])
+    assert main() == 2
+    assert "gpt2-eager" in capsys.readouterr().out

@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._functorch import config as functorch
 from torch._inductor import config
+from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
 from fxremat import inductor_hooks, torch_hooks
 from fxremat.inductor_hooks import Kind, Layout, Pair, compile_pair, make_inductor_backend
@@ -139,3 +141,71 @@ def test_seeds_of_attention_lie_on_the_cpu() -> None:
         taken = [each.name for each in getattr(torch.ops.aten, name).default._schema.arguments]
         assert set(torch_hooks.SEEDS) <= set(taken)
     assert not inductor_hooks.is_seed_on_cpu(torch.ops.aten.native_dropout.default, 2)
+
+
+def test_what_is_written_in_place_is_noted_and_nests_and_draws_are_apart() -> None:
+    """One of Inductor's own checks, a limit of its C++ backend and its choice of fusions."""
+    torch.manual_seed(0)
+    net = nn.Linear(32, 32)
+    x, y = torch.randn(64, 32), torch.randint(32, (64,))
+    pair = compiled(lambda x, y: F.cross_entropy(F.dropout(net(x), 0.5), y), x, y)
+    # The gradient of the logits may be written over what forward kept of them.
+    residuals = set(pair.backward.inputs) - set(pair.tangents)
+    over = set(pair.backward.in_place.values())
+    assert over & residuals
+    made = {line.makes for line in (*pair.forward.lines, *pair.backward.lines)}
+    assert {*pair.forward.in_place, *pair.backward.in_place} <= made
+    # Nothing is really written in place.
+    calls = [line for line in (*pair.forward.lines, *pair.backward.lines) if line.source]
+    assert not any("in_out_ptr" in line.source for line in calls)
+    drawing = [line for line in calls if "rand_cpu" in line.source]
+    assert len(drawing) == 1
+    assert "float* in_ptr0" not in drawing[0].source
+    assert len([line for line in pair.forward.lines if line.source]) >= 3
+
+
+def test_inductors_seam_for_partitioners() -> None:
+    class Own:
+        def __call__(self, *_args: Any, **_named: Any) -> Any: ...
+
+        def uuid(self) -> str:
+            return "own"
+
+    assert not isinstance(Own(), CustomPartitionerFn)
+    inductor_hooks.be_partitioner(Own)
+    assert isinstance(Own(), CustomPartitionerFn)
+    with inductor_hooks.configured_by({"custom_partitioner_fn": Own()}):
+        assert isinstance(config.custom_partitioner_fn, Own)
+    assert config.custom_partitioner_fn is None
+
+
+def test_written_wrappers_are_replayed() -> None:
+    """Without a kernel: what is in use at the end is the loss, its gradient and the gradients."""
+    found: list[list[inductor_hooks.Moment]] = []
+
+    class Done(Exception):
+        pass
+
+    def partition(joint: Any, _inputs: Any, *, num_fwd_outputs: int, **_options: Any) -> Any:
+        inductor_hooks.merge_equal_nodes(joint)
+        halves = inductor_hooks.min_cut(inductor_hooks.copy_graph(joint), num_fwd_outputs, ())
+        codes = inductor_hooks.generate_pair(*halves, num_fwd_outputs)
+
+        def size(tensor: torch.Tensor) -> int:
+            return tensor.untyped_storage().nbytes()
+
+        def held(tensor: torch.Tensor) -> bool:
+            return tensor.numel() == 1
+
+        found.append(inductor_hooks.replay_pair(codes, *halves, num_fwd_outputs, size, held))
+        raise Done
+
+    x, weight = torch.randn(32, 8), torch.randn(8, 8, requires_grad=True)
+    backend = make_inductor_backend(partition, torch_hooks.boxed_executor)
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="Done"):
+        torch.compile(lambda x: F.gelu(x @ weight).sum(), backend=backend, fullgraph=True)(x)
+    (moments,) = found
+    assert moments[-1].nbytes == 4 + 4 + weight.nbytes
+    # The product, which is kept, and its gradient.
+    assert max(moment.nbytes for moment in moments) >= 2 * x.nbytes

@@ -198,6 +198,42 @@ def test_flop_formulas() -> None:
     assert torch_hooks.flop_formula(torch.ops.aten.relu.default) is None
 
 
+def test_attention_on_the_cpu_has_the_flops_of_the_others() -> None:
+    q = torch.empty(2, 3, 8, 4)
+    name = "_scaled_dot_product_flash_attention"
+    for ending, given in (("for_cpu", (q, q, q)), ("for_cpu_backward", (q, q, q, q, q, q, 0.0))):
+        formula = torch_hooks.flop_formula(getattr(torch.ops.aten, f"{name}_{ending}").default)
+        assert formula is not None
+        products = 2 if ending == "for_cpu" else 5
+        assert formula(*given, out_val=q) == products * 2 * 2 * 3 * 8 * 8 * 4
+
+
+def test_dynamo_traces_fake_tensors_without_memory() -> None:
+    mode = torch_hooks.fake_mode()
+    with mode:
+        weight = torch.empty(2**20, 2**20, requires_grad=True)
+        x = torch.empty(2, 2**20)
+    shapes: list[tuple[int, ...]] = []
+
+    def take(module: fx.GraphModule, _inputs: Sequence[Any]) -> None:
+        nodes = module.graph.find_nodes(op="placeholder")
+        shapes.extend(tuple(node.meta["example_value"].shape) for node in nodes)
+
+    torch_hooks.trace_whole(lambda a: (a @ weight).sum(), (x,), {}, take)
+    assert sorted(shapes) == [(2, 2**20), (2**20, 2**20)]
+
+
+def test_sizes_inside_of_vmap_are_let_be() -> None:
+    seen: list[fx.GraphModule] = []
+
+    def take(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
+        torch_hooks.specialize_sizes(module, inputs, numbers=False)
+        seen.append(module)
+
+    torch_hooks.trace_whole(lambda a: torch.vmap(torch.sin)(a).sum(), (X,), {}, take)
+    assert len(seen) == 1
+
+
 def test_profiler_state_is_known() -> None:
     assert not torch_hooks.profiler_is_active()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
@@ -734,3 +770,40 @@ def test_a_function_without_dynamo_says_why_in_the_summary_of_a_break() -> None:
     assert reason is not None
     assert torch_hooks.summary_of_break(reason) == "it runs by itself"
     assert torch_hooks.summary_of_break("one\ntwo") == "one"
+
+
+def test_marks_and_checkpoint_policies_reach_the_joint_graph() -> None:
+    import functools
+
+    from torch.utils.checkpoint import (
+        CheckpointPolicy,
+        checkpoint,
+        create_selective_checkpoint_contexts,
+    )
+
+    def saves_sines(_context: object, op: object, *_args: object, **_kwargs: object) -> object:
+        sine = op is torch.ops.aten.sin.default
+        return CheckpointPolicy.MUST_SAVE if sine else CheckpointPolicy.MUST_RECOMPUTE
+
+    context = functools.partial(create_selective_checkpoint_contexts, saves_sines)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        x = torch_hooks.marked(x.cos(), "mine")
+        return checkpoint(lambda y: y.sin().exp(), x, use_reentrant=False, context_fn=context).sum()
+
+    found: list[torch.fx.GraphModule] = []
+
+    def partition(joint: torch.fx.GraphModule, inputs: object, **named: Any) -> Any:
+        found.append(joint)
+        return default_partition(joint, inputs, **named)
+
+    from torch._functorch.partitioners import default_partition
+
+    backend = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
+    torch.compile(step, backend=backend)(torch.randn(3, requires_grad=True)).backward()
+    nodes = {node.name: node for node in found[0].graph.nodes}
+    marks = [name for name, node in nodes.items() if torch_hooks.mark_of(node) == "mine"]
+    assert len(marks) == 1
+    assert nodes[marks[0]].args[0] is nodes["cos"]
+    policies = {name: torch_hooks.checkpoint_policy(nodes[name]) for name in ("cos", "sin", "exp")}
+    assert policies == {"cos": "", "sin": "MUST_SAVE", "exp": "MUST_RECOMPUTE"}

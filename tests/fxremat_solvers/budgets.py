@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fxremat_solvers import RematProblem, baseline, simulate
-from fxremat_solvers.exact import exact
+from fxremat_solvers.reference.exact import exact
 
 
 def peak_of(problem: RematProblem) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fxremat_solvers import RematProblem, Solution, Status, simulate
-from fxremat_solvers.prune import without_dead_runs
+from fxremat_solvers.model.dead_runs import without_dead_runs
 
 
 def assert_sound(

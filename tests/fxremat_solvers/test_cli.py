@@ -9,7 +9,7 @@ import pytest
 
 from fxremat_solvers import Schedule, simulate
 from fxremat_solvers.cli import main
-from fxremat_solvers.generate import chain
+from fxremat_solvers.testing import chain
 
 KEYS = {
     "cost",

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from fxremat_solvers import ArgumentError, pareto
-from fxremat_solvers.generate import chain, unet
+from fxremat_solvers.testing import chain, unet
 
 
 def test_it_rises_in_peak_and_falls_in_cost():

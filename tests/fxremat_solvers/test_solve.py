@@ -18,8 +18,8 @@ from fxremat_solvers import (
     UnknownSolverError,
     plain_op,
 )
-from fxremat_solvers.exact import exact
-from fxremat_solvers.generate import chain
+from fxremat_solvers.reference.exact import exact
+from fxremat_solvers.testing import chain
 from tests.fxremat_solvers.budgets import budget_between, share_of_peak
 from tests.fxremat_solvers.random_problems import problems, random_problem, random_reruns
 from tests.fxremat_solvers.small_graphs import dropout_chain

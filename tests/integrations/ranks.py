@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ import fxremat
 
 def on_two_ranks(function: Callable[[int], Any], folder: Path) -> tuple[Any, Any]:
     """What a function of a module returns on rank 0 and on rank 1 of a group of gloo."""
-    mp.spawn(_rank, (function, folder), nprocs=2)
+    # Forked from a process that has loaded all modules once, and stays for the next two ranks.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([function.__module__])
+    mp.start_processes(_rank, (function, folder), nprocs=2, start_method="forkserver")
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2))
     return first, second
 

@@ -23,11 +23,13 @@ from examples import accelerate_loop
 Make = Callable[[nn.Module], nn.Module]
 
 
-def left_after(make: Make, precision: str = "bf16") -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def left_after(
+    make: Make, precision: str = "bf16", layers: int = 1
+) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """The example's training, with what it leaves."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    model = accelerate_loop.train(make, precision)
+    model = accelerate_loop.train(make, precision, layers)
     return model, left_by(model)
 
 
@@ -51,8 +53,8 @@ def test_a_loop_under_bf16_ends_with_the_same_bits() -> None:
 
 
 def test_blocks_are_compiled_once_and_planned_together() -> None:
-    _, expected = left_after(lambda model: model, "no")
-    optimized, found = left_after(accelerate_loop.block_by_block(0.8), "no")
+    _, expected = left_after(lambda model: model, "no", 2)
+    optimized, found = left_after(accelerate_loop.block_by_block(0.8), "no", 2)
     assert_same(found, expected)
     step = fxremat.explain_step(optimized)
     assert step.planned_peak_bytes <= step.budget_bytes < step.baseline_peak_bytes
@@ -67,8 +69,8 @@ def test_accelerates_own_regions_share_a_budget() -> None:
             model, backend="fxremat", options={"budget": budget, "cost": "flops"}
         )
 
-    _, expected = left_after(lambda model: model, "no")
-    compiled, found = left_after(in_regions, "no")
+    _, expected = left_after(lambda model: model, "no", 2)
+    compiled, found = left_after(in_regions, "no", 2)
     names = {name.replace("_orig_mod.", ""): value for name, value in found.items()}
     assert_same(names, expected)
     assert type(compiled).__name__ == "LlamaForCausalLM"
@@ -78,3 +80,11 @@ def test_accelerates_list_of_compilers_is_closed() -> None:
     """Where it is open one day, the recipe becomes shorter."""
     with pytest.raises(ValueError, match="FXREMAT"):
         TorchDynamoPlugin(backend="fxremat")
+
+
+def test_accelerate_hands_options_to_inductor() -> None:
+    options = fxremat.inductor_options("6GiB")
+    plugin = TorchDynamoPlugin(backend="inductor", options=options)
+    given = plugin.to_kwargs()
+    assert given["options"]["custom_partitioner_fn"] is options["custom_partitioner_fn"]
+    torch.compile(nn.Linear(2, 2), **given)  # takes them, with what else accelerate gives

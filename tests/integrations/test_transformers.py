@@ -111,14 +111,14 @@ class Watch(transformers.TrainerCallback):
 
 def test_a_callback_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accumulation, clipping, evaluation, padding, checkpointed layers; saved and resumed."""
-    plain = transformers_trainer.make_trainer(str(tmp_path / "plain"), [])
+    plain = transformers_trainer.make_trainer(str(tmp_path / "plain"), [], layers=1)
     plain.train()
     expected = left_by(plain.model)
     budget, watch = MemoryBudgetCallback(0.7, **QUICK), Watch()
     peaks = measured_steps(monkeypatch)
     folder = tmp_path / "planned"
     trainer = transformers_trainer.make_trainer(
-        str(folder), [budget, watch], activation_checkpointing=True
+        str(folder), [budget, watch], layers=1, activation_checkpointing=True
     )
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -138,7 +138,8 @@ def test_a_callback_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(peaks) == 8 - 2
     assert max(peaks) <= max(allowed)
 
-    resumed = transformers_trainer.make_trainer(str(folder), [MemoryBudgetCallback(0.7, **QUICK)])
+    again = MemoryBudgetCallback(0.7, **QUICK)
+    resumed = transformers_trainer.make_trainer(str(folder), [again], layers=1)
     first = min(folder.glob("checkpoint-*"), key=lambda each: int(each.name.split("-")[1]))
     resumed.train(resume_from_checkpoint=str(first))
     assert_same(left_by(resumed.model), expected)

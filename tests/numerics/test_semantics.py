@@ -49,8 +49,8 @@ def batches(*shape: int, count: int = 3) -> list[tuple[torch.Tensor]]:
 
 
 def test_dropout_replays_its_random_numbers() -> None:
-    # Near the floor: where there is room, masks are kept and nothing is drawn again.
-    optimized = check_against_untouched(Deep(), batches(1024, 24), share=0.02, cost="flops")
+    # At the floor: where there is room, masks are kept and nothing is drawn again.
+    optimized = check_against_untouched(Deep(), batches(1024, 24), share=0, cost="flops")
     plan = plan_of(optimized)
     replayed = [
         run.operation
@@ -340,9 +340,9 @@ def test_a_function_of_the_whole_loss() -> None:
 
 
 def test_every_shape_gets_its_own_plan() -> None:
-    module = Deep()
+    module = Deep(depth=2)
     twin = copy.deepcopy(module)
-    # A fraction, as one budget for all shapes. By sizes alone these blocks need less than half.
+    # A fraction, as one budget for all shapes.
     optimized = fxremat.optimize(module, budget=0.8, solver="greedy")
     inputs = [(torch.randn(n, 24),) for n in (64, 80, 96, 112, 64, 128, 144, 160, 176, 192, 208)]
     assert_same(run_steps(twin, twin, inputs), run_steps(module, optimized, inputs))

@@ -17,20 +17,14 @@ from tests.operators.samples import Case, all_cases
 SOME = [
     # Pointwise, with other numbers and types beside them.
     "mul-bfloat16-1",
-    "nn.functional.gelu-float32-1",
     # Reductions and scans.
     "var_mean-float32-1",
-    "logsumexp-float32-1",
     # Products.
     "addmm-bfloat16-1",
     # Layers.
-    "nn.functional.conv2d-float32-1",
-    "nn.functional.instance_norm-float32-1",
     "nn.functional.max_pool2d-float32-0",
     "nn.functional.scaled_dot_product_attention-float32-1",
-    "nn.functional.mse_loss-float64-1",
     # Random numbers.
-    "nn.functional.dropout-float32-1",
     "bernoulli-float32-0",
     # Views, indices, sizes.
     "as_strided-float32-1",
@@ -38,11 +32,9 @@ SOME = [
     # Linear algebra and Fourier transforms, whose kernels have layouts of their own.
     "linalg.lu-float32-1",
     "linalg.cholesky-complex64-0",
-    "matrix_exp-float32-1",
     "fft.rfft2-float32-1",
     "stft-float32-0",
     # Results whose sizes depend on the data.
-    "masked_select-float32-0",
     "narrow-float32-1",
     # A workspace that depends on the data.
     "masked_scatter-complex64-1",

@@ -15,10 +15,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 # As architecture.md has them: what all ask, then the passes in order, then what drives them.
 LAYERS = (
     ("torch_hooks", "inductor_hooks", "errors"),
+    ("cache",),
     ("kernel",),
     ("nodes",),
     ("memory_model",),
     ("graph", "aliases"),
+    ("policy",),
     ("measure",),
     ("capture",),
     ("annotate",),
@@ -34,7 +36,9 @@ LAYERS = (
     ("frontend",),
     ("loops",),
     ("report",),
+    ("estimate",),
     ("integrations",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fxremat_solvers.binomial import extra_advances, optimal_split
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
+from fxremat_solvers.reference.binomial import extra_advances, optimal_split
 
 
 def evaluations(steps: int, slots: int) -> int:

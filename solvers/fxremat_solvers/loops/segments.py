@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fxremat_solvers.binomial import extra_advances
 from fxremat_solvers.loops.actions import Action, Advance, Pull, Tape, Turn
 from fxremat_solvers.loops.binomial import binomial
+from fxremat_solvers.reference.binomial import extra_advances
 
 
 def segments(steps: int, slots: int, length: int) -> Iterator[Action]:

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fxremat_solvers.kernel_tapes import fill
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
+from fxremat_solvers.loops.kernel_tapes import fill
 
 EXHAUSTIVE = 1500
 MISSES = 200

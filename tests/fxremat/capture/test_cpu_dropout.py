@@ -149,7 +149,7 @@ class Attention(nn.Module):
         return x.square().mean()
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("share", [0.25, 0.0])
 def test_plans_keep_masks_and_apply_them_again(share: float) -> None:
     eager = Attention()
     module = copy.deepcopy(eager)

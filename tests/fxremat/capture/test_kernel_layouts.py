@@ -188,18 +188,10 @@ class Spectrum(nn.Module):
         (Convolutions().to(memory_format=torch.channels_last), [(4, 4, 16, 16)] * 2),
         *(
             (Spectrum(transform), [(6, 10, 32)])
-            for transform in (
-                torch.fft.rfft,
-                torch.fft.rfft2,
-                torch.fft.rfftn,
-                torch.fft.irfft,
-                torch.fft.irfft2,
-                torch.fft.hfft,
-                torch.fft.ihfft,
-            )
+            for transform in (torch.fft.rfftn, torch.fft.irfft2, torch.fft.hfft)
         ),
     ],
-    ids=["channels_last", "rfft", "rfft2", "rfftn", "irfft", "irfft2", "hfft", "ihfft"],
+    ids=["channels_last", "rfftn", "irfft2", "hfft"],
 )
 def test_peaks_hold(module: nn.Module, shapes: list[tuple[int, ...]], fraction: float) -> None:
     inputs = [torch.randn(shape) for shape in shapes]
@@ -235,7 +227,7 @@ class Normalised(nn.Module):
             return self.norm(self.layers(x)).square().mean()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("share", [0.0, 1.0])
 def test_types_of_the_kernel(share: float) -> None:
     module, x = Normalised(), torch.randn(512, 32)
     twin, batches = copy.deepcopy(module), [(x,)] * 3

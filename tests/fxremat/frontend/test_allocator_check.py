@@ -79,7 +79,7 @@ class Checked(Backend):
 def blocks() -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for _ in range(6):
+    for _ in range(3):
         layers += [nn.Linear(32, 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 32)]
     return nn.Sequential(*layers)
 
@@ -89,10 +89,11 @@ def test_a_step_is_planned_again(*, tight: bool) -> None:
     """On the CPU, with a made-up rest: bits and the budget that is shown stay, the peak falls."""
     x = torch.randn(64, 32)
     reference, module = blocks(), blocks()
-    probe = fxremat.optimize(blocks(), budget=1.0, example_inputs=x)
+    probe = fxremat.optimize(blocks(), budget=1.0, cost="flops", example_inputs=x)
     floor = fxremat.floor(probe)
     budget = floor if tight else (floor + fxremat.explain(probe).baseline_peak_bytes) // 2
-    backend = Checked(make_options({"budget": budget}), WholeStep(fullgraph=True))
+    options = make_options({"budget": budget, "cost": "flops", "effort": 0.02})
+    backend = Checked(options, WholeStep(fullgraph=True))
     backend.rest = budget // 20
     optimized = torch.compile(module, backend=backend, fullgraph=True, dynamic=False)
     with warnings.catch_warnings(record=True) as said:

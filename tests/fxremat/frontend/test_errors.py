@@ -95,6 +95,8 @@ def test_a_failed_compilation_leaves_the_model_as_it_was() -> None:
         {"time_limit_s": "soon"},
         {"seed": 1.5},
         {"effort": -1},
+        {"threads": 0},
+        {"threads": True},
     ],
 )
 def test_bad_options(options: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def batch(length: int, rows: int = 2) -> dict[str, torch.Tensor]:
 def gpt2(dropout: float) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    sizes = {"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 64}
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 64}
     rates = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), dropout)
     tokens = {"bos_token_id": 0, "eos_token_id": 0}
     config = transformers.GPT2Config(**sizes, **rates, **tokens, use_cache=False)

@@ -51,6 +51,17 @@ class Convolutions(nn.Module):
         return nn.functional.cross_entropy(self.head(self.net(pixels).mean((2, 3))), targets)
 
 
+class Head(nn.Module):
+    """A classifier of many classes, whose logits are most of its step; returns its loss."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(WIDTH, classes)
+
+    def forward(self, rows: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.head(rows), targets)
+
+
 def rows(count: int = 3) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(1)
     return [(torch.randn(ROWS, WIDTH), torch.randint(4, (ROWS,))) for _ in range(count)]
@@ -266,3 +277,32 @@ def test_auto_falls_back_and_says_so(
 def test_an_unknown_executor() -> None:
     with pytest.raises(fxremat.OptionError, match="eager, inductor, auto"):
         fxremat.optimize(made(Layers), budget=0.7, executor="triton")
+
+
+def test_what_dies_is_written_over_unless_the_graph_is_kept() -> None:
+    """The gradient of the logits takes their place, as under torch.compile; not before a second
+    backward over the same graph."""
+
+    def make() -> nn.Module:
+        return made(lambda: Head(512))
+
+    batch = (torch.randn(64, WIDTH), torch.randint(512, (64,)))
+    plain = make()
+    compiled = torch.compile(plain, fullgraph=True)
+    expected = run_steps(plain, compiled, [batch] * 2)
+    module = make()
+    optimized = planned(module, 1.0)
+    assert_same(run_steps(module, optimized, [batch] * 2), expected)
+    plan = compiled_of(optimized).backend.history.graphs[0].plan
+    logits = 4 * 64 * 512
+    over = [old.nbytes for run in plan.program.backward for _, old in run.in_place]
+    assert logits in over
+    peak = step_peak(module, optimized, batch)
+    assert peak == plan.baseline_peak_bytes
+    assert peak <= 1.02 * step_peak(plain, compiled, batch)
+    loss = optimized(*batch)
+    weight = module.head.weight
+    assert isinstance(weight, Tensor)
+    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, weight)
+    assert torch.equal(first, second)

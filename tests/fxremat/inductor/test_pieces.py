@@ -83,16 +83,42 @@ def test_parts_that_are_apart_are_written_one_by_one() -> None:
     assert set(one.reads) == {"whole"}
 
 
-def test_a_buffer_that_was_read_before_is_refused_by_the_kernels_name() -> None:
-    lines = (
+def test_what_writes_to_a_buffer_that_was_read_writes_to_a_copy() -> None:
+    first, between, overwrite, last = read(
         allocate("a"),
         call("first", "x", "a", writes=("a",)),
         allocate("b"),
         call("between", "a", "b", writes=("b",)),
         call("overwrite", "b", "a", writes=("a",)),
+        allocate("c"),
+        call("last", "a", "c", writes=("c",)),
     )
-    with pytest.raises(fxremat.UnsupportedGraphError, match="overwrite"):
-        read(*lines)
+    (old,) = first.makes
+    assert set(between.reads) == {old}
+    assert set(overwrite.reads) == {old, "b"}
+    assert set(overwrite.makes) == {"a"}
+    assert overwrite.text == [f"a = torch.empty_like({old})", f"a.copy_({old})", "overwrite(b, a)"]
+    assert set(last.reads) == {"a"}
+    assert not any(piece.once for piece in (first, between, overwrite, last))
+
+
+def test_what_writes_to_a_buffer_that_nobody_read_writes_to_it() -> None:
+    """The zeros come of a kernel that makes more, which something between needs."""
+    zeros, between, add, last = read(
+        allocate("a"),
+        allocate("b"),
+        call("zeros", "x", "a", "b", writes=("a", "b")),
+        allocate("c"),
+        call("between", "b", "c", writes=("c",)),
+        call("add", "c", "a", writes=("a",)),
+        allocate("d"),
+        call("last", "a", "d", writes=("d",)),
+    )
+    assert zeros.once
+    assert add.once
+    assert not between.once
+    assert set(add.reads) == {"a", "c"}
+    assert set(last.reads) == {"a", *add.makes}
 
 
 def test_inputs_that_are_written_to() -> None:

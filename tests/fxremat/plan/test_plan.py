@@ -13,10 +13,26 @@ from torch import nn
 import fxremat
 from fxremat.frontend.compiled import compiled_of
 from fxremat.pipeline.passes import Solve
+from fxremat.plan import plan as planning
+from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options
-from fxremat.plan.plan import Search, search_schedule
+from fxremat.plan.plan import Search, search_schedule, search_threads
 from fxremat_solvers import RematProblem, Schedule, Solution, Status, baseline
 from tests.numerics.steps import assert_same, plan_of, run_steps, tight_budget
+
+
+@pytest.mark.parametrize(
+    ("threads", "ranks", "used"), [(None, "1", 4), (None, "4", 1), (None, "8", 1), (3, "4", 3)]
+)
+def test_ranks_share_the_processors(
+    threads: int | None, ranks: str, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    monkeypatch.setattr(planning, "processors", lambda: 4)
+    asked: list[int] = []
+    monkeypatch.setattr(planning, "at_most", asked.append)
+    search_threads(Options(Budget(nbytes=1), threads=threads))
+    assert asked == [used]
 
 
 def breaks(_problem: RematProblem, _budget: int, _options: Options) -> Solution:
@@ -54,7 +70,7 @@ def test_a_solver_that_fails_is_replaced(search: Search, what: str) -> None:
     batches = [(torch.randn(64, 16),) for _ in range(3)]
     budget = tight_budget(loss, batches[0])
     twin = copy.deepcopy(loss)
-    optimized = fxremat.optimize(loss, budget=budget, cost="flops")
+    optimized = fxremat.optimize(loss, budget=budget, cost="flops", effort=0.01)
 
     def with_this_search(name: str, state: Any, _seconds: float) -> Any:
         if name != "solve":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import warnings
 from collections.abc import Callable
@@ -30,8 +31,7 @@ class Broken(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Sequential(block(), block())
-        self.second = nn.Sequential(block(), block())
+        self.first, self.second = block(), block()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
@@ -91,9 +91,14 @@ def budget_between(tracker: StepTracker, share: float) -> int:
     return int(least + share * (most - least))
 
 
-def tight(make: Callable[[], nn.Module], run: Callable[[Any], torch.Tensor]) -> int:
-    """A budget for a module, from what a first step of a copy has shown."""
-    optimized = fxremat.optimize(make(), budget=1.0)
+def one_call(function: Any) -> torch.Tensor:
+    return backward_of(function, X)
+
+
+@functools.cache
+def tight(run: Callable[[Any], torch.Tensor] = one_call) -> int:
+    """A budget for such a step of the broken model, from what a first one has shown."""
+    optimized = fxremat.optimize(fresh(), budget=1.0)
     run(optimized)
     tracker = tracker_of(optimized)
     tracker._finish()
@@ -119,13 +124,10 @@ def trained_alike(
 
 
 def test_a_broken_model_has_its_bits_and_its_budget() -> None:
-    def step(function: Any) -> torch.Tensor:
-        return backward_of(function, X)
-
-    budget = tight(fresh, step)
-    reference, module, optimized = trained_alike(step, budget)
-    assert peak_of(module, lambda: step(optimized)) <= budget
-    assert peak_of(reference, lambda: step(reference)) > budget
+    budget = tight()
+    reference, module, optimized = trained_alike(one_call, budget)
+    assert peak_of(module, lambda: one_call(optimized)) <= budget
+    assert peak_of(reference, lambda: one_call(reference)) > budget
     plan = tracker_of(optimized).kinds[0].plan
     assert plan is not None
     assert plan.peak_bytes <= budget
@@ -145,17 +147,14 @@ def test_the_first_step_is_within_the_least_plan() -> None:
 
 
 def test_through_torch_compile() -> None:
-    def step(function: Any) -> torch.Tensor:
-        return backward_of(function, X)
-
-    budget = tight(fresh, step)
+    budget = tight()
     reference, module = fresh(), fresh()
     compiled = torch.compile(module, backend="fxremat", options={"budget": budget})
-    expected = train(reference, lambda: step(reference))
-    seen = train(module, lambda: step(compiled))
+    expected = train(reference, lambda: one_call(reference))
+    seen = train(module, lambda: one_call(compiled))
     for before, after in zip(expected, seen, strict=True):
         assert all(map(torch.equal, before, after))
-    assert peak_of(module, lambda: step(compiled)) <= budget
+    assert peak_of(module, lambda: one_call(compiled)) <= budget
 
 
 def test_two_forwards_before_their_backwards_are_one_step() -> None:
@@ -164,7 +163,7 @@ def test_two_forwards_before_their_backwards_are_one_step() -> None:
         loss.backward()
         return loss
 
-    budget = tight(fresh, step)
+    budget = tight(step)
     _, module, optimized = trained_alike(step, budget)
     assert len(tracker_of(optimized).kinds[0].keys) == 4
     assert peak_of(module, lambda: step(optimized)) <= budget
@@ -274,7 +273,7 @@ def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
 
 
 def test_a_smaller_batch_may_follow_one_whose_budget_cannot_be_met() -> None:
-    budget = tight(fresh, lambda function: backward_of(function, X))
+    budget = tight()
     optimized = fxremat.optimize(fresh(), budget=budget)
     large = torch.cat([X] * 4)
     for _ in range(2):

@@ -1,0 +1,1 @@
+"""What processes leave each other on disk: JSON documents in a folder, by kind and key."""

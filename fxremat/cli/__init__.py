@@ -1,0 +1,1 @@
+"""The command `fxremat`: what the package does, from a shell."""

@@ -1,0 +1,282 @@
+"""Lower bounds that hold for every schedule: any order of the ops, any number of recomputations.
+
+**Cost.** Take a chain of ops v_1, ..., v_k, each a strict descendant of the one before, and let
+position j be the moment when v_j runs for the first time: in any schedule the positions come in
+this order. What depends on v_j runs after position j; what v_j depends on has run before. So at
+each position, for each value x that is needed later, one of these holds:
+
+- x is live at position j, and its bytes count beside those v_j itself takes, or
+- the op that makes x runs after position j, and if it had run before, its cost is paid again.
+
+Between two positions that a value must be read between, a hold and a recomputation serve only
+that read, so recomputations in different *gaps* are different and are all paid. What is
+recomputed after a position needs its own inputs, by the same alternative.
+
+Where reruns differ from the first run, "again" is a rerun: its cost, its inputs and what it makes.
+A run that may be the first one or not needs what both read. A lazy value counts where it is held,
+not at the run that makes it.
+
+Dropping everything else gives a relaxation. With a price per byte at each position for the
+memory constraints (Lagrange) it is a minimum closure, so a minimum cut solves it exactly; the
+prices are found by a cutting-plane method with a trust region, and every evaluation is a valid
+bound (Geoffrion 1974; closures: Picard 1976). The single-position case is the cut between
+forward and backward used by PyTorch's min-cut partitioner, with a budget.
+
+Prices treat values as divisible, and pay once for a value that is recomputed for several others at
+different times. Both is mended on graphs of up to a few thousand ops by an integer program over few
+positions (`staged_program`), which also leads to schedules. What no single position sees, that of
+several long sums one begins first, is added by cases (`case_split`).
+
+What is lost: memory taken in between by recomputed values that are held for other
+recomputations, and positions outside the chain.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxremat_solvers.bounds.case_split import least_of_cases
+from fxremat_solvers.bounds.peak_bound import peak_lower_bound
+from fxremat_solvers.bounds.prices import maximise
+from fxremat_solvers.bounds.relaxation import relax
+from fxremat_solvers.bounds.staged_program import Staged, by_stages
+from fxremat_solvers.model.problem import RematProblem
+from fxremat_solvers.model.simulate import baseline, simulate
+
+_STAGES_WORK = (400, 500_000)
+"""Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
+
+_DEEPER_WORK = 400_000
+"""The same in `deeper`."""
+
+_STAGES_OPS = (3_000, 300)
+"""Larger graphs get no program over stages: training graphs; others, of which chains see little."""
+
+_DEEPER_WORTH = 1e-3
+"""Of the baseline's cost: `deeper` ends with a program that adds less to the bound."""
+
+_CASES_EFFORT = 40_000
+"""Ops and their arcs of the largest graph that is looked at by cases, too."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A lower bound on the cost of any schedule, and schedules made on the way to it.
+
+    Any schedule: any order of first runs, any number of recomputations. `bound` is infinite where
+    the budget is below `peak_lower_bound`, that is where no schedule exists, and never below the
+    baseline's cost. The schedules can be executed; they may need more than the budget.
+    """
+
+    bound: float
+    schedules: tuple[tuple[int, ...], ...] = ()
+    positions: tuple[int, ...] | None = None
+    """Of the main chain, for `deeper` to go on with."""
+
+
+def lower_bound(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    thorough: bool = True,
+    deadline: float = math.inf,
+) -> float:
+    """A lower bound on the cost of any schedule whose peak is at most `budget_bytes`.
+
+    That of `proof`, which says what it is a bound of.
+    """
+    return proof(problem, budget_bytes, thorough=thorough, deadline=deadline).bound
+
+
+def proof(
+    problem: RematProblem,
+    budget_bytes: int,
+    *,
+    thorough: bool = True,
+    deadline: float = math.inf,
+) -> Proof:
+    """What any schedule whose peak is at most `budget_bytes` costs, at least.
+
+    `thorough=False` looks at a third of the positions and leaves out the integer program, which
+    takes a quarter of the time and loses some tenths of a per cent. `deadline`, of
+    `time.monotonic`, is a safety stop: the bound of what has been looked at by then.
+    """
+    if simulate(problem, baseline(problem)).peak_bytes <= budget_bytes:
+        return Proof(problem.baseline_cost)
+    if peak_lower_bound(problem) > budget_bytes:
+        return Proof(math.inf)
+    known = by_cuts(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    return by_program(problem, budget_bytes, known, deadline=deadline) if thorough else known
+
+
+def by_cuts(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float) -> Proof:
+    """The first part of `proof`, for a budget from `peak_lower_bound` to below the baseline's."""
+    if problem.cost_scale <= 0:
+        return Proof(problem.baseline_cost)
+    extra, positions = _extra_cost(problem, budget_bytes, thorough=thorough, deadline=deadline)
+    return _proof(problem, Staged(extra, positions=positions))
+
+
+def by_program(problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float) -> Proof:
+    """`known`, the proof by cuts, with what the integer program adds where there is one."""
+    per_op, most = _STAGES_WORK
+    work = min(per_op * len(problem.ops), most)
+    return _further(problem, budget_bytes, known, work, -math.inf, deadline)
+
+
+def deeper(
+    problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float = math.inf
+) -> Proof:
+    """A proof with more positions and with further schedules; it takes some seconds.
+
+    `known` is the proof for the same problem and budget so far.
+    """
+    worth = _DEEPER_WORTH * problem.baseline_cost
+    return _further(problem, budget_bytes, known, _DEEPER_WORK, worth, deadline)
+
+
+def has_program(problem: RematProblem) -> bool:
+    """Whether the graph is small enough for the integer program."""
+    return len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]
+
+
+def _further(
+    problem: RematProblem,
+    budget_bytes: int,
+    known: Proof,
+    work: int,
+    worth: float,
+    deadline: float,
+) -> Proof:
+    """`known` with what the integer program adds, where there is one."""
+    if known.positions is None or not has_program(problem):
+        return known
+    chain = main_chain(problem, budget_bytes)
+    extra = known.bound - problem.baseline_cost
+    found = by_stages(
+        problem, budget_bytes, chain, known.positions, work, extra, worth, deadline=deadline
+    )
+    return _proof(problem, found)
+
+
+def _proof(problem: RematProblem, found: Staged) -> Proof:
+    extra = _whole_costs(problem, found.extra)
+    return Proof(problem.baseline_cost + extra, found.schedules, found.positions)
+
+
+def main_chain(problem: RematProblem, budget_bytes: int) -> tuple[int, ...]:
+    """A path of ops that passes through as much of the memory above the budget as possible."""
+    running = simulate(problem, baseline(problem)).running_bytes
+    n = len(problem.ops)
+    best = [0.0] * n
+    previous = [-1] * n
+    for k, op in enumerate(problem.ops):
+        over = running[k] - budget_bytes
+        weight = over / budget_bytes + 1.0 if over > 0 else 1e-3
+        for value in op.inputs:
+            p = problem.producer[value]
+            if p >= 0 and best[p] > best[k]:
+                best[k], previous[k] = best[p], p
+        best[k] += weight
+    node = max(range(n), key=lambda k: best[k])
+    path: list[int] = []
+    while node >= 0:
+        path.append(node)
+        node = previous[node]
+    return tuple(reversed(path))
+
+
+def _extra_cost(
+    problem: RematProblem, budget_bytes: int, *, thorough: bool, deadline: float
+) -> tuple[float, tuple[int, ...] | None]:
+    """What any schedule under the budget costs beyond the baseline, at least; decisive positions.
+
+    Positions are tried one at a time along the chain, coarsely and then around the best; the
+    best ones are priced together. The work is bounded by counts, so the answer is deterministic.
+    """
+    chain = main_chain(problem, budget_bytes)
+    effort = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
+    samples = max(4, min(24 if thorough else 8, 60_000 // effort))
+    joint = max(1, min(10 if thorough else 4, 40_000 // effort))
+    scale = problem.cost_scale / budget_bytes
+    tried: dict[int, tuple[float, float]] = {}
+    best, best_price = 0.0, 0.2 * scale
+
+    def attempt(place: int) -> None:
+        nonlocal best, best_price
+        if place in tried or not 0 <= place < len(chain):
+            return
+        if tried and time.monotonic() > deadline:
+            return
+        relaxation = relax(problem, (chain[place],))
+        start = np.array([best_price])
+        value, prices = maximise(relaxation, budget_bytes, scale, start, 10, best)
+        tried[place] = value, float(prices[0])
+        if value > best:
+            best, best_price = value, float(prices[0])
+
+    running = simulate(problem, baseline(problem)).running_bytes
+    crowded = [i for i, v in enumerate(chain) if running[v] > budget_bytes]
+    if not crowded:
+        return 0.0, None
+    attempt(max(crowded, key=lambda i: running[chain[i]]))
+    spacing = max(1, len(crowded) // samples)
+    for start in range(0, len(crowded), spacing):
+        window = crowded[start : start + spacing]
+        attempt(max(window, key=lambda i: (running[chain[i]], -i)))
+    while spacing > 1 and best > 0 and len(tried) < 2 * samples:
+        spacing = (spacing + 1) // 2
+        middle = max(tried, key=lambda i: tried[i][0])
+        attempt(middle - spacing)
+        attempt(middle + spacing)
+    if best <= 0:
+        return 0.0, None
+    # An op near a crowded one may leave less of a choice.
+    for middle in sorted(tried, key=lambda i: (-tried[i][0], i))[: samples // 3]:
+        for step in range(1, 5):
+            attempt(middle - step)
+            attempt(middle + step)
+    top = max(tried, key=lambda i: (tried[i][0], -i))
+    decisive = [top]
+    if joint > 1 and time.monotonic() <= deadline:
+        chosen = _spread(tried, joint)
+        relaxation = relax(problem, [chain[i] for i in chosen])
+        start = np.array([best_price if i == top else 0.0 for i in chosen])
+        value, prices = maximise(relaxation, budget_bytes, scale, start, 25, best)
+        best = max(best, value)
+        beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > 1e-3 * scale]
+        if beside:
+            decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
+    if thorough and effort <= _CASES_EFFORT and time.monotonic() <= deadline:
+
+        def of_case(case: RematProblem, positions: Sequence[int], enough: float) -> float:
+            if time.monotonic() > deadline:
+                return -math.inf
+            start = np.full(len(positions), best_price / len(positions))
+            relaxation = relax(case, positions)
+            return maximise(relaxation, budget_bytes, scale, start, 12, best, enough)[0]
+
+        best = least_of_cases(problem, budget_bytes, of_case, best)
+    return best, tuple(decisive)
+
+
+def _whole_costs(problem: RematProblem, extra: float) -> float:
+    """Round up where all costs are whole numbers: what is paid again is a sum of them."""
+    unit = problem.cost_unit
+    return math.ceil(extra / unit - 1e-4) * unit if unit else extra
+
+
+def _spread(tried: dict[int, tuple[float, float]], count: int) -> list[int]:
+    """The best positions, no two next to each other as long as there are others."""
+    ranked = sorted((i for i in tried if tried[i][0] > 0), key=lambda i: (-tried[i][0], i))
+    width = max(1, (max(ranked) - min(ranked)) // (2 * count))
+    chosen: list[int] = []
+    for i in ranked:
+        if all(abs(i - other) >= width for other in chosen) and len(chosen) < count:
+            chosen.append(i)
+    return sorted(chosen)

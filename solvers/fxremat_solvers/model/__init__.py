@@ -1,0 +1,1 @@
+"""The problem, its schedules, and what replays and compares them."""

@@ -1,0 +1,1 @@
+"""Solvers that stand on their own: what the search is compared with."""

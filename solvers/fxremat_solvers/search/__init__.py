@@ -1,0 +1,1 @@
+"""Greedy walks and annealing over edits of a schedule."""

@@ -1,0 +1,105 @@
+"""The floor: the schedule with the lowest peak that we can find, whatever it costs.
+
+Annealing whose budget follows the best peak down (`local_search.lowest`): a hot run from the
+baseline order beside a steady one from greedy's lowest peak (greedy finds the deep recomputations
+of long chains, annealing better orders); then steadily on from the better of the two, and with
+dear bytes from the other.
+Tiny graphs are left to brute force. Limits: no proof; `bounds.peak_bound` is the bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from fxremat_solvers.errors import SolverError
+from fxremat_solvers.model.incumbent import Candidate, candidate, solution
+from fxremat_solvers.model.problem import Op, RematProblem
+from fxremat_solvers.model.schedule import Solution
+from fxremat_solvers.model.simulate import baseline
+from fxremat_solvers.reference.exact import TINY_OPS, least_peak
+from fxremat_solvers.search.greedy import compile_walk, greedy_ops
+from fxremat_solvers.search.kernel import kernel
+from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
+from fxremat_solvers.search.parallel import side_by_side
+
+_HALVINGS = 7
+_GREEDY_OPS = 20_000
+_EDITS_PER_OP = 700  # of each run
+_MOST_EDITS = 350_000
+
+
+def floor(problem: RematProblem, *, time_limit_s: float = 30.0, seed: int = 0) -> Solution:
+    """The schedule of lowest peak found, as a solution under the budget that is its own peak."""
+    kernel(problem)  # both compiled, where that is to be done, before the clock starts
+    compile_walk()
+    found = lowest_peak(problem, deadline=time.monotonic() + time_limit_s, seed=seed)
+    return solution(problem, found, found.peak_bytes)
+
+
+def lowest_peak(problem: RematProblem, *, deadline: float, seed: int = 0) -> Candidate:
+    """The schedule of lowest peak found from the baseline order and from greedy's walks.
+
+    It is searched for with every op at one price, so that it depends on sizes alone: where costs
+    are measured they differ from run to run, the smallest budget that can be met must not.
+    """
+    even = replace(problem, ops=tuple(map(_priced_alike, problem.ops)))
+    found = _searched(even, deadline, seed)
+    return candidate(problem, found.ops, found.method)
+
+
+def _priced_alike(op: Op) -> Op:
+    reruns = tuple(replace(again, cost=1.0) for again in op.reruns)
+    return replace(op, cost=1.0 if reruns else 0.0, reruns=reruns)
+
+
+def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
+    if len(problem.ops) <= TINY_OPS:
+        with suppress(SolverError):  # too many values: on with the search
+            least = least_peak(problem, single_op_bytes(problem) - 1, deadline=deadline)
+            return candidate(problem, least.ops, "exact")
+    compiled = kernel(problem)
+    start = candidate(problem, baseline(problem).ops, "baseline")
+    found = [start]
+    if compiled is None or len(problem.ops) <= _GREEDY_OPS:
+        found.append(_greedy_floor(problem, start, deadline))
+    if compiled is not None:
+        search = Search(problem, compiled, scale_of(problem), deadline)
+        edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+
+        def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
+            return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
+
+        first = side_by_side([anneal(start, HOT, 0), anneal(found[-1], STEADY, 2)])
+        ahead, behind = sorted(first, key=_by_peak)
+        found += side_by_side([anneal(ahead, STEADY, 3), anneal(behind, DEAR, 1)])
+    return min(found, key=_by_peak)
+
+
+def _by_peak(found: Candidate) -> tuple[int, float]:
+    return found.peak_bytes, found.cost
+
+
+def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
+    """Bisect the greedy walk's budget between what one op needs and the best peak so far."""
+    reached, low = start, single_op_bytes(problem)
+    for _ in range(_HALVINGS):
+        if low >= reached.peak_bytes or time.monotonic() > deadline:
+            break
+        middle = (low + reached.peak_bytes) // 2
+        tried = candidate(problem, greedy_ops(problem, middle), "greedy")
+        if tried.peak_bytes > middle:
+            low = middle + 1
+        reached = min(reached, tried, key=_by_peak)
+    return reached
+
+
+def single_op_bytes(problem: RematProblem) -> int:
+    """What the hungriest op needs on its own: inputs, outputs and workspace. A bound on any peak.
+
+    Outputs of the problem that exist at the end are all live there, which bounds it as well.
+    """
+    at_end = sum(problem.counted_bytes[value] for value in problem.outputs)
+    return max((at_end, *problem.own_bytes))

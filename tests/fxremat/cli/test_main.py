@@ -1,0 +1,147 @@
+"""The command: answers in text and as JSON, exit codes, errors in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fxremat.cache import store
+from fxremat.cli.main import main
+
+FACTORY = "tests.fxremat.report.models:factory"
+Capture = pytest.CaptureFixture[str]
+
+
+def answer(capsys: Capture, *arguments: str) -> tuple[int, Any]:
+    """The exit code and the object of a command with --json."""
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "problem.json"
+    assert main(["export", FACTORY, "--out", str(path), "--cost", "roofline"]) == 0
+    return path
+
+
+def test_solve_and_check_and_pareto(problem: Path, capsys: Capture, tmp_path: Path) -> None:
+    schedule = tmp_path / "schedule.json"
+    arguments = (str(problem), "--solver", "greedy")
+    code, found = answer(capsys, "solve", *arguments, "--budget", "0.6", "--out", str(schedule))
+    assert code == 0
+    assert found["peak_bytes"] <= found["budget_bytes"]
+    assert found["recomputed_ops"] > 0
+    code, replayed = answer(capsys, "check", str(problem), str(schedule), "--budget", "0.6")
+    assert (code, replayed["peak_bytes"], replayed["over_budget_bytes"]) == (
+        0,
+        found["peak_bytes"],
+        0,
+    )
+    code, replayed = answer(capsys, "check", str(problem), str(schedule), "--budget", "1B")
+    assert (code, replayed["over_budget_bytes"]) == (1, found["peak_bytes"] - 1)
+    code, front = answer(capsys, "pareto", *arguments, "--points", "2", "--time-limit-s", "2")
+    assert code == 0
+    assert len(front["points"]) >= 2
+    code, found = answer(capsys, "solve", *arguments, "--budget", "1B", "--time-limit-s", "1")
+    assert (code, found["status"]) == (1, "infeasible")
+
+
+def test_a_schedule_that_cant_run_is_rejected(
+    problem: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    schedule = tmp_path / "schedule.json"
+    schedule.write_text('{"format": "fxremat-schedule/1", "ops": [0]}')
+    code, found = answer(capsys, "check", str(problem), str(schedule))
+    assert (code, found["runs"]) == (1, False)
+
+
+def test_explain_and_export(capsys: Capture, tmp_path: Path) -> None:
+    page, trace = tmp_path / "plan.html", tmp_path / "trace.json"
+    plan = ("--budget", "0.6", "--cost", "roofline")
+    code, found = answer(capsys, "explain", FACTORY, *plan, "--html", str(page))
+    assert code == 0
+    assert found["planned_peak_bytes"] <= found["budget_bytes"]
+    assert page.read_text().startswith("<!doctype html>")
+    assert main(["explain", FACTORY, *plan]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+    code, _ = answer(capsys, "export", FACTORY, "--what", "trace", *plan, "--out", str(trace))
+    assert code == 0
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_bench_measures(capsys: Capture) -> None:
+    arguments = ("bench", FACTORY, "--budgets", "0.7", "--steps", "1", "--cost", "roofline")
+    code, found = answer(capsys, *arguments)
+    assert code == 0
+    plain, planned = found["rows"]
+    assert planned["peak_bytes"] == planned["planned_bytes"] <= planned["budget_bytes"]
+    assert planned["peak_bytes"] < plain["peak_bytes"]
+
+
+def test_the_cache_is_shown_and_cleared(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answer(capsys, "cache") == (0, {"folder": None})
+    monkeypatch.setenv("FXREMAT_CACHE", str(tmp_path))
+    store.write("plans", "a", b"{}")
+    assert answer(capsys, "cache")[1]["plans"] == 1
+    assert answer(capsys, "cache", "clear")[1]["removed"] == 1
+    assert answer(capsys, "cache")[1]["plans"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("explain", FACTORY, "--budget", "1B"), 1, "BudgetInfeasible"),
+        (("explain", FACTORY, "--budget", "much"), 2, "BudgetError"),
+        (("explain", "nowhere:factory", "--budget", "0.5"), 2, "OptionError"),
+        (("explain", "torch:factory", "--budget", "0.5"), 2, "OptionError"),
+        (("explain", "torch", "--budget", "0.5"), 2, "OptionError"),
+        (("explain", "os:getcwd", "--budget", "0.5"), 2, "OptionError"),
+        (("export", FACTORY, "--what", "trace", "--out", "x"), 2, "OptionError"),
+        (
+            ("explain", "tests.fxremat.report.models:nothing_trained", "--budget", "0.5"),
+            2,
+            "OptionError",
+        ),
+        (("solve", "nowhere.json", "--budget", "0.5"), 2, "FileNotFoundError"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[str, ...], code: int, error: str, capsys: Capture
+) -> None:
+    assert main([*arguments, "--json"]) == code
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("fxremat: ")
+    assert json.loads(said.out)["error"] == error
+
+
+def test_bad_usage_is_two() -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["solve"])
+    assert left.value.code == 2
+
+
+def test_help_names_all_commands(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    for name in (
+        "estimate",
+        "devices",
+        "explain",
+        "export",
+        "bench",
+        "solve",
+        "check",
+        "pareto",
+        "cache",
+    ):
+        assert f"\n    {name} " in said
+    assert "exit codes" in said

@@ -1,0 +1,70 @@
+"""What `executor="auto"` chooses, and what it says of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+
+import fxremat
+from fxremat.errors import SymbolicSizeError, UnsupportedGraphError
+from fxremat.execute.eager import Eager
+from fxremat.execute.executor import Executor
+from fxremat.frontend.faster_executor import Choice, Weighed, choose
+from fxremat.inductor.executor import Inductor
+
+GRAPH = fx.symbolic_trace(nn.Linear(2, 2))
+
+
+def chosen(**seconds: Weighed | Exception | None) -> Choice | None:
+    def weigh(executor: Executor, _module: fx.GraphModule, _inputs: Sequence[Any]) -> Any:
+        found = seconds[executor.name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return choose(Inductor(), Eager(), weigh, GRAPH, ())
+
+
+@pytest.mark.parametrize(("kernels_s", "faster"), [(0.5, "inductor"), (1.5, "eager")])
+def test_the_faster_one_by_measured_times(kernels_s: float, faster: str) -> None:
+    found = chosen(inductor=Weighed(kernels_s, True), eager=Weighed(1.0, True))
+    assert found is not None
+    assert found.executor.name == faster
+    assert "1e+03 ms" in found.reason
+
+
+def test_what_was_not_timed_is_not_compared() -> None:
+    found = chosen(inductor=Weighed(9.0, False), eager=Weighed(1.0, True))
+    assert found is not None
+    assert found.executor.name == "inductor"
+    assert "wasn't measured" in found.reason
+
+
+def test_what_cannot_be_planned_runs_op_by_op() -> None:
+    found = chosen(inductor=UnsupportedGraphError("no such kernel"), eager=Weighed(1.0, True))
+    assert found is not None
+    assert found == Choice(Eager(), "no such kernel")
+
+
+def test_nothing_is_chosen_without_a_backward_or_with_sizes_to_fix() -> None:
+    assert chosen(inductor=None, eager=None) is None
+    with pytest.raises(SymbolicSizeError):
+        chosen(inductor=SymbolicSizeError("s0"), eager=None)
+
+
+def test_the_report_says_why() -> None:
+    """A model of some kernels, whichever of the two is faster on this processor."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1))
+    optimized = fxremat.optimize(model, budget=1.0, executor="auto")
+    optimized(torch.randn(256, 64)).sum().backward()
+    report = fxremat.explain(optimized)
+    (note,) = [note for note in report.notes if note.startswith("Run by executor")]
+    assert repr(report.executor) in note
+    assert "inductor" in note
+    assert "eager" in note
+    assert " ms" in note

@@ -1,0 +1,92 @@
+"""The compiled search: it prices edits as a full replay does, and is loaded only if used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from fxremat_solvers import RematProblem, baseline, simulate
+from fxremat_solvers.search.kernel import Effort, Kernel, kernel
+from fxremat_solvers.testing import chain, layered, layered_network, transformer
+from tests.fxremat_solvers.budgets import share_of_peak
+from tests.fxremat_solvers.random_problems import random_problem, random_reruns
+
+
+def compiled(problem: RematProblem) -> Kernel:
+    found = kernel(problem)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("draw", [random_problem, random_reruns])
+def test_prices_are_exact(draw: Callable[[int, int], RematProblem], seed: int):
+    assert_exact(draw(seed, 1 + seed * 2 // 3), seed)
+
+
+@pytest.mark.parametrize("problem", [chain(20), layered(100), layered_network(100), transformer(2)])
+def test_prices_are_exact_on_structured_graphs(problem: RematProblem):
+    assert_exact(problem, 0)
+
+
+def assert_exact(problem: RematProblem, seed: int) -> None:
+    plain = baseline(problem).ops
+    budget = share_of_peak(problem, 2 / 3)
+    search = compiled(problem)
+    assert search.self_check(plain, budget, seed, 400) == -1
+    effort = Effort(2000, temperature=(1.0, 0.01), price=(0.1, 1.0), time_limit_s=10.0)
+    ops, _ = search.anneal(plain, budget, effort, seed)
+    simulate(problem, ops)
+    assert search.self_check(ops, budget, seed, 400) == -1
+
+
+def test_a_result_depends_on_nothing_but_its_arguments():
+    problem = layered(100)
+    plain = baseline(problem).ops
+    budget = share_of_peak(problem, 0.75)
+    effort = Effort(5000, temperature=(100.0, 0.5), price=(0.1, 1.0), time_limit_s=60.0)
+    found = {compiled(problem).anneal(plain, budget, effort, 3)[0] for _ in range(2)}
+    assert len(found) == 1
+
+
+def test_a_schedule_may_outgrow_the_room_it_starts_with():
+    """Which is for twice the steps and some. Few states fit: most ops run many times."""
+    problem = chain(100)
+    plain = baseline(problem).ops
+    effort = Effort(200_000, temperature=(1.0, 0.01), price=(0.1, 10.0), time_limit_s=60.0)
+    ops, _ = compiled(problem).anneal(plain, 4, effort, 0)
+    assert len(ops) > 4 * len(plain)
+    assert simulate(problem, ops).peak_bytes < share_of_peak(problem, 0.1)
+
+
+WITHOUT_A_SEARCH = """
+import sys
+from fxremat_solvers import baseline, simulate, solve
+from fxremat_solvers.testing import layered
+problem = layered(30)
+solve(problem, simulate(problem, baseline(problem).ops).peak_bytes)
+assert "numba" not in sys.modules
+"""
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+from fxremat_solvers import baseline, simulate, solve
+from fxremat_solvers.testing import layered, unet
+from fxremat_solvers.search.kernel import kernel
+for problem in layered(30), unet(2):
+    assert kernel(problem) is None
+    budget = simulate(problem, baseline(problem).ops).peak_bytes * 9 // 10
+    solution = solve(problem, budget)
+    assert solution.peak_bytes == simulate(problem, solution.schedule).peak_bytes <= budget
+    assert solution.lower_bound <= solution.cost
+"""
+
+
+@pytest.mark.parametrize("program", [WITHOUT_A_SEARCH, WITHOUT_NUMBA])
+def test_numba_is_imported_for_searches_only(program: str):
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,53 @@
+"""Annealing runs: side by side as alone, the same every time, within the budget they start in."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from fxremat_solvers import floor
+from fxremat_solvers.model.incumbent import candidate
+from fxremat_solvers.search.kernel import kernel
+from fxremat_solvers.search.local_search import (
+    HOT_SWAPS,
+    TIGHT,
+    Batch,
+    Search,
+    annealed,
+    descended,
+    scale_of,
+)
+from fxremat_solvers.testing import layered
+from tests.fxremat_solvers.budgets import share_of_peak
+from tests.fxremat_solvers.joint_graphs import joint_graph
+
+
+def test_batches_side_by_side_end_as_each_alone_does():
+    problem = layered(100)
+    compiled = kernel(problem)
+    assert compiled is not None
+    search = Search(problem, compiled, scale_of(problem), deadline=math.inf)
+    plain = candidate(problem, tuple(range(100)), "baseline")
+    budget = share_of_peak(problem, 0.75)
+    hot = Batch([plain], HOT_SWAPS, edits=3000, runs=1, seed=1)
+    tight = Batch([plain, *annealed(search, budget, hot)], TIGHT, edits=2000, runs=5, seed=2)
+    together = annealed(search, budget, hot, tight)
+    assert together == annealed(search, budget, hot) + annealed(search, budget, tight)
+    assert len(together) == 6
+    assert len({found.ops for found in together}) > 1, "runs differ"
+
+
+def test_cold_runs_go_on_from_a_plan_and_keep_it_within_the_budget():
+    problem = joint_graph("two-tower")
+    lowest = floor(problem)
+    start = candidate(problem, lowest.schedule.ops, "floor")
+    found: set[tuple[int, ...]] = set()
+    for _ in range(2):
+        compiled = kernel(problem)
+        assert compiled is not None
+        search = Search(problem, compiled, scale_of(problem), time.monotonic() + 300)
+        plan = descended(search, start, lowest.peak_bytes, edits=20_000, waves=2, seed=0)
+        assert plan.peak_bytes <= lowest.peak_bytes
+        assert plan.cost < start.cost
+        found.add(plan.ops)
+    assert len(found) == 1
