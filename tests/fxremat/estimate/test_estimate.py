@@ -149,7 +149,7 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         "cpu",
     }
     monkeypatch.setattr(sys, "argv", ["fxremat", "estimate", f"{small.__name__}:nothing"])
-    assert main() == 1
+    assert main() == 2
     assert "there is no factory" in capsys.readouterr().err
 
 
