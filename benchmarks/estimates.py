@@ -130,7 +130,7 @@ def rank_row(model: str) -> dict[str, Any]:
     last = len(found.points) - 1
     chosen = [found.points[k] for k in sorted({0, last // 3, 2 * last // 3, last})]
     steps = [
-        fxremat.optimize(module, budget=point.step_bytes, cost="roofline", effort=0.05)
+        fxremat.optimize(module, budget=point.step_bytes, cost="roofline", preset="brief")
         for point in chosen
     ]
     taken: list[list[float]] = [[] for _ in steps]

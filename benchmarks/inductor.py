@@ -67,7 +67,9 @@ def make(variant: str, plain_bytes: int) -> Make:
     method, _, point = variant.rpartition(" ")
 
     def ours(budget: int | float) -> Make:
-        return lambda _, m: fxremat.optimize(m, budget=budget, executor="inductor", effort=1.0)
+        return lambda _, m: fxremat.optimize(
+            m, budget=budget, executor="inductor", preset="thorough"
+        )
 
     def wrapped(wrap: Callable[[Task], Any]) -> Make:
         # A backend of its own, so that Dynamo doesn't take plain's graph for it.

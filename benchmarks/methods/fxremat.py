@@ -102,12 +102,16 @@ def method(solver: str, points: tuple[str, ...]) -> Method:
 
 
 def single_solvers() -> tuple[str, ...]:
-    """The solvers to set against `auto`; `exact` is for tests."""
+    """The solvers to set against `auto`: those for graphs of hundreds of ops."""
     try:
         from fxremat_solvers import SOLVERS
     except ImportError:
         return ()
-    return tuple(name for name in SOLVERS if name not in ("auto", "exact"))
+    return tuple(
+        name
+        for name, solver in SOLVERS.items()
+        if not solver.has_presets and not solver.needs_chain and solver.most_ops > 100
+    )
 
 
 METHODS = (

@@ -37,7 +37,7 @@ def inductor_options(
     cost: str = "roofline",
     time_limit_s: float = 20.0,
     seed: int = 0,
-    effort: float = 0.05,
+    preset: str = "brief",
 ) -> dict[str, Any]:
     """Options for ``torch.compile(model, options=...)``, whose backend is Inductor.
 
@@ -55,7 +55,7 @@ def inductor_options(
                     "cost": cost,
                     "time_limit_s": time_limit_s,
                     "seed": seed,
-                    "effort": effort,
+                    "preset": preset,
                 }
             )
         )

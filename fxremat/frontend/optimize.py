@@ -33,12 +33,13 @@ def optimize(
     cost: str = "auto",
     time_limit_s: float = 20.0,
     seed: int = 0,
-    effort: float = 0.2,
+    preset: str = "fast",
     executor: str = "eager",
     threads: int | None = None,
     policy: Policy | Sequence[str] | str | None = None,
     fullgraph: bool = False,
     regions: str | None = None,
+    **others: Any,
 ) -> F:
     """A drop-in for `model` whose training steps stay within `budget`.
 
@@ -56,8 +57,9 @@ def optimize(
     Where none are recorded (`torch.no_grad`, nothing that requires them) the model runs as it is.
 
     `solver` is a name of `fxremat_solvers.SOLVERS`, `cost` one of "auto", "flops", "roofline" and
-    "measured", `time_limit_s` a stop for the solver. `effort` scales how long "auto" searches: the
-    default keeps planning shorter than tracing, 1 is the solvers' own and gains a little.
+    "measured", `time_limit_s` a stop for the solver. `preset` says how "auto" searches: "fast"
+    keeps planning shorter than tracing, "thorough" takes some seconds more and gains a little,
+    "brief" takes a part of a second.
     `threads` are those of the search: by default the processors, shared by the ranks of a machine.
 
     `executor` says what runs the step: "eager" runs op by op, "inductor" the kernels that Inductor
@@ -96,10 +98,11 @@ def optimize(
         "cost": cost,
         "time_limit_s": time_limit_s,
         "seed": seed,
-        "effort": effort,
+        "preset": preset,
         "executor": executor,
         "threads": threads,
         "policy": Policy.of(policy),
+        **others,
     }
     options = make_options(given)
     module = original(model) if isinstance(model, nn.Module) else None

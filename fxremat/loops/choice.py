@@ -18,11 +18,10 @@ from fxremat.plan.budget import Budget
 from fxremat.step.compose import Front
 from fxremat.step.least import least_saved
 from fxremat.step.parts import PartPlan
-from fxremat_solvers import SOLVERS, RematProblem, Solution
+from fxremat_solvers import SOLVERS, RematProblem, Solution, SolveOptions
 
 # So many plans of a step are measured, beside the one that recomputes nothing.
 _MEASURED = 3
-_LIMIT_S = 20.0
 _NOBODY = frozenset[int]()
 
 Measure = Callable[[CompiledStep], Figures]
@@ -116,4 +115,4 @@ def _expected(measured: Figures, plain: PartPlan, plan: PartPlan) -> Figures:
 
 
 def _quick(problem: RematProblem, budget_bytes: int) -> Solution:
-    return SOLVERS["greedy"](problem, budget_bytes, time_limit_s=_LIMIT_S, seed=0)
+    return SOLVERS["greedy"].run(problem, budget_bytes, SolveOptions("greedy"))

@@ -84,7 +84,7 @@ def problems_key(
     """What ranks that plan these problems together have in common: all but times."""
     structures = {id(problem): structure_of(problem) for problem in problems}
     calls = [structures[id(problem)] for problem in problems]
-    choices = (options.solver, options.cost, options.time_limit_s, options.seed, options.effort)
+    choices = (options.solver, options.cost, options.time_limit_s, options.seed, options.preset)
     return _hash(purpose, calls, budget_bytes, choices)
 
 

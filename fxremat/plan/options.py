@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from fxremat.annotate.annotate import check_cost_model
 from fxremat.errors import OptionError
 from fxremat.plan.budget import Budget
 from fxremat.policy import NOTHING, Policy
-from fxremat_solvers import SOLVERS
+from fxremat_solvers import PRESETS, SOLVERS
 
 EXECUTORS = {
     "eager": "op by op",
@@ -23,7 +22,7 @@ EXECUTORS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How to plan: the budget, the solver, its time limit, seed and effort, the cost model.
+    """How to plan: the budget, the solver, its time limit, seed and preset, the cost model.
 
     `executor` names what runs the step: op by op, or in the kernels that Inductor compiles.
     `policy` is what plans keep in any case. `threads` is how many a search uses, which changes no
@@ -35,7 +34,7 @@ class Options:
     cost: str = "auto"
     time_limit_s: float = 20.0
     seed: int = 0
-    effort: float = 0.2
+    preset: str = "fast"
     executor: str = "eager"
     threads: int | None = None
     policy: Policy = NOTHING
@@ -44,6 +43,10 @@ class Options:
 def make_options(options: Mapping[str, Any]) -> Options:
     """Checked options. Raises `OptionError` for unknown, missing or bad ones, `BudgetError`."""
     known = set(inspect.signature(Options).parameters)
+    if "effort" in options:
+        raise OptionError(
+            'effort is no option any more: give preset="fast" (the default), "thorough" or "brief"'
+        )
     unknown = sorted(set(options) - known)
     if unknown:
         raise OptionError(
@@ -55,9 +58,6 @@ def make_options(options: Mapping[str, Any]) -> Options:
     limit: Any = options.get("time_limit_s", 1.0)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
         raise OptionError(f"time_limit_s is {limit!r}: it must be a number of seconds above 0")
-    effort: Any = options.get("effort", 1.0)
-    if isinstance(effort, bool) or not isinstance(effort, (int, float)) or not 0 < effort < inf:
-        raise OptionError(f"effort is {effort!r}: it must be a finite number above 0")
     seed: Any = options.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OptionError(f"seed is {seed!r}: it must be an integer")
@@ -71,6 +71,8 @@ def make_options(options: Mapping[str, Any]) -> Options:
     checked = Options(**given)
     if checked.solver not in SOLVERS:
         raise OptionError(f"unknown solver {checked.solver!r}: choose one of {', '.join(SOLVERS)}")
+    if checked.preset not in PRESETS:
+        raise OptionError(f"preset is {checked.preset!r}: choose one of {', '.join(PRESETS)}")
     check_cost_model(checked.cost)
     if checked.executor not in EXECUTORS:
         raise OptionError(

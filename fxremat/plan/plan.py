@@ -132,7 +132,7 @@ def search_schedule(problem: RematProblem, budget_bytes: int, options: Options) 
             solver=options.solver,
             time_limit_s=options.time_limit_s,
             seed=options.seed,
-            effort=options.effort,
+            preset=options.preset,
         )
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from fxremat.lower.lowering import Lowering
 from fxremat.step.limits import Limits, limited
 from fxremat.step.parts import part_plan
-from fxremat_solvers import SOLVERS, Schedule, Status, baseline
+from fxremat_solvers import SOLVERS, Schedule, SolveOptions, Status, baseline
 
 # What of its own peak a backward is tried with, one after the other.
 _SHARES = (0.7, 0.5, 0.35, 0.25)
-_LIMIT_S = 20.0
 _NOBODY = frozenset[int]()
 
 
@@ -34,8 +33,8 @@ def least_saved(lowering: Lowering) -> Schedule:
         backward = saved + int(share * (high - saved))
         limits = Limits(max(backward, plain.forward_bytes), saved, backward)
         within = limited(lowering, limits)
-        solution = SOLVERS["greedy"](
-            within.problem, within.budget_bytes, time_limit_s=_LIMIT_S, seed=0
+        solution = SOLVERS["greedy"].run(
+            within.problem, within.budget_bytes, SolveOptions("greedy")
         )
         if solution.status is Status.INFEASIBLE:
             break

@@ -30,8 +30,7 @@ from fxremat.step.compose import StepPlan, peak_under, plan_calls
 from fxremat.step.part import Part, Run, is_first_accumulation
 from fxremat.step.parts import Outputs, PartPlan
 from fxremat.step.record import Kind, Mark, Moment, corrected, moments_of
-from fxremat_solvers import SOLVERS, RematProblem, Solution
-from fxremat_solvers.portfolio import auto
+from fxremat_solvers import SOLVERS, RematProblem, Solution, SolveOptions, solve
 
 # So many steps without any plan are said.
 _UNPLANNED_STEPS = 5
@@ -480,13 +479,12 @@ class StepTracker:
 
     def _walk(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part in a hundredth of a second."""
-        limit_s, seed = self.options.time_limit_s, self.options.seed
-        return SOLVERS["greedy"](problem, budget_bytes, time_limit_s=limit_s, seed=seed)
+        return SOLVERS["greedy"].run(problem, budget_bytes, SolveOptions("greedy"))
 
     def _search(self, problem: RematProblem, budget_bytes: int) -> Solution:
         """A plan of one part, without a proof: the step's bound is one over the fronts."""
         options = self.options
-        if options.solver != "auto":
+        if not SOLVERS[options.solver].has_presets:
             return recall_or_search(problem, budget_bytes, options)
         return kept(_without_proof, "part")(problem, budget_bytes, options)
 
@@ -514,16 +512,11 @@ class StepTracker:
 
 
 def _without_proof(problem: RematProblem, budget_bytes: int, options: Options) -> Solution:
-    limit_s, effort = options.time_limit_s, options.effort / 2
+    # A step's parts are planned at many budgets each.
+    preset = "fast" if options.preset == "thorough" else "brief"
+    chosen = SolveOptions("auto", preset, options.time_limit_s, options.seed, prove=False)
     with search_threads(options):
-        return auto(
-            problem,
-            budget_bytes,
-            time_limit_s=limit_s,
-            seed=options.seed,
-            effort=effort,
-            prove=False,
-        )
+        return solve(problem, budget_bytes, chosen)
 
 
 def _made_before(args: Sequence[Any]) -> int:

@@ -25,13 +25,16 @@ from fxremat_solvers.model.simulate import (
     live_at,
     simulate,
 )
+from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.pareto import pareto
+from fxremat_solvers.portfolio import PRESETS
 from fxremat_solvers.search.lowest_peak import floor
 from fxremat_solvers.search.quick import quick
-from fxremat_solvers.solve import SOLVERS, solve
+from fxremat_solvers.solve import SOLVERS, Solver, solve
 from fxremat_solvers.version import __version__
 
 __all__ = [
+    "PRESETS",
     "SOLVERS",
     "ArgumentError",
     "BudgetError",
@@ -44,6 +47,8 @@ __all__ = [
     "SeveralRerunsError",
     "Simulation",
     "Solution",
+    "SolveOptions",
+    "Solver",
     "SolverError",
     "Status",
     "UnknownSolverError",

@@ -19,8 +19,11 @@ from fxremat_solvers.errors import ProblemFormatError, ScheduleError, SolverErro
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution
 from fxremat_solvers.model.simulate import simulate
+from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.pareto import pareto
-from fxremat_solvers.solve import SOLVERS, solve
+from fxremat_solvers.portfolio import PRESETS, portfolio
+from fxremat_solvers.search.state import Report
+from fxremat_solvers.solve import SOLVERS, checked_options, solve
 
 _Document = TypeVar("_Document", RematProblem, Schedule)
 
@@ -49,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("solve", help="one budget: cost, peak and bound as a JSON object")
     one.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
     one.add_argument("--budget-bytes", type=int, required=True, metavar="N")
+    one.add_argument("--trace", action="store_true", help="say what each step did, on stderr")
     one.add_argument("--out", type=Path, help="write the schedule (fxremat-schedule/1) here")
 
     front = commands.add_parser("pareto", help="the front from the floor to the baseline's peak")
@@ -59,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--solver", default="auto", help=", ".join(SOLVERS))
         command.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
         command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--preset", default=SolveOptions.preset, help=", ".join(PRESETS))
 
     replay = commands.add_parser("check", help="replay a schedule: does it run, cost and peak")
     replay.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
@@ -72,13 +77,18 @@ def _solve(options: argparse.Namespace) -> int:
     if options.out is not None:
         _check_writable(options.out)  # before the work, not after it
     started = time.monotonic()
-    solution = solve(
-        problem,
-        options.budget_bytes,
+    chosen = checked_options(
         solver=options.solver,
+        preset=options.preset,
         time_limit_s=options.time_limit_s,
         seed=options.seed,
     )
+    if options.trace and SOLVERS[chosen.solver].has_presets and options.budget_bytes > 0:
+        traced = portfolio(problem, options.budget_bytes, chosen)
+        solution = traced.solution
+        print(trace_table(traced.reports, problem.baseline_cost), file=sys.stderr)
+    else:
+        solution = solve(problem, options.budget_bytes, chosen)
     if options.out is not None:
         options.out.write_text(solution.schedule.to_json() + "\n")
     answer = _answer(problem, solution)
@@ -94,6 +104,7 @@ def _pareto(options: argparse.Namespace) -> int:
         problem,
         points=options.points,
         solver=options.solver,
+        preset=options.preset,
         time_limit_s=options.time_limit_s,
         seed=options.seed,
     )
@@ -127,6 +138,27 @@ def _check(options: argparse.Namespace) -> int:
         print(f"fxremat_solvers: the peak is {over} bytes above the budget", file=sys.stderr)
         return 1
     return 0
+
+
+def trace_table(reports: Sequence[Report], baseline_cost: float) -> str:
+    """A line a step: its seconds, and cost and bound before and after, in per cent above the
+    baseline's cost."""
+
+    def percent(pair: tuple[float, float]) -> str:
+        shares = (
+            100 * (max(1.0, cost / baseline_cost) - 1) if baseline_cost else 0.0 for cost in pair
+        )
+        return " -> ".join(f"{share:7.3f}" for share in shares)
+
+    width = max([len(report.step) for report in reports], default=4)
+    lines = [f"{'step':{width}}  seconds  {'cost, %':^18}  {'bound, %':^18}  peak, bytes"]
+    for each in reports:
+        peaks = " -> ".join(map(str, each.peak_bytes))
+        lines.append(
+            f"{each.step:{width}}  {each.seconds:7.3f}  {percent(each.cost)}  {percent(each.bound)}"
+            f"  {peaks}"
+        )
+    return "\n".join(lines)
 
 
 def _answer(problem: RematProblem, solution: Solution) -> dict[str, object]:

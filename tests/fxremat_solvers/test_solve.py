@@ -94,8 +94,10 @@ def test_a_budget_is_a_positive_integer(budget: object):
         solve(chain(2), budget)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("argument", [{"time_limit_s": math.nan}, {"effort": 0.0}])
-def test_other_arguments_are_checked(argument: dict[str, float]):
+@pytest.mark.parametrize(
+    "argument", [{"time_limit_s": math.nan}, {"preset": "slow"}, {"effort": 0.5}]
+)
+def test_other_arguments_are_checked(argument: dict[str, object]):
     with pytest.raises(ArgumentError, match=next(iter(argument))):
         solve(chain(4), 4, **argument)
 

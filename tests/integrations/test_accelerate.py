@@ -41,7 +41,7 @@ def measured(model: nn.Module) -> int:
 
 def test_a_loop_under_bf16_ends_with_the_same_bits() -> None:
     def quickly(model: nn.Module) -> nn.Module:
-        return fxremat.optimize(model, budget=0.6, cost="flops", effort=0.05, fullgraph=True)
+        return fxremat.optimize(model, budget=0.6, cost="flops", preset="brief", fullgraph=True)
 
     _, expected = left_after(lambda model: model)
     optimized, found = left_after(quickly)

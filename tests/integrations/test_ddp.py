@@ -106,7 +106,7 @@ def same(ours: list[torch.Tensor | None], theirs: list[torch.Tensor | None]) -> 
 
 def optimize_first(solver: str, **options: Any) -> dict[str, Any]:
     plain = wrapped(net(), **options)
-    optimized = fxremat.optimize(net(), budget=BYTES, effort=0.02, solver=solver)
+    optimized = fxremat.optimize(net(), budget=BYTES, preset="brief", solver=solver)
     ddp = wrapped(optimized, **options)
     backend = compiled_of(optimized).backend
     return {
@@ -161,7 +161,7 @@ def compile_wrapped() -> dict[str, Any]:
 
 def further_shapes() -> list[Any]:
     """The plans of a second shape, at once, and well; ranks meet the shapes in another order."""
-    optimized = fxremat.optimize(net(), budget=0.75, effort=0.02)
+    optimized = fxremat.optimize(net(), budget=0.75, preset="brief")
     backend = compiled_of(optimized).backend
     shapes = (64, 32) if dist.get_rank() == 0 else (32, 64)
     largest = fxremat.optimize(net(), budget=1.0, example_inputs=torch.randn(64, 16))

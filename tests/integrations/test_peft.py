@@ -24,7 +24,7 @@ def make_base() -> Any:
 
 
 def quickly(model: Any) -> Any:
-    return fxremat.optimize(model, budget=0.6, cost="flops", effort=0.05, fullgraph=True)
+    return fxremat.optimize(model, budget=0.6, cost="flops", preset="brief", fullgraph=True)
 
 
 def around() -> tuple[Any, Any]:

@@ -121,7 +121,7 @@ def at_the_floor(block: type[nn.Module]) -> dict[str, Any]:
     floors = [None, None]
     dist.all_gather_object(floors, plan_of(ahead).lowest.peak_bytes)
     floor = max(floors)  # type: ignore[type-var]
-    optimized = fxremat.optimize(model, budget=floor, cost="flops", effort=0.02)
+    optimized = fxremat.optimize(model, budget=floor, cost="flops", preset="brief")
     written: list[Written] = []
 
     def keep(name: str, state: Any, _seconds: float) -> Any:

@@ -23,7 +23,7 @@ from examples import transformers_trainer  # noqa: E402
 from fxremat.integrations.transformers import MemoryBudgetCallback  # noqa: E402
 
 # A short search by FLOPs: whatever the plan, it must be right.
-QUICK = {"cost": "flops", "effort": 0.05}
+QUICK = {"cost": "flops", "preset": "brief"}
 
 
 def gpt2() -> Any:

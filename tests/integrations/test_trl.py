@@ -19,7 +19,7 @@ pytest.importorskip("peft")
 from examples import trl_finetuning  # noqa: E402
 from fxremat.integrations.transformers import MemoryBudgetCallback  # noqa: E402
 
-QUICK = {"cost": "flops", "effort": 0.05}
+QUICK = {"cost": "flops", "preset": "brief"}
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from torch import nn
 import fxremat
 from fxremat.frontend.compiled import compiled_of
 from fxremat.plan.plan import Plan
-from fxremat_solvers import SOLVERS, RematProblem, baseline, simulate
+from fxremat_solvers import SOLVERS, RematProblem, SolveOptions, baseline, simulate
 
 Run = Callable[[Any, tuple[Any, ...]], torch.Tensor]
 
@@ -118,7 +118,7 @@ def greedy_least(problem: RematProblem) -> int:
     low = 0
     for _ in range(6):
         middle = (low + least) // 2
-        tried = SOLVERS["greedy"](problem, max(middle, 1), time_limit_s=1.0, seed=0)
+        tried = SOLVERS["greedy"].run(problem, max(middle, 1), SolveOptions("greedy"))
         low = low if tried.peak_bytes <= middle else middle
         least = min(least, tried.peak_bytes)
     return least

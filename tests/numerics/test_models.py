@@ -37,7 +37,7 @@ def steps_of(name: str, budget: int | None, steps: int = 3):  # type: ignore[no-
     workload = zoo.get(name).make("tiny", seed=0)
     module = workload.step_module()
     # A short search: whatever the plan, it must be right.
-    call = module if budget is None else fxremat.optimize(module, budget=budget, effort=0.01)
+    call = module if budget is None else fxremat.optimize(module, budget=budget, preset="brief")
     batches = [workload.batch(i) for i in range(steps)]
     return module, call, batches
 

@@ -121,7 +121,7 @@ def _planned(step: Step, budget: float | int) -> tuple[Callable[..., Any], _Left
     """
 
     def planned(budget: float | int, solver: str) -> tuple[Callable[..., Any], _Left]:
-        options = {"cost": "flops", "effort": 0.001, "solver": solver}
+        options = {"cost": "flops", "preset": "brief", "solver": solver}
         # Some steps take a few bytes, which a bare int would be a slip for.
         cap = budget if isinstance(budget, float) else fxremat.Budget(nbytes=budget)
         call = fxremat.optimize(step.call, budget=cap, **options)

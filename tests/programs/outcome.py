@@ -62,7 +62,7 @@ def check(program: Program, share: float) -> None:
     torch._dynamo.reset()
     budget = tight_budget(program.module(), batch(0), share)
     found, step = steps_of(
-        program, lambda m: fxremat.optimize(m, budget=budget, cost="flops", effort=0.02)
+        program, lambda m: fxremat.optimize(m, budget=budget, cost="flops", preset="brief")
     )
     expected, _ = steps_of(program, lambda m: m)
     differs = differences(expected, found)

@@ -24,8 +24,7 @@ forward and backward used by PyTorch's min-cut partitioner, with a budget.
 
 Prices treat values as divisible, and pay once for a value that is recomputed for several others at
 different times. Both is mended on graphs of up to a few thousand ops by an integer program over few
-positions (`staged_program`), which also leads to schedules. What no single position sees, that of
-several long sums one begins first, is added by cases (`case_split`).
+positions (`staged_program`), which also leads to schedules.
 
 What is lost: memory taken in between by recomputed values that are held for other
 recomputations, and positions outside the chain.
@@ -35,12 +34,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fxremat_solvers.bounds.case_split import least_of_cases
 from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 from fxremat_solvers.bounds.prices import maximise
 from fxremat_solvers.bounds.relaxation import relax
@@ -59,9 +56,6 @@ _STAGES_OPS = (3_000, 300)
 
 _DEEPER_WORTH = 1e-3
 """Of the baseline's cost: `deeper` ends with a program that adds less to the bound."""
-
-_CASES_EFFORT = 40_000
-"""Ops and their arcs of the largest graph that is looked at by cases, too."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +194,9 @@ def _extra_cost(
     best ones are priced together. The work is bounded by counts, so the answer is deterministic.
     """
     chain = main_chain(problem, budget_bytes)
-    effort = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
-    samples = max(4, min(24 if thorough else 8, 60_000 // effort))
-    joint = max(1, min(10 if thorough else 4, 40_000 // effort))
+    size = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
+    samples = max(4, min(24 if thorough else 8, 60_000 // size))
+    joint = max(1, min(10 if thorough else 4, 40_000 // size))
     scale = problem.cost_scale / budget_bytes
     tried: dict[int, tuple[float, float]] = {}
     best, best_price = 0.0, 0.2 * scale
@@ -252,16 +246,6 @@ def _extra_cost(
         beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > 1e-3 * scale]
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
-    if thorough and effort <= _CASES_EFFORT and time.monotonic() <= deadline:
-
-        def of_case(case: RematProblem, positions: Sequence[int], enough: float) -> float:
-            if time.monotonic() > deadline:
-                return -math.inf
-            start = np.full(len(positions), best_price / len(positions))
-            relaxation = relax(case, positions)
-            return maximise(relaxation, budget_bytes, scale, start, 12, best, enough)[0]
-
-        best = least_of_cases(problem, budget_bytes, of_case, best)
     return best, tuple(decisive)
 
 

@@ -26,12 +26,11 @@ def maximise(
     start: Floats,
     evaluations: int,
     known: float,
-    enough: float = math.inf,
 ) -> tuple[float, Floats]:
     """The best dual value found and its prices, by cutting planes within a trust region.
 
     `scale` is a natural price (baseline cost over budget); gives up once the cutting-plane model
-    proves that `known` can't be beaten by more than 1e-5 of the baseline, or has found `enough`.
+    proves that `known` can't be beaten by more than 1e-5 of the baseline.
     """
     k = len(relaxation.chain)
     tolerance = 1e-5 * scale * budget_bytes
@@ -56,8 +55,6 @@ def maximise(
             best, best_point, center = value, point, point
         else:
             radius *= 0.7
-        if best >= enough:
-            break
         if k == 1:
             radius = 4.0
     return best, best_point * scale

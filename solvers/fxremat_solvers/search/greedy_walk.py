@@ -1,8 +1,7 @@
-"""The walk of lookahead eviction (`greedy`), compiled by numba where there is numba.
+"""The walk of lookahead eviction (`greedy`), compiled by numba.
 
-All functions work on the flat arrays of a `Walk`: numpy's when compiled, lists when interpreted.
-The code is the same either way, and so is the schedule. Compiled, a walk over the joint graph of a
-GPT-2 (472 ops) takes a hundredth of a second, interpreted a quarter to a whole one.
+All functions work on the flat arrays of a `Walk`. A walk over the joint graph of a GPT-2 (472 ops)
+takes a hundredth of a second; interpreted, without numba, a quarter to a whole one.
 """
 
 # numba has no types
@@ -10,31 +9,14 @@ GPT-2 (472 ops) takes a hundredth of a second, interpreted a quarter to a whole 
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, MutableSequence, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import MutableSequence, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.rows import rows_of
-
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-_jit: Any
-try:
-    _jit = importlib.import_module("fxremat_solvers.search.kernel_jit")
-except ImportError:
-    _jit = None
-
-
-def _part(function: _Function) -> _Function:
-    return function if _jit is None else _jit.part(function)
-
-
-def _compiled(function: _Function) -> _Function:
-    return function if _jit is None else _jit.compiled(function)
-
+from fxremat_solvers.search.kernel_jit import compiled, part
 
 _NEVER = 1 << 60
 _KEPT = 1e300  # the score of what can't go: above every other
@@ -108,7 +90,7 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
     ]
 
     def array(numbers: list[Any], kind: type) -> Any:
-        return numbers if _jit is None or not _jit.AVAILABLE else np.array(numbers, kind)
+        return np.array(numbers, kind)
 
     return Walk(
         array(reads, np.int64),
@@ -154,7 +136,7 @@ def _flat(lists: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
     return starts, items
 
 
-@_compiled
+@compiled
 def run(w: Walk, budget: int, tiny: float) -> bool:
     """Walk the whole program; `w.steps` then holds the schedule, `w.totals[0]` its length.
 
@@ -178,7 +160,7 @@ def run(w: Walk, budget: int, tiny: float) -> bool:
     return True
 
 
-@_part
+@part
 def _execute(w: Walk, op: int, now: int, budget: int, tiny: float) -> bool:
     """Run an op, what its missing inputs need before it. False: the schedule is full.
 
@@ -223,13 +205,13 @@ def _execute(w: Walk, op: int, now: int, budget: int, tiny: float) -> bool:
     return True
 
 
-@_part
+@part
 def _row(w: Walk, op: int, now: int) -> int:
     """The row in which an op runs: its first run is at the program's turn, others are not."""
     return op if op == now else int(w.rerun[op])
 
 
-@_part
+@part
 def _missing_ops(w: Walk, op: int, now: int) -> int:
     """Into `w.plan`: the ops that bring an op's missing inputs back, depth first, then the op."""
     w.totals[2] += 1
@@ -259,7 +241,7 @@ def _missing_ops(w: Walk, op: int, now: int) -> int:
     return n
 
 
-@_part
+@part
 def _make_room(w: Walk, wanted: int, now: int, budget: int, tiny: float) -> None:
     """Drop what scores least until there is room, as far as anything may go.
 
@@ -299,7 +281,7 @@ def _make_room(w: Walk, wanted: int, now: int, budget: int, tiny: float) -> None
         _outdate(w, value, now, False)
 
 
-@_part
+@part
 def _next_use(w: Walk, value: int, now: int) -> int:
     """When a value is next read: by the program, or to bring back what was dropped."""
     low, high = w.reader_at[value], w.reader_at[value + 1]
@@ -325,7 +307,7 @@ def _next_use(w: Walk, value: int, now: int) -> int:
     return when
 
 
-@_part
+@part
 def _not_wanted_for(w: Walk, op: int, now: int) -> None:
     """What `op` makes is back: its sources are not wanted for it any more, nor are theirs."""
     w.totals[2] += 1
@@ -348,7 +330,7 @@ def _not_wanted_for(w: Walk, op: int, now: int) -> None:
         op -= 1
 
 
-@_part
+@part
 def _score(w: Walk, value: int, now: int) -> float:
     """What dropping a value costs for its bytes and for how long they are free; lowest goes."""
     if w.next_use[value] >= _NEVER:
@@ -359,7 +341,7 @@ def _score(w: Walk, value: int, now: int) -> float:
     return w.again[value] / (w.weight[value] * distance ** w.exponents[2])
 
 
-@_part
+@part
 def _alone(w: Walk, value: int, tiny: float) -> float:
     """The factor for running a value's producer again where that misses nothing."""
     if not w.remade[value]:
@@ -367,7 +349,7 @@ def _alone(w: Walk, value: int, tiny: float) -> float:
     return (tiny + (w.cost[w.rerun[w.producer[value]]] + tiny)) ** w.exponents[0]
 
 
-@_part
+@part
 def _bringing_back(w: Walk, value: int, tiny: float) -> float:
     """The factor for running a value's producer again, with what it then misses."""
     w.totals[2] += 1
@@ -396,7 +378,7 @@ def _bringing_back(w: Walk, value: int, tiny: float) -> float:
     return cost ** w.exponents[0]
 
 
-@_part
+@part
 def _outdate(w: Walk, changed: int, now: int, is_back: bool) -> None:
     """A value went, or is back: what hangs on it costs more to bring back, or less."""
     w.totals[2] += 1
@@ -424,7 +406,7 @@ def _outdate(w: Walk, changed: int, now: int, is_back: bool) -> None:
                     w.stack[top] = child
 
 
-@_part
+@part
 def _wanted_for(w: Walk, dropped: int) -> None:
     """A value went: its sources are wanted when it is, and the sources of those that are gone."""
     top = 0

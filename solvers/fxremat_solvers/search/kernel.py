@@ -14,15 +14,11 @@ in the user's cache where that cannot be written.
 
 Annealing runs in slices of some milliseconds; between them Python looks at the clock and gives
 the state more room where it needs it. Neither changes the result.
-
-Where numba cannot be imported `kernel` returns None and the solvers fall back on their other
-parts: greedy, cuts, integer programming.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +45,7 @@ _MOVES = 4  # kinds of moves
 
 
 @dataclass(frozen=True)
-class Effort:
+class Annealing:
     """How `anneal` searches: temperatures in units of cost, prices in cost per byte and step."""
 
     edits: int
@@ -73,15 +69,15 @@ class Kernel:
         self._rows = rows_of(problem)
 
     def anneal(
-        self, steps: Sequence[int], budget_bytes: int, effort: Effort, seed: int
+        self, steps: Sequence[int], budget_bytes: int, run: Annealing, seed: int
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The best schedule found from `steps`, and how many moves were tried and taken."""
-        deadline = time.monotonic() + effort.time_limit_s
-        state = self._started(steps, budget_bytes, effort, seed)
+        deadline = time.monotonic() + run.time_limit_s
+        state = self._started(steps, budget_bytes, run, seed)
         done, size = 0, 128
-        while done < effort.edits and time.monotonic() < deadline:
+        while done < run.edits and time.monotonic() < deadline:
             began = time.monotonic()
-            done = min(done + size, effort.edits)
+            done = min(done + size, run.edits)
             state = self._advanced(state, done)
             if time.monotonic() - began < _SLICE_S:
                 size *= 2
@@ -91,8 +87,8 @@ class Kernel:
         """Anneal an edit at a time; the first that leaves a state that a replay doesn't, or -1."""
         cost = sum(self._arrays.ops["cost"]) / len(self._arrays.ops)
         price = 0.1 * cost / (sum(self._arrays.values["nbytes"]) / len(self._arrays.values) + 1)
-        effort = Effort(edits, (cost, cost), (price, price), time_limit_s=0.0)
-        state = self._started(steps, budget_bytes, effort, seed)
+        run = Annealing(edits, (cost, cost), (price, price), time_limit_s=0.0)
+        state = self._started(steps, budget_bytes, run, seed)
         taken = 0
         for edit in range(edits):
             state = self._advanced(state, edit + 1)
@@ -103,22 +99,22 @@ class Kernel:
                     return edit
         return -1
 
-    def _started(self, steps: Sequence[int], budget_bytes: int, effort: Effort, seed: int) -> State:
+    def _started(self, steps: Sequence[int], budget_bytes: int, run: Annealing, seed: int) -> State:
         room = 2 * len(steps) + 8 * len(self._arrays.ops) + 64
         state = load(self._arrays, self._rows.of(steps), budget_bytes, room)
         k = scalars_of(state)
         k.rng = np.uint64((seed * 0x2545F4914F6CDD1D + 88172645463325252) % 2**64)
-        k.edits = effort.edits
-        k.temperature_start, k.temperature_end = effort.temperature
-        k.price_start, k.price_end = effort.price
-        k.price_up, k.price_down = effort.price_steps
-        k.shift, k.drop, k.keep, k.swap = effort.shift, effort.drop, effort.keep, effort.swap
-        k.lower_the_peak = int(effort.lower_the_peak)
+        k.edits = run.edits
+        k.temperature_start, k.temperature_end = run.temperature
+        k.price_start, k.price_end = run.price
+        k.price_up, k.price_down = run.price_steps
+        k.shift, k.drop, k.keep, k.swap = run.shift, run.drop, run.keep, run.swap
+        k.lower_the_peak = int(run.lower_the_peak)
         k.pressure = 1.0
         k.n_best = len(steps)
         k.best_cost, k.best_peak = k.cost, peak_of(state)
-        k.best_fits = int(k.over <= 0 and not effort.lower_the_peak)
-        if effort.lower_the_peak:
+        k.best_fits = int(k.over <= 0 and not run.lower_the_peak)
+        if run.lower_the_peak:
             set_budget(state, k.best_peak * 0.999 - 1)
         return state
 
@@ -130,21 +126,16 @@ class Kernel:
         return state
 
 
-def kernel(problem: RematProblem) -> Kernel | None:
-    """The compiled kernel for `problem`, or None where numba cannot be imported."""
-    anneal = _compiled()
-    return None if anneal is None else Kernel(anneal, problem)
+def kernel(problem: RematProblem) -> Kernel:
+    """The compiled kernel for `problem`."""
+    return Kernel(_compiled(), problem)
 
 
 @functools.cache
-def _compiled() -> Callable[[State, int], None] | None:
+def _compiled() -> Callable[[State, int], None]:
     """The compiled search. Once per machine this takes seconds; after, it comes from a cache."""
-    try:
-        if not importlib.import_module("fxremat_solvers.search.kernel_jit").AVAILABLE:
-            return None
-        anneal = importlib.import_module("fxremat_solvers.search.kernel_anneal").anneal
-    except ImportError:
-        return None
+    from fxremat_solvers.search.kernel_anneal import anneal
+
     anneal(load(arrays_of(RematProblem((), ())), (), 0.0, 0), 0)  # compiles it
     return anneal
 

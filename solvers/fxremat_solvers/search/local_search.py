@@ -8,7 +8,7 @@ what is in its way, which changes the order of the ops. Bytes above the budget h
 rises through the run, so that the path from one feasible schedule to a better one may lead through
 infeasible ones.
 
-Effort is counted in edits: the same problem, budget and seed give the same schedule. The edits
+Work is counted in edits: the same problem, budget and seed give the same schedule. The edits
 run in compiled code (`kernel`); without it there is no local search.
 Limits: a run gives no bound, and plans that need dozens of coordinated changes are not found.
 """
@@ -22,7 +22,7 @@ from functools import partial
 
 from fxremat_solvers.model.incumbent import Candidate, best, candidate
 from fxremat_solvers.model.problem import RematProblem
-from fxremat_solvers.search.kernel import Effort, Kernel
+from fxremat_solvers.search.kernel import Annealing, Kernel
 from fxremat_solvers.search.parallel import side_by_side
 
 
@@ -110,16 +110,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search needs besides its budget: the problem, its kernel, scale and a deadline.
-
-    `effort` scales the number of edits tried.
-    """
+    """What a search needs besides its budget: the problem, its kernel, a scale, when it stops."""
 
     problem: RematProblem
     kernel: Kernel
     scale: Scale
     deadline: float
-    effort: float = 1.0
+    threads: int
 
     def remaining_s(self) -> float:
         """Seconds left before the safety stop."""
@@ -161,7 +158,8 @@ def annealed(search: Search, budget_bytes: int, *batches: Batch) -> list[Candida
         return _anneal(search, start, budget_bytes, batch.edits, seed, recipe)
 
     return side_by_side(
-        [partial(anneal, batch, run) for batch in batches for run in range(batch.runs)]
+        [partial(anneal, batch, run) for batch in batches for run in range(batch.runs)],
+        search.threads,
     )
 
 
@@ -179,22 +177,22 @@ def descended(
 
 def lowest(search: Search, start: Candidate, recipe: Recipe, *, edits: int, seed: int) -> Candidate:
     """The schedule of lowest peak found from `start`, whatever it costs."""
-    effort = replace(_effort(search, edits, recipe), lower_the_peak=True)
-    ops, _ = search.kernel.anneal(start.ops, start.peak_bytes, effort, seed)
+    run = replace(_annealing(search, edits, recipe), lower_the_peak=True)
+    ops, _ = search.kernel.anneal(start.ops, start.peak_bytes, run, seed)
     return min(start, _replayed(search, ops), key=lambda c: (c.peak_bytes, c.cost))
 
 
 def _anneal(
     search: Search, start: Candidate, budget_bytes: int, edits: int, seed: int, recipe: Recipe
 ) -> Candidate:
-    ops, _ = search.kernel.anneal(start.ops, budget_bytes, _effort(search, edits, recipe), seed)
+    ops, _ = search.kernel.anneal(start.ops, budget_bytes, _annealing(search, edits, recipe), seed)
     return _replayed(search, ops)
 
 
-def _effort(search: Search, edits: int, recipe: Recipe) -> Effort:
+def _annealing(search: Search, edits: int, recipe: Recipe) -> Annealing:
     cost = search.scale.cost
     price = cost / search.scale.nbytes
-    return Effort(
+    return Annealing(
         edits=edits,
         temperature=(recipe.temperature[0] * cost, recipe.temperature[1] * cost),
         price=(recipe.price[0] * price, recipe.price[1] * price),

@@ -23,7 +23,7 @@ from fxremat_solvers.reference.exact import TINY_OPS, least_peak
 from fxremat_solvers.search.greedy import compile_walk, greedy_ops
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
-from fxremat_solvers.search.parallel import side_by_side
+from fxremat_solvers.search.parallel import processors, side_by_side
 
 _HALVINGS = 7
 _GREEDY_OPS = 20_000
@@ -63,18 +63,17 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
     compiled = kernel(problem)
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]
-    if compiled is None or len(problem.ops) <= _GREEDY_OPS:
+    if len(problem.ops) <= _GREEDY_OPS:
         found.append(_greedy_floor(problem, start, deadline))
-    if compiled is not None:
-        search = Search(problem, compiled, scale_of(problem), deadline)
-        edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    search = Search(problem, compiled, scale_of(problem), deadline, processors())
+    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
 
-        def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
-            return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
+    def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
+        return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
 
-        first = side_by_side([anneal(start, HOT, 0), anneal(found[-1], STEADY, 2)])
-        ahead, behind = sorted(first, key=_by_peak)
-        found += side_by_side([anneal(ahead, STEADY, 3), anneal(behind, DEAR, 1)])
+    first = side_by_side([anneal(start, HOT, 0), anneal(found[-1], STEADY, 2)])
+    ahead, behind = sorted(first, key=_by_peak)
+    found += side_by_side([anneal(ahead, STEADY, 3), anneal(behind, DEAR, 1)])
     return min(found, key=_by_peak)
 
 

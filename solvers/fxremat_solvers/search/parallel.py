@@ -29,9 +29,11 @@ def at_most(threads: int) -> Generator[None, None, None]:
         _most.reset(before)
 
 
-def side_by_side(runs: Sequence[Callable[[], _Result]]) -> list[_Result]:
+def side_by_side(
+    runs: Sequence[Callable[[], _Result]], threads: int | None = None
+) -> list[_Result]:
     """What each of `runs` returns, in their order; the first error, if one raises."""
-    threads = min(len(runs), processors(), _most.get() or len(runs))
+    threads = min(len(runs), threads or processors(), _most.get() or len(runs))
     if threads < 2:
         return [run() for run in runs]
     with ThreadPoolExecutor(threads) as pool:

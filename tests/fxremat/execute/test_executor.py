@@ -145,7 +145,7 @@ X = torch.randn(64, 16)
 
 
 def compiled(module: nn.Module, budget: int | float, executor: Executor) -> Compiled:
-    options = make_options({"budget": budget, "cost": "flops", "effort": 0.05})
+    options = make_options({"budget": budget, "cost": "flops", "preset": "brief"})
     backend = Backend(options, WholeStep(fullgraph=True), executor, between=(check,))
     return Compiled.of(module.forward, backend, module)
 

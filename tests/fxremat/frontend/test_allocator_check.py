@@ -92,7 +92,7 @@ def test_a_step_is_planned_again(*, tight: bool) -> None:
     probe = fxremat.optimize(blocks(), budget=1.0, cost="flops", example_inputs=x)
     floor = fxremat.floor(probe)
     budget = floor if tight else (floor + fxremat.explain(probe).baseline_peak_bytes) // 2
-    options = make_options({"budget": budget, "cost": "flops", "effort": 0.02})
+    options = make_options({"budget": budget, "cost": "flops", "preset": "brief"})
     backend = Checked(options, WholeStep(fullgraph=True))
     backend.rest = budget // 20
     optimized = torch.compile(module, backend=backend, fullgraph=True, dynamic=False)

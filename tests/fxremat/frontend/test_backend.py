@@ -57,7 +57,7 @@ def test_a_number_that_changes_is_planned_twice(
         hidden = net(x) * weight + x / (2 * weight + 1)
         return (net(hidden) * weight).square().mean() / weight
 
-    optimized = fxremat.optimize(loss, budget=0.7, effort=0.02)
+    optimized = fxremat.optimize(loss, budget=0.7, preset="brief")
     for i in range(5):
         x = torch.randn(64, 32, dtype=dtype)
         assert_equal(step(net, optimized, x, number(i)), step(net, loss, x, number(i)))

@@ -139,7 +139,7 @@ FORKED = """
             assert all(map(torch.equal, expected, gradients(optimized, x[:size])))
 
     for planned in (False, True):
-        optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.9, effort=0.01)
+        optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.9, preset="brief")
         if planned:
             check(optimized, 256)
         child = os.fork()

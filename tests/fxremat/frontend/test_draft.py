@@ -52,7 +52,7 @@ def with_schedule(plan: Plan, schedule: Schedule) -> Plan:
 
 
 def compiled_by(net: nn.Module, *between: Callable[..., State]) -> Compiled:
-    options = make_options({"budget": 0.6, "cost": "flops", "effort": 0.02})
+    options = make_options({"budget": 0.6, "cost": "flops", "preset": "brief"})
     backend = Backend(options, WholeStep(fullgraph=True), between=between)
     return Compiled.of(net.forward, backend, net)
 
@@ -219,7 +219,7 @@ def test_the_backend_of_torch_compile_does_the_same() -> None:
     batches = rows(512, 384, 384, 384)
     untouched, own = Net(), Net()
     expected = run_steps(untouched, untouched, batches)
-    options = make_options({"budget": 0.6, "cost": "flops", "effort": 0.02})
+    options = make_options({"budget": 0.6, "cost": "flops", "preset": "brief"})
     backend = Backend(options, WholeStep(fullgraph=False), between=(Wasteful(),))
     compiled = torch.compile(own, backend=backend)
 

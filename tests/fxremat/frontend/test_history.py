@@ -35,7 +35,7 @@ def rows(*counts: int) -> list[tuple[torch.Tensor]]:
 
 def optimize(model: Any, **options: Any) -> Any:
     """With a short search, over costs that take no time to know."""
-    given: dict[str, Any] = {"budget": 0.7, "cost": "flops", "effort": 0.02, **options}
+    given: dict[str, Any] = {"budget": 0.7, "cost": "flops", "preset": "brief", **options}
     return fxremat.optimize(model, **given)
 
 

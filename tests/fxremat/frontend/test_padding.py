@@ -85,7 +85,7 @@ def test_gpt2_has_a_plan_a_bucket_and_the_same_bits_on_the_padded_batch() -> Non
     batches = [fxremat.pad_to_multiple(batch(n), 16, values=VALUES) for n in lengths]
     untouched = gpt2(dropout=0.1)
     own = copy.deepcopy(untouched)
-    optimized = fxremat.optimize(own, budget=0.6, cost="flops", effort=0.02)
+    optimized = fxremat.optimize(own, budget=0.6, cost="flops", preset="brief")
 
     def by(model: Any) -> Any:
         return lambda given: model(**given).loss
@@ -98,7 +98,7 @@ def test_gpt2_has_a_plan_a_bucket_and_the_same_bits_on_the_padded_batch() -> Non
 
 def test_padding_changes_no_loss_of_a_model_that_masks() -> None:
     model = gpt2(dropout=0.0)
-    optimized = fxremat.optimize(copy.deepcopy(model), budget=0.6, cost="flops", effort=0.02)
+    optimized = fxremat.optimize(copy.deepcopy(model), budget=0.6, cost="flops", preset="brief")
     given = batch(13)
     found: list[list[torch.Tensor]] = []
     for net, inputs in (

@@ -70,7 +70,7 @@ def test_a_solver_that_fails_is_replaced(search: Search, what: str) -> None:
     batches = [(torch.randn(64, 16),) for _ in range(3)]
     budget = tight_budget(loss, batches[0])
     twin = copy.deepcopy(loss)
-    optimized = fxremat.optimize(loss, budget=budget, cost="flops", effort=0.01)
+    optimized = fxremat.optimize(loss, budget=budget, cost="flops", preset="brief")
 
     def with_this_search(name: str, state: Any, _seconds: float) -> Any:
         if name != "solve":

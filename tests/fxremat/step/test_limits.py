@@ -57,7 +57,7 @@ def test_what_is_solved_under_limits_is_within_them() -> None:
     most = plain.backward_peak(NOBODY, 0)
     saved = plain.saved_bytes(NOBODY) // 2
     problem = limited(part, Limits(most, saved, most))
-    solution = solve(problem.problem, problem.budget_bytes, effort=0.1)
+    solution = solve(problem.problem, problem.budget_bytes, preset="brief")
     found = part_plan(part, problem.schedule_of_part(solution.schedule))
     assert found.saved_bytes(NOBODY) <= saved
     assert found.backward_peak(NOBODY, 0) <= most

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from fxremat_solvers import RematProblem
 from fxremat_solvers.bounds.cost_bound import main_chain
 from fxremat_solvers.bounds.positions import first_after, last_before
-from fxremat_solvers.model.orders import makers_of
 from tests.fxremat_solvers.budgets import share_of_peak
 from tests.fxremat_solvers.random_problems import problems
 
@@ -31,3 +30,12 @@ def test_an_op_runs_after_what_leads_to_it_and_before_what_it_leads_to(
         assert last[op] == max((j for j, v in enumerate(chain, 1) if v in before), default=0)
         past = len(chain) + 1
         assert first[op] == min((j for j, v in enumerate(chain, 1) if v in after), default=past)
+
+
+def makers_of(problem: RematProblem) -> list[set[int]]:
+    """For each op the ops that make what its first run reads, and its reruns."""
+    producer = problem.producer
+    makers = [{producer[v] for v in op.inputs} - {-1} for op in problem.ops]
+    for k in problem.differing:
+        makers[k] |= {producer[v] for v in problem.reruns[k].inputs} - {-1, k}
+    return makers

@@ -25,8 +25,7 @@ from tests.fxremat_solvers.joint_graphs import joint_graph
 def test_batches_side_by_side_end_as_each_alone_does():
     problem = layered(100)
     compiled = kernel(problem)
-    assert compiled is not None
-    search = Search(problem, compiled, scale_of(problem), deadline=math.inf)
+    search = Search(problem, compiled, scale_of(problem), deadline=math.inf, threads=2)
     plain = candidate(problem, tuple(range(100)), "baseline")
     budget = share_of_peak(problem, 0.75)
     hot = Batch([plain], HOT_SWAPS, edits=3000, runs=1, seed=1)
@@ -44,8 +43,7 @@ def test_cold_runs_go_on_from_a_plan_and_keep_it_within_the_budget():
     found: set[tuple[int, ...]] = set()
     for _ in range(2):
         compiled = kernel(problem)
-        assert compiled is not None
-        search = Search(problem, compiled, scale_of(problem), time.monotonic() + 300)
+        search = Search(problem, compiled, scale_of(problem), time.monotonic() + 300, threads=2)
         plan = descended(search, start, lowest.peak_bytes, edits=20_000, waves=2, seed=0)
         assert plan.peak_bytes <= lowest.peak_bytes
         assert plan.cost < start.cost

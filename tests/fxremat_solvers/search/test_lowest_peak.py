@@ -31,14 +31,16 @@ def test_it_depends_on_sizes_alone():
 def test_a_named_minimum_can_be_met(seed: int):
     """Whatever was asked for first, and whatever the ops are measured to cost then."""
     problem = with_large_sizes(random_problem(seed, 45), seed)
-    asked = [solve(problem, budget, effort=0.2) for budget in (1, floor(problem).peak_bytes - 1)]
+    asked = [
+        solve(problem, budget, preset="brief") for budget in (1, floor(problem).peak_bytes - 1)
+    ]
     named = {s.peak_bytes for s in asked if s.status is Status.INFEASIBLE}
     assert named
     draw = random.Random(seed)
     ops = tuple(repriced(op, draw.random()) for op in problem.ops)
     for minimum in named:
         for costs in (problem, replace(problem, ops=ops)):
-            assert solve(costs, minimum, effort=0.2).status is not Status.INFEASIBLE
+            assert solve(costs, minimum, preset="brief").status is not Status.INFEASIBLE
 
 
 def repriced(op: Op, cost: float) -> Op:
@@ -49,7 +51,7 @@ def test_a_floor_can_be_asked_for_again():
     problem = joint_graph("vgg16bn")
     lowest = floor(problem).peak_bytes
     for solver in ("auto", "greedy"):
-        solution = solve(problem, lowest, solver=solver, effort=0.2)
+        solution = solve(problem, lowest, solver=solver, preset="brief")
         assert solution.peak_bytes <= lowest
         assert solution.status is not Status.INFEASIBLE
         assert math.isfinite(solution.lower_bound)

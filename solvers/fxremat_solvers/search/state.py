@@ -1,0 +1,112 @@
+"""What a strategy works on: one state, which every step replaces by a better one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fxremat_solvers.bounds.cost_bound import Proof
+from fxremat_solvers.model.incumbent import Candidate, best, same_cost
+from fxremat_solvers.model.problem import RematProblem
+
+NO_PROOF = Proof(0.0)
+
+
+@dataclass(frozen=True)
+class State:
+    """A search so far.
+
+    `starts` are the plans to search from beside `incumbent`, the best plan. `rounds` counts rounds
+    of annealing, `idle` the last of them that gained little. `lowest` is the plan of the lowest
+    peak, where it was searched for.
+    """
+
+    problem: RematProblem
+    budget_bytes: int
+    seed: int
+    time_limit_s: float
+    deadline: float
+    threads: int
+    prove: bool
+    baseline: Candidate
+    incumbent: Candidate
+    starts: tuple[Candidate, ...] = ()
+    proof: Proof = NO_PROOF
+    rounds: int = 0
+    idle: int = 0
+    restarted: bool = False
+    lowest: Candidate | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the best plan is within the budget."""
+        return self.incumbent.peak_bytes <= self.budget_bytes
+
+    @property
+    def gap(self) -> float:
+        """What the best plan costs above the bound, as a share of the baseline's cost."""
+        scale = self.problem.cost_scale
+        return (self.incumbent.cost - self.proof.bound) / scale if scale > 0 else 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether no step can do better: the plan is optimal, or nothing fits."""
+        nothing_fits = self.proof.bound == float("inf")
+        near = self.incumbent.cost - self.proof.bound <= same_cost(self.problem)
+        return nothing_fits or (self.fits and near)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left before the safety stop."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def better(self, *found: Candidate) -> State:
+        """With the best of these and of the best plan."""
+        return replace(self, incumbent=best([self.incumbent, *found], self.budget_bytes))
+
+
+class Step(Protocol):
+    """A part of a strategy. One that has nothing to do returns the state that it was given."""
+
+    @property
+    def name(self) -> str:
+        """What it is called where it reports."""
+        ...
+
+    def __call__(self, state: State) -> State: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step did: seconds, and the best plan and the bound before and after it."""
+
+    step: str
+    seconds: float
+    cost: tuple[float, float]
+    peak_bytes: tuple[int, int]
+    bound: tuple[float, float]
+
+
+def follow(strategy: tuple[Step, ...], state: State) -> tuple[State, tuple[Report, ...]]:
+    """The state after the steps, until one settles it, and what each of them did."""
+    reports: list[Report] = []
+    for step in strategy:
+        if state.settled:
+            break
+        began = time.monotonic()
+        after = step(state)
+        if after is not state:
+            reports.append(_report(step, time.monotonic() - began, state, after))
+        state = after
+    return state, tuple(reports)
+
+
+def _report(step: Step, seconds: float, before: State, after: State) -> Report:
+    return Report(
+        step=step.name,
+        seconds=seconds,
+        cost=(before.incumbent.cost, after.incumbent.cost),
+        peak_bytes=(before.incumbent.peak_bytes, after.incumbent.peak_bytes),
+        bound=(before.proof.bound, after.proof.bound),
+    )
