@@ -43,6 +43,7 @@ from fxremat_solvers.version import __version__
 
 # Pickled models name it: by its public place, wherever its file lies.
 optimize.__module__ = "fxremat"
+Policy.__module__ = "fxremat"
 
 __all__ = [
     "Budget",

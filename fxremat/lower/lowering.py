@@ -252,7 +252,7 @@ class _Lowerer:
             node = operation.nodes[0] if operation is not None else None
             if node is None or not isinstance(node.target, Kernel) or node.target.draws:
                 continue
-            made_by = {storage.position: storage for storage in graph.made_by[node]}
+            made_by = {storage.position: storage for storage in graph.made_by.get(node, ())}
             pairs: list[tuple[int, int]] = []
             taken: set[Storage] = set()
             for position, argument in node.target.in_place:
