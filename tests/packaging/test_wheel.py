@@ -112,8 +112,8 @@ def requirements(wheel: Path) -> set[str]:
 
 
 def test_requirements(wheel: Path, solvers_wheel: Path) -> None:
-    """The solvers' are those of the whole but for torch and what the torch side draws with."""
-    assert requirements(wheel) - requirements(solvers_wheel) == {"torch", "rich"}
+    """The solvers' are those of the whole but for torch, what its side draws with and keeps by."""
+    assert requirements(wheel) - requirements(solvers_wheel) == {"torch", "rich", "platformdirs"}
     assert requirements(solvers_wheel) <= requirements(wheel)
 
 
