@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,8 @@ from fxremat.nodes import traced_value
 from fxremat.rewrite import Rewritten
 from fxremat.torch_hooks import GraphCompiler, OnTraced, Partitioner
 
+_LOG = logging.getLogger("fxremat")
+
 
 @dataclass(frozen=True)
 class Inductor:
@@ -57,6 +60,11 @@ class Inductor:
             raise UnsupportedGraphError(
                 f"Inductor needs {missing} to compile kernels, which isn't found: install it, or "
                 "use executor='eager'"
+            )
+        if any(torch_hooks.mark_of(node) for node in joint.graph.nodes):
+            _LOG.warning(
+                "fxremat.keep has no effect on Inductor's kernels, which make many values at once: "
+                "name modules in policy=, or use executor='eager'"
             )
         pair = compiled(joint, num_fwd_outputs, static_lifetime_input_indices)
         kernels = kernel_graph(joint, pair, device_type)

@@ -306,3 +306,15 @@ def test_what_dies_is_written_over_unless_the_graph_is_kept() -> None:
     (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
     (second,) = torch.autograd.grad(loss, weight)
     assert torch.equal(first, second)
+
+
+def test_what_keep_cannot_do_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    weight = torch.randn(8, 8, requires_grad=True)
+
+    def step(x: Tensor) -> Tensor:
+        return fxremat.keep((x @ weight).sin()).cos().sum()
+
+    optimized = fxremat.optimize(step, budget=1.0, executor="inductor", cost="roofline")
+    with caplog.at_level("WARNING", "fxremat"):
+        optimized(torch.randn(4, 8)).backward()
+    assert "fxremat.keep has no effect" in caplog.text
