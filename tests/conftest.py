@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,17 +62,3 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
             frame.tb_next = inner.tb_next
         else:
             frame = inner
-
-
-@pytest.fixture(autouse=True)
-def _end_recordings() -> Iterator[None]:
-    """A step whose recording a failed or abandoned test left open must not spoil the next test's.
-
-    torch has one profiler a process. What a test drops may wait for the garbage collector.
-    """
-    yield
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.autograd._profiler_enabled():
-        gc.collect()
-        if torch.autograd._profiler_enabled():
-            torch.autograd._disable_profiler()

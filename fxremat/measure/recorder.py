@@ -65,6 +65,8 @@ def start_recorder(device: torch.device, gives_way: Callable[[], bool]) -> Recor
     if torch_hooks.profiler_is_active() or torch_hooks.in_backward():
         return None
     with _starting:
+        if any(thread.is_alive() for thread in _left_running):
+            return None
         if any(recorder.is_busy for reference, _ in _running if (recorder := reference())):
             return None
         recorder = CpuRecorder()
@@ -78,11 +80,16 @@ def interrupt_recording() -> None:
 
 
 def _interrupt(*, at_any_rate: bool) -> None:
+    here = threading.current_thread()
+    if here in _left_running and not torch_hooks.in_backward():
+        _left_running.remove(here)
+        with quiet_profiler():
+            torch_hooks.take_memory_events()
     for reference, method in _running:
         recorder, gives_way = reference(), method()
         if recorder is None or not recorder.is_busy or torch_hooks.in_backward():
             continue
-        if recorder.thread is not threading.current_thread():
+        if recorder.thread is not here:
             continue
         if gives_way is None or gives_way() or at_any_rate:
             recorder.abandon()
@@ -115,6 +122,9 @@ _counted: list[None] = []
 # in two threads end the process, as Kineto below it is the process's only one.
 _running: list[tuple[weakref.ref[CpuRecorder], weakref.WeakMethod[Callable[[], bool]]]] = []
 _starting = threading.Lock()
+
+# Threads whose recorder is gone, and whose profiler it could not stop.
+_left_running: list[threading.Thread] = []
 
 
 @dataclass(eq=False)
@@ -155,8 +165,13 @@ class CpuRecorder:
         return Levels(tuple(at_mark), tuple(peaks))
 
     def __del__(self) -> None:
-        # Of a step that was left halfway; within a backward torch's profiler can't be stopped.
-        if self.running and not torch_hooks.in_backward():
+        # Of a step that was left halfway. Python collects it in any thread and at any moment: where
+        # torch's profiler can't be stopped then, the next who measures does it.
+        if self.running and (
+            self.thread is not threading.current_thread() or torch_hooks.in_backward()
+        ):
+            _left_running.append(self.thread)
+        else:
             self.abandon()
 
     def abandon(self) -> None:

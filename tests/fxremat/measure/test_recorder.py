@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+import fxremat
+from fxremat import torch_hooks
 from fxremat.measure.recorder import Levels, start_recorder
 
 CPU = torch.device("cpu")
@@ -39,3 +41,28 @@ def test_a_thread_waits_for_another_ones_recording() -> None:
         levels = other.submit(recorded).result()
     assert levels is not None
     assert levels.at_mark == (0, 400)
+
+
+def test_one_that_is_dropped_within_a_backward_ends_before_the_next() -> None:
+    """As the garbage collector drops them: at any moment. torch can't stop a profiler then."""
+    holder = Holder()
+    recorders = [start_recorder(CPU, holder.gives_way)]
+    x = torch.ones(2, requires_grad=True)
+    x.register_hook(lambda _: recorders.clear())
+    x.sum().backward()
+    assert torch_hooks.profiler_is_active()
+    assert fxremat.measure_peak(lambda: torch.empty(100)).peak_bytes == 400
+    levels = recorded()
+    assert levels is not None
+    assert levels.at_mark == (0, 400)
+
+
+def test_one_that_another_thread_drops_ends_before_the_next() -> None:
+    holder = Holder()
+    recorders = [start_recorder(CPU, holder.gives_way)]
+    with ThreadPoolExecutor(1) as other:
+        other.submit(recorders.clear).result()
+        assert torch_hooks.profiler_is_active()
+        assert other.submit(recorded).result() is None
+    assert recorded() is not None
+    assert not torch_hooks.profiler_is_active()
