@@ -10,9 +10,8 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.capture.read import graphs_inside
 from fxremat.errors import GraphBreakError, OptionError, UnsupportedGraphError
-from fxremat.nodes import MADE_BY_CALL
+from fxremat.pipeline.partitioner import partitioner
 from fxremat.pipeline.states import Traced
 
 
@@ -39,22 +38,11 @@ def trace_step(
         torch_hooks.specialize_sizes(module, inputs, numbers=True)
         rewrite(module)
 
-        def partition(
-            joint: fx.GraphModule,
-            _inputs: object,
-            *,
-            num_fwd_outputs: int,
-            static_lifetime_input_indices: Sequence[int] | None = None,
-            **_unused: object,
-        ) -> NoReturn:
-            if torch_hooks.has_compiled_regions(module):
-                raise graphs_inside("nested_compile_region")
-            for node in torch_hooks.made_by_call(joint, module):
-                node.meta[MADE_BY_CALL] = True
-            static = tuple(static_lifetime_input_indices or ())
-            found.append(Traced(joint, num_fwd_outputs, static))
+        def halves(traced: Traced) -> NoReturn:
+            found.append(traced)
             raise _HasTrace
 
+        partition = partitioner(module, halves)
         make = torch_hooks.make_aot_backend(partition, torch_hooks.boxed_executor)
         with contextlib.suppress(_HasTrace):
             make(module, inputs)

@@ -16,13 +16,12 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.capture.read import graphs_inside
 from fxremat.errors import (
     BudgetInfeasible,
     DoubleBackwardError,
@@ -43,8 +42,9 @@ from fxremat.graph import JointGraph
 from fxremat.inductor.executor import Inductor
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
-from fxremat.nodes import MADE_BY_CALL, is_collective
+from fxremat.nodes import is_collective
 from fxremat.pipeline.observe import observers
+from fxremat.pipeline.partitioner import partitioner
 from fxremat.pipeline.passes import compile_plan, plan, read, weigh
 from fxremat.pipeline.progress import shown
 from fxremat.pipeline.runner import Between, State
@@ -241,28 +241,16 @@ class Backend:
 
         `inputs` are Dynamo's, or real ones. There is no plan where nothing is differentiated.
         """
+        weighed: list[JointGraph] = []
         if self.options.executor == "auto" and not self.why_executor:
-            self._choose_executor(module, inputs, is_part=is_part)
+            weighed = self._choose_executor(module, inputs, is_part=is_part)
         started = time.perf_counter()
         planned: list[CompiledGraph] = []
         ways: list[CompileAgain] = []
         watch = Watch()
 
-        def partition(
-            joint: fx.GraphModule,
-            _inputs: object,
-            *,
-            num_fwd_outputs: int,
-            static_lifetime_input_indices: Sequence[int] | None = None,
-            **_unused: object,
-        ) -> tuple[fx.GraphModule, fx.GraphModule]:
-            if torch_hooks.has_compiled_regions(module):
-                raise graphs_inside("nested_compile_region")
+        def halves(traced: Traced) -> tuple[fx.GraphModule, fx.GraphModule]:
             capture_s = time.perf_counter() - started
-            for node in torch_hooks.made_by_call(joint, module):
-                node.meta[MADE_BY_CALL] = True
-            static = tuple(static_lifetime_input_indices or ())
-            traced = Traced(joint, num_fwd_outputs, static, is_part)
             graph, graphs = self._plan(traced, capture_s, planner, ways[-1])
             planned.append(graph)
             return graphs
@@ -276,6 +264,7 @@ class Backend:
             return watch.on(run, planned[0].plan.graph.num_fwd_outputs)
 
         try:
+            partition = partitioner(module, halves, is_part=is_part)
             make = self.executor.backend(partition, compile_graph, ways.append)
             run = make(module, inputs)
         except UnsupportedGraphError as error:
@@ -285,44 +274,42 @@ class Backend:
                 raise
             self._run_op_by_op(str(error))
             return self._trace(module, inputs, planner, ahead=ahead, is_part=is_part)
+        weighed.clear()  # Not before: what was compiled of them is taken over.
         return run, watch, planned[0] if planned else None
 
     def _choose_executor(
         self, module: fx.GraphModule, inputs: Sequence[Any], *, is_part: bool
-    ) -> None:
-        """Take the faster executor for this graph, and all that come after it."""
+    ) -> list[JointGraph]:
+        """Take the faster executor for this graph, and all that come after it.
+
+        While the graphs that were weighed are held, their kernels aren't compiled again.
+        """
+        graphs: list[JointGraph] = []
 
         def weigh_by(
             executor: Executor, module: fx.GraphModule, inputs: Sequence[Any]
         ) -> Weighed | None:
             weighed: list[Weighed] = []
 
-            def partition(
-                joint: fx.GraphModule,
-                _inputs: object,
-                *,
-                num_fwd_outputs: int,
-                static_lifetime_input_indices: Sequence[int] | None = None,
-                **_unused: object,
-            ) -> tuple[fx.GraphModule, fx.GraphModule]:
-                static = tuple(static_lifetime_input_indices or ())
-                traced = Traced(joint, num_fwd_outputs, static, is_part)
+            def halves(traced: Traced) -> NoReturn:
                 grouped = read(traced, self.profiles, (), executor)
                 lowered = weigh(grouped, self.options.cost, self.profiles, (), executor)
+                graphs.append(lowered.lowering.graph)
                 weighed.append(Weighed.of(lowered.lowering.graph))
                 raise _WeighedError
 
+            partition = partitioner(module, halves, is_part=is_part)
             make = executor.backend(partition, torch_hooks.boxed_executor, lambda _again: None)
             with contextlib.suppress(_WeighedError):
                 make(module, inputs)
             return weighed[0] if weighed else None
 
         choice = choose(Inductor(), Eager(), weigh_by, module, inputs)
-        if choice is None:
-            return
-        self.executor, self.why_executor = choice.executor, choice.reason
-        if isinstance(choice.executor, Eager):
+        if choice is not None and isinstance(choice.executor, Eager):
             self._run_op_by_op(choice.reason)
+        elif choice is not None:
+            self.executor, self.why_executor = choice.executor, choice.reason
+        return graphs
 
     def _run_op_by_op(self, why: str) -> None:
         _LOG.warning("the model runs op by op from here on: %s", why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from fxremat.errors import SymbolicSizeError, UnsupportedGraphError
 from fxremat.execute.eager import Eager
 from fxremat.execute.executor import Executor
 from fxremat.frontend.faster_executor import Choice, Weighed, choose
+from fxremat.graph import JointGraph
+from fxremat.inductor import compile as inductor_compile
 from fxremat.inductor.executor import Inductor
 
 GRAPH = fx.symbolic_trace(nn.Linear(2, 2))
@@ -68,3 +71,24 @@ def test_the_report_says_why() -> None:
     assert "inductor" in note
     assert "eager" in note
     assert " ms" in note
+
+
+def test_kernels_that_were_weighed_are_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    compile_pair = inductor_compile.compile_pair
+
+    def counted(*args: Any, **named: Any) -> Any:
+        compiled.append(args)
+        return compile_pair(*args, **named)
+
+    def weighed(graph: JointGraph) -> Weighed:
+        gc.collect()  # What nothing holds is gone when the second one is weighed.
+        return Weighed(1.0 if graph.executor == "inductor" else 2.0, True)
+
+    monkeypatch.setattr(inductor_compile, "compile_pair", counted)
+    monkeypatch.setattr(Weighed, "of", weighed)
+    model = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1))
+    optimized = fxremat.optimize(model, budget=1.0, executor="auto", cost="roofline")
+    optimized(torch.randn(8, 16)).sum().backward()
+    assert fxremat.explain(optimized).executor == "inductor"
+    assert len(compiled) == 1
