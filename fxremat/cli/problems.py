@@ -6,7 +6,7 @@ import argparse
 import math
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -14,19 +14,16 @@ from rich.text import Text
 from fxremat.cli.shared import add_json, answer, budget_of
 from fxremat_solvers import (
     SOLVERS,
-    ProblemFormatError,
     RematProblem,
     Schedule,
     ScheduleError,
-    Solution,
     Status,
     baseline,
     pareto,
     simulate,
     solve,
 )
-
-_Document = TypeVar("_Document", RematProblem, Schedule)
+from fxremat_solvers.figures import read_document, replay_figures, solution_figures
 
 
 def add_parser(commands: Any) -> None:
@@ -61,7 +58,7 @@ def add_parser(commands: Any) -> None:
 
 def run_solve(args: argparse.Namespace) -> int:
     """Print one solution; 1 where nothing is within the budget."""
-    problem = _read(args.problem, RematProblem)
+    problem = read_document(args.problem, RematProblem)
     budget_bytes = _budget_bytes(problem, args.budget)
     if args.out is not None:
         args.out.touch()  # Before the work, not after it.
@@ -76,7 +73,11 @@ def run_solve(args: argparse.Namespace) -> int:
     seconds = round(time.monotonic() - started, 3)
     if args.out is not None:
         args.out.write_text(solution.schedule.to_json() + "\n")
-    figures = {"budget_bytes": budget_bytes, **_figures(problem, solution), "seconds": seconds}
+    figures = {
+        "budget_bytes": budget_bytes,
+        **solution_figures(problem, solution),
+        "seconds": seconds,
+    }
     found = solution.status is not Status.INFEASIBLE
     shown = Text(
         f"{solution.peak_bytes:,} B of a budget of {budget_bytes:,}, "
@@ -93,7 +94,7 @@ def run_solve(args: argparse.Namespace) -> int:
 
 def run_pareto(args: argparse.Namespace) -> int:
     """Print a front."""
-    problem = _read(args.problem, RematProblem)
+    problem = read_document(args.problem, RematProblem)
     started = time.monotonic()
     front = pareto(
         problem,
@@ -104,7 +105,7 @@ def run_pareto(args: argparse.Namespace) -> int:
     )
     figures = {
         "baseline_cost": problem.baseline_cost,
-        "points": [_figures(problem, solution) for solution in front],
+        "points": [solution_figures(problem, solution) for solution in front],
         "seconds": round(time.monotonic() - started, 3),
     }
     table = Table()
@@ -125,21 +126,14 @@ def run_pareto(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Replay a schedule; 1 where it can't run or takes more than the budget."""
-    problem = _read(args.problem, RematProblem)
-    schedule = _read(args.schedule, Schedule)
+    problem = read_document(args.problem, RematProblem)
+    schedule = read_document(args.schedule, Schedule)
     try:
         replay = simulate(problem, schedule)
     except ScheduleError as error:
         answer(args, {"runs": False, "why": str(error)}, Text(f"it can't run: {error}"))
         return 1
-    figures: dict[str, Any] = {
-        "runs": True,
-        "cost": replay.cost,
-        "baseline_cost": problem.baseline_cost,
-        "peak_bytes": replay.peak_bytes,
-        "peak_step": replay.peak_step,
-        "recomputed_ops": len(schedule) - len(problem.ops),
-    }
+    figures: dict[str, Any] = {"runs": True, **replay_figures(problem, replay)}
     over = 0
     if args.budget is not None:
         over = max(0, replay.peak_bytes - _budget_bytes(problem, args.budget))
@@ -160,27 +154,3 @@ def _share(problem: RematProblem, cost: float) -> str:
     if not math.isfinite(cost):
         return "any"
     return f"{100 * max(0.0, cost / (problem.baseline_cost or 1.0) - 1):.2f} %"
-
-
-def _figures(problem: RematProblem, solution: Solution) -> dict[str, object]:
-    """A solution's figures; a bound of infinity (no schedule exists) is null, as JSON has none."""
-    bound = solution.lower_bound
-    return {
-        "cost": solution.cost,
-        "baseline_cost": problem.baseline_cost,
-        "peak_bytes": solution.peak_bytes,
-        "lower_bound": bound if math.isfinite(bound) else None,
-        "status": solution.status.value,
-        "solver": solution.solver,
-        "recomputed_ops": len(solution.schedule) - len(problem.ops),
-    }
-
-
-def _read(path: Path, kind: type[_Document]) -> _Document:
-    """What a file holds; errors name the file too."""
-    try:
-        return kind.from_json(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ProblemFormatError(f"{path}: not UTF-8 text: {error}") from error
-    except ProblemFormatError as error:
-        raise ProblemFormatError(f"{path}: {error}") from error

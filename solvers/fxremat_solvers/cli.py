@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from fxremat_solvers.errors import ProblemFormatError, ScheduleError, SolverError
+from fxremat_solvers.errors import ScheduleError, SolverError
+from fxremat_solvers.figures import read_document, replay_figures, solution_figures
 from fxremat_solvers.model.problem import RematProblem
-from fxremat_solvers.model.schedule import Schedule, Solution
+from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.pareto import pareto
 from fxremat_solvers.portfolio import PRESETS, portfolio
 from fxremat_solvers.search.state import Report
 from fxremat_solvers.solve import SOLVERS, checked_options, solve
-
-_Document = TypeVar("_Document", RematProblem, Schedule)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _solve(options: argparse.Namespace) -> int:
-    problem = _read(options.problem, RematProblem.from_json)
+    problem = read_document(options.problem, RematProblem)
     if options.out is not None:
         _check_writable(options.out)  # before the work, not after it
     started = time.monotonic()
@@ -91,14 +88,14 @@ def _solve(options: argparse.Namespace) -> int:
         solution = solve(problem, options.budget_bytes, chosen)
     if options.out is not None:
         options.out.write_text(solution.schedule.to_json() + "\n")
-    answer = _answer(problem, solution)
+    answer = solution_figures(problem, solution)
     answer["seconds"] = round(time.monotonic() - started, 3)
     print(json.dumps(answer))
     return 0
 
 
 def _pareto(options: argparse.Namespace) -> int:
-    problem = _read(options.problem, RematProblem.from_json)
+    problem = read_document(options.problem, RematProblem)
     started = time.monotonic()
     front = pareto(
         problem,
@@ -110,7 +107,7 @@ def _pareto(options: argparse.Namespace) -> int:
     )
     document = {
         "baseline_cost": problem.baseline_cost,
-        "points": [_answer(problem, solution) for solution in front],
+        "points": [solution_figures(problem, solution) for solution in front],
         "seconds": round(time.monotonic() - started, 3),
     }
     print(json.dumps(document))
@@ -118,21 +115,14 @@ def _pareto(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    problem = _read(options.problem, RematProblem.from_json)
-    schedule = _read(options.schedule, Schedule.from_json)
+    problem = read_document(options.problem, RematProblem)
+    schedule = read_document(options.schedule, Schedule)
     try:
         replay = simulate(problem, schedule)
     except ScheduleError as error:
         print(f"fxremat_solvers: {options.schedule}: {error}", file=sys.stderr)
         return 1
-    answer = {
-        "cost": replay.cost,
-        "baseline_cost": problem.baseline_cost,
-        "peak_bytes": replay.peak_bytes,
-        "peak_step": replay.peak_step,
-        "recomputed_ops": len(schedule) - len(problem.ops),
-    }
-    print(json.dumps(answer))
+    print(json.dumps(replay_figures(problem, replay)))
     if options.budget_bytes is not None and replay.peak_bytes > options.budget_bytes:
         over = replay.peak_bytes - options.budget_bytes
         print(f"fxremat_solvers: the peak is {over} bytes above the budget", file=sys.stderr)
@@ -159,30 +149,6 @@ def trace_table(reports: Sequence[Report], baseline_cost: float) -> str:
             f"  {peaks}"
         )
     return "\n".join(lines)
-
-
-def _answer(problem: RematProblem, solution: Solution) -> dict[str, object]:
-    """A solution's figures; a bound of infinity (no schedule exists) is null, as JSON has none."""
-    bound = solution.lower_bound
-    return {
-        "cost": solution.cost,
-        "baseline_cost": problem.baseline_cost,
-        "peak_bytes": solution.peak_bytes,
-        "lower_bound": bound if math.isfinite(bound) else None,
-        "status": solution.status.value,
-        "solver": solution.solver,
-        "recomputed_ops": len(solution.schedule) - len(problem.ops),
-    }
-
-
-def _read(path: Path, parse: Callable[[str], _Document]) -> _Document:
-    """What a file holds; the errors of `parse` name the file too."""
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ProblemFormatError(f"{path}: not UTF-8 text: {error}") from error
-    except ProblemFormatError as error:
-        raise ProblemFormatError(f"{path}: {error}") from error
 
 
 def _check_writable(path: Path) -> None:

@@ -17,7 +17,7 @@ LAYERS = (
     ("errors", "options", "version"),
     ("model",),
     ("bounds", "testing"),
-    ("reference", "compose"),
+    ("reference", "compose", "figures"),
     ("search",),
     ("loops", "portfolio"),
     ("solve",),
