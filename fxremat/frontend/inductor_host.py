@@ -21,6 +21,7 @@ from fxremat.frontend.inductor_pairs import Halves, Search
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options, make_options
+from fxremat_solvers.version import __version__
 
 _LOG = logging.getLogger("fxremat")
 
@@ -105,8 +106,6 @@ class Partitioner:
 
         None, so that nothing is cached, where a budget isn't kept: it would not be said again.
         """
-        from fxremat import __version__
-
         return ("fxremat", __version__, repr(self.options)) if self.kept else None
 
     def __call__(
