@@ -2,6 +2,7 @@
 
 python -m benchmarks.inductor [MODEL ...] [--variants NAME ...] [--size bench] [--layers 2]
 python -m benchmarks.inductor [MODEL ...] --compile-time
+python -m benchmarks.inductor --kept DIR [--into PAGE]      the tables of kept rows
 
 Each variant is compiled in a process of its own, with plain `torch.compile` beside it on a copy of
 the model; fxremat's, which share their kernels, in one. Their steps take turns. `of_plain_time` is
@@ -44,6 +45,7 @@ from torch.utils.checkpoint import checkpoint
 import fxremat
 from benchmarks import records, zoo
 from benchmarks.cuda.machine import commit
+from benchmarks.marks import show
 from benchmarks.measure import clock_of, relative_error
 from benchmarks.methods import checkpoint as checkpoints
 from benchmarks.methods.base import Task
@@ -73,6 +75,7 @@ OURS = ("kernels", "0.7", "0.5", "0.4", "floor")
 VARIANTS = (*OURS, "options 0.7", *TORCHS, *BY_HAND)
 STEPS = 3
 ROUNDS = 9
+BEGIN, END = "<!-- inductor: begin -->", "<!-- inductor: end -->"
 
 Make = Callable[[Workload, LossModule], Any]
 
@@ -276,8 +279,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="another depth than the size has")
     parser.add_argument("--compile-time", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--kept", type=Path, help="show the rows of this folder, measure nothing")
+    parser.add_argument("--into", type=Path, help="show them in this page, between its two marks")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.kept:
+        show(tables(list(records.load(args.kept).values())), args.into, BEGIN, END)
+        return
     if args.one:
         torch.set_num_threads(1)
         found = measure_compilation if args.compile_time else measure
@@ -338,6 +346,83 @@ def line(row: dict[str, Any]) -> str:
         f"{text}, measured / planned {row['peak_bytes'] / row['planned_peak_bytes']:.5f}, "
         f"predicted {100 * row['predicted_extra']:.1f} % more"
     )
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """A table of steps a size, what they come to, and one of compilations."""
+    text = list[str]()
+    steps = [row for row in rows if "first_step_s" not in row and row["variant"] != "plain"]
+    for size in dict.fromkeys(row["size"] for row in steps):
+        text += [f"At the size {size!r}:", ""]
+        text += [
+            "| model | variant | peak | of its budget | time | predicted | at least | bits |",
+            "|---|---|---:|---:|---:|---:|---:|---|",
+        ]
+        here = [row for row in steps if row["size"] == size]
+        for model in dict.fromkeys(row["model"] for row in here):
+            own = sorted((row for row in here if row["model"] == model), key=_order)
+            text += [
+                f"| {'' if k else model} | {' | '.join(_cells(row))} |" for k, row in enumerate(own)
+            ]
+        text += ["", *_medians(here), ""]
+    compiled = [row for row in rows if "first_step_s" in row]
+    if compiled:
+        text += ["| model | compiled | seconds | of plain |", "|---|---|---:|---:|"]
+        plain_s = {
+            (row["model"], row["size"]): row["first_step_s"]
+            for row in compiled
+            if row["variant"] == "compile plain"
+        }
+        for row in compiled:
+            seconds = row["first_step_s"]
+            share = seconds / plain_s[row["model"], row["size"]]
+            name = row["variant"].removeprefix("compile ")
+            text.append(f"| {row['model']}, {row['size']} | {name} | {seconds:.1f} | {share:.2f} |")
+    return "\n".join(text).rstrip()
+
+
+def _order(row: dict[str, Any]) -> tuple[int, float]:
+    """Ours from the largest budget to the floor, then the peers in their order."""
+    name = row["variant"]
+    if name in OURS or _is_share(name):
+        return 0, -row.get("of_plain_peak", -0.01)
+    return 1 + VARIANTS.index(name), 0.0
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    name = row["variant"].replace("kernels", "nothing recomputed")
+    if row["status"] != "ok":
+        return [name, "below the floor", "", "", "", "", ""]
+    error = row["gradient_error"]
+    bits = "the same" if row["has_plain_bits"] else f"others, {error:.0e}"
+    if row.get("has_kernels_bits") is False:
+        bits += ", and not the kernels'"
+    time_text = f"{row['of_plain_time']:.3f}"
+    if "planned_peak_bytes" not in row:
+        return [name, f"{row['of_plain_peak']:.3f}", "", time_text, "", "", bits]
+    kept = row["peak_bytes"] / row["budget_bytes"]
+    return [
+        name,
+        f"{row['of_plain_peak']:.3f}",
+        f"{kept:.4f}",
+        time_text,
+        f"{1 + row['predicted_extra']:.3f}",
+        f"{1 + row['predicted_bound']:.3f}",
+        bits,
+    ]
+
+
+def _medians(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Over models, of the times of our budgets that more than two models have."""
+    said = list[str]()
+    for variant in OURS:
+        times = [
+            r["of_plain_time"] for r in rows if r["variant"] == variant and r["status"] == "ok"
+        ]
+        if len(times) > 2:
+            name = variant.replace("kernels", "nothing recomputed")
+            said.append(f"{name} {statistics.median(times):.3f} ({len(times)} models)")
+    return [f"Medians over models: {', '.join(said)}."] if said else []
 
 
 if __name__ == "__main__":
