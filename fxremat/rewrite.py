@@ -354,8 +354,27 @@ class _Writer:
             else:
                 args = map_nodes(node.args, self._argument)
                 kwargs = map_nodes(node.kwargs, self._argument)
-                views[node] = self._write(node, node.target, args, kwargs)
+                value = self._seen_anew(node)
+                views[node] = self._write(node, node.target, args, kwargs, value=value)
         return views[node]
+
+    def _seen_anew(self, node: fx.Node) -> torch.Tensor | None:
+        """A view's value over memory that was written in place; None where it has its own."""
+        storage, value = self.joint.storage_of[node], traced_value(node)
+        source = next(
+            (arg for arg in node.all_input_nodes if self.joint.storage_of.get(arg) is storage), None
+        )
+        if source is None or not isinstance(value, torch.Tensor):
+            return None
+        over = traced_value(self._tensor(named(self.joint, source)))
+        if torch_hooks.storage_key(over) == torch_hooks.storage_key(value) or (
+            over.dtype != value.dtype
+        ):
+            return None
+        mode = torch_hooks.fake_mode_of(node)
+        assert mode is not None
+        with mode:
+            return over.as_strided(value.size(), value.stride(), value.storage_offset())
 
     def _exact(self, node: fx.Node) -> fx.Node:
         """Like `_tensor`, but never another name of it: outputs keep their identity."""
