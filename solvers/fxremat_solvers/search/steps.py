@@ -21,6 +21,7 @@ from fxremat_solvers.reference.exact import TINY_OPS, exact
 from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import (
+    COLD,
     Batch,
     Recipe,
     Search,
@@ -349,6 +350,7 @@ class ColdWaves:
 
     waves: int
     edits: Edits
+    recipes: tuple[Recipe, ...] = COLD
     above: int = 0
     below: int = 1 << 40
     name: str = "cold waves"
@@ -361,6 +363,7 @@ class ColdWaves:
             _search(state),
             state.incumbent,
             state.budget_bytes,
+            self.recipes,
             edits=self.edits.of(n_ops),
             waves=self.waves,
             seed=state.seed + (1 << 16),
