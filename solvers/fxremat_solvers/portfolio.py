@@ -42,6 +42,7 @@ from fxremat_solvers.search.steps import (
     Restarts,
     StagedProgram,
     Together,
+    Unrolled,
     beside_program,
     first_round,
     led_but_too_large,
@@ -76,7 +77,7 @@ def _round(rounds: Anneal, when: Callable[[State], bool]) -> Anneal:
     return replace(rounds, most=1, when=when)
 
 
-_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), Greedy())
+_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), Greedy(), Unrolled())
 
 BRIEF: tuple[Step, ...] = (
     *_BEGIN,

@@ -3,7 +3,7 @@
 Annealing whose budget follows the best peak down (`local_search.lowest`): a hot run from the
 baseline order beside a steady one from greedy's lowest peak (greedy finds the deep recomputations
 of long chains, annealing better orders); then steadily on from the better of the two, and with
-dear bytes from the other.
+dear bytes from the other. Unrolled loops of thousands of ops start from a plan of their steps.
 Tiny graphs are left to brute force. Limits: no proof; `bounds.peak_bound` is the bound.
 """
 
@@ -24,9 +24,11 @@ from fxremat_solvers.search.greedy import compile_walk, greedy_ops
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
 from fxremat_solvers.search.parallel import processors, side_by_side
+from fxremat_solvers.search.unrolled import lowest_of_loop
 
 _HALVINGS = 7
 _GREEDY_OPS = 20_000
+_UNROLLED_OPS = 3_000  # where greedy and annealing leave half of an unrolled loop's peak
 _EDITS_PER_OP = 700  # of each run
 _MOST_EDITS = 350_000
 
@@ -65,6 +67,11 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
     found = [start]
     if len(problem.ops) <= _GREEDY_OPS:
         found.append(_greedy_floor(problem, start, deadline))
+    if len(problem.ops) > _UNROLLED_OPS:
+        found += lowest_of_loop(problem)
+        found.sort(key=_by_peak, reverse=True)
+    if len(problem.ops) > _GREEDY_OPS and len(found) > 1:
+        return found[-1]  # edits of so long a schedule are slow, and found nothing lower
     search = Search(problem, compiled, scale_of(problem), deadline, processors())
     edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
 

@@ -33,6 +33,7 @@ from fxremat_solvers.search.local_search import (
 from fxremat_solvers.search.lowest_peak import lowest_peak
 from fxremat_solvers.search.parallel import beside
 from fxremat_solvers.search.state import State, Step
+from fxremat_solvers.search.unrolled import unrolled
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,19 @@ class Greedy:
         if len(problem.ops) <= TUNING.middle or walked.peak_bytes > budget:
             starts = (state.baseline, walked)
         return replace(state, starts=starts).better(walked)
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The plan of a loop's steps, all alike, on graphs that are too large for greedy's walks."""
+
+    name: str = "unrolled"
+
+    def __call__(self, state: State) -> State:
+        if len(state.problem.ops) <= TUNING.walked:
+            return state
+        found = unrolled(state.problem, state.budget_bytes)
+        return replace(state, starts=(*state.starts, *found)).better(*found) if found else state
 
 
 @dataclass(frozen=True)
@@ -430,5 +444,6 @@ def _far_apart(state: State) -> bool:
         and state.remaining_s > 0
         and state.problem.first_backward_op is not None
         and state.fits
+        and len(state.problem.ops) <= TUNING.bounded
         and state.gap > TUNING.far
     )
