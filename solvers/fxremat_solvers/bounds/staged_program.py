@@ -36,13 +36,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from fxremat_solvers.bounds.integer_program import Program, minimise
 from fxremat_solvers.bounds.positions import first_after, last_before
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import simulate
+from fxremat_solvers.programs.highs import SAFETY_STOP_S, minimise
+from fxremat_solvers.programs.program import Writer
 
 _COLUMNS = 10_000
 """The largest program that is tried."""
@@ -93,14 +92,14 @@ def by_stages(
     schedules: list[tuple[int, ...]] = []
     while len(chosen) <= _MOST_POSITIONS:
         stages = _Stages(problem, [chain[i] for i in chosen], budget_bytes)
-        size = len(stages.cost)
+        size = len(stages.writer.cost)
         if size > _COLUMNS:
             break
         steps = min(work, _WORK_EACH) // size
         left_s = deadline - time.monotonic()
         if steps < _LEAST_STEPS or left_s <= 0:
             return Staged(extra, tuple(schedules), chosen)
-        answer = minimise(stages.program(), steps, left_s)
+        answer = minimise(stages.writer.program(), steps, min(left_s, SAFETY_STOP_S))
         work -= answer.steps * size
         above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
         gained, extra = above - extra, max(extra, above)
@@ -140,11 +139,8 @@ class _Stages:
         self.budget_bytes = budget_bytes
         self.runs: dict[tuple[int, int], int] = {}
         self.live: dict[tuple[int, int], int] = {}
-        self.cost: list[float] = []
+        self.writer = Writer()
         self.once = 0.0  # what the first run of every op costs
-        self.low: list[float] = []
-        self.rows: list[list[tuple[int, float]]] = []
-        self.at_least: list[float] = []
         # For each op the last position that it always runs after, or is, and the first it runs by.
         self.after = last_before(problem, chain)
         for j, v in enumerate(chain, 1):
@@ -170,15 +166,6 @@ class _Stages:
             reads.append(sorted(at_position | within | at_end))
         return reads
 
-    def _column(self, cost: float, low: bool) -> int:
-        self.cost.append(cost)
-        self.low.append(float(low))
-        return len(self.cost) - 1
-
-    def _row(self, entries: Sequence[tuple[int | None, float]], at_least: float) -> None:
-        self.rows.append([(column, entry) for column, entry in entries if column is not None])
-        self.at_least.append(at_least)
-
     def _columns(self) -> None:
         problem, k = self.problem, len(self.chain)
         scale = _COST / problem.cost_scale
@@ -189,12 +176,12 @@ class _Stages:
             for g in range(self.after[u], k + 1):
                 if op.recomputable or g < self.by[u]:
                     at_position = g > 0 and self.chain[g - 1] == u
-                    self.runs[u, g] = self._column(cost, low=at_position)
+                    self.runs[u, g] = self.writer.column(cost, float(at_position))
         for x, u in enumerate(problem.producer):
             if u >= 0:
                 for j in range(self.after[u] + 1, k + 1):
                     read = x in problem.ops[self.chain[j - 1]].inputs
-                    self.live[x, j] = self._column(0.0, low=read)
+                    self.live[x, j] = self.writer.column(0.0, float(read))
 
     def _values(self) -> None:
         """What is live at a position was so at the one before or has been made since."""
@@ -205,9 +192,9 @@ class _Stages:
                 continue
             for j in range(self.after[u] + 1, k + 1):
                 before, made = self.live.get((x, j - 1)), self._makes(x, j - 1)
-                self._row([(self.live[x, j], -1.0), (before, 1.0), (made, 1.0)], 0.0)
+                self.writer.row([(self.live[x, j], -1.0), (before, 1.0), (made, 1.0)], 0.0)
             if x in outputs:
-                self._row([(self.live.get((x, k)), 1.0), (self._makes(x, k), 1.0)], 1.0)
+                self.writer.row([(self.live.get((x, k)), 1.0), (self._makes(x, k), 1.0)], 1.0)
 
     def _makes(self, x: int, g: int) -> int | None:
         """The run in stage g that makes a value, if one can."""
@@ -229,15 +216,15 @@ class _Stages:
         for u, op in enumerate(problem.ops):
             stages = [g for g in range(self.after[u], len(self.chain) + 1) if (u, g) in self.runs]
             in_time = [(self.runs[u, g], 1.0) for g in stages if g < self.by[u]]
-            self._row(in_time, 1.0)
+            self.writer.row(in_time, 1.0)
             if not op.recomputable:
-                self._row([(column, -1.0) for column, _ in in_time], -1.0)
+                self.writer.row([(column, -1.0) for column, _ in in_time], -1.0)
             for g in stages:
                 for x in self._reads(u, g):
                     if problem.producer[x] >= 0:
                         there = self.live.get((x, g)), self._makes(x, g)
                         ways = [(column, 1.0) for column in there]
-                        self._row([(self.runs[u, g], -1.0), *ways], 0.0)
+                        self.writer.row([(self.runs[u, g], -1.0), *ways], 0.0)
 
     def _again(self) -> None:
         """Rows that tie together runs in several stages."""
@@ -248,16 +235,16 @@ class _Stages:
             reads = sorted({g for x in run.outputs for g in self.read_in[x]})
             for j in range(max(self.after[u] + 1, self.by[u]), k + 1):
                 until[u, j] = next((g for g in reads if g >= j), k)
-                again[u, j] = self._column(0.0, low=False)
-                self._row([(again[u, j], -1.0), *self._runs_within(u, j, until[u, j])], 0.0)
+                again[u, j] = self.writer.column()
+                self.writer.row([(again[u, j], -1.0), *self._runs_within(u, j, until[u, j])], 0.0)
         for (x, j), live in self.live.items():
             u = problem.producer[x]
             read = next((g for g in self.read_in[x] if g >= j), None)
             if u in problem.differing and not problem.remade[x]:
                 if (u, j) in again and read is not None:
-                    self._row([(live, 1.0)], 1.0)
+                    self.writer.row([(live, 1.0)], 1.0)
             elif (u, j) in again and read == until[u, j]:
-                self._row([(live, 1.0), (again[u, j], 1.0)], 1.0)
+                self.writer.row([(live, 1.0), (again[u, j], 1.0)], 1.0)
         for (u, j), column in again.items():
             for x in dict.fromkeys(problem.reruns[u].inputs):
                 maker, live = problem.producer[x], self.live.get((x, j))
@@ -270,7 +257,7 @@ class _Stages:
                     made = [(again[maker, j], 1.0)]
                 else:
                     made = self._runs_within(maker, j, until[u, j])
-                self._row([(column, -1.0), (live, 1.0), *made], 0.0)
+                self.writer.row([(column, -1.0), (live, 1.0), *made], 0.0)
 
     def _runs_within(self, u: int, first: int, last: int) -> list[tuple[int | None, float]]:
         return [(self.runs.get((u, g)), 1.0) for g in range(first, last + 1)]
@@ -285,20 +272,7 @@ class _Stages:
             room = self.budget_bytes - problem.own_bytes[v]
             others = [x for x in range(len(counted)) if counted[x] and x not in own]
             held = [(self.live.get((x, j)), -scale * counted[x]) for x in others]
-            self._row(held, -scale * room)
-
-    def program(self) -> Program:
-        """The program for HiGHS."""
-        flat = [pair for row in self.rows for pair in row]
-        return Program(
-            cost=np.array(self.cost),
-            low=np.array(self.low),
-            high=np.ones(len(self.cost)),
-            start=np.cumsum([0, *map(len, self.rows)]),
-            column=np.array([column for column, _ in flat], dtype=np.int64),
-            entry=np.array([entry for _, entry in flat]),
-            at_least=np.array(self.at_least),
-        )
+            self.writer.row(held, -scale * room)
 
     def schedule(self, on: Sequence[bool]) -> tuple[int, ...]:
         """A point of the program as a schedule: each stage in the baseline's order.

@@ -1,10 +1,10 @@
-"""Integer programming: the retention formulation solved by HiGHS (or CBC) through PuLP.
+"""Integer programming: the retention formulation solved by HiGHS, or by CBC through PuLP.
 
-See `fxremat_solvers.retention` for the formulation and its papers. The program covers a class of
-schedules (first runs in one fixed order, a bounded number of recomputations); `ilp_detail` says
-which class was solved, what was proven for that class, and by which solver. The `lower_bound` of
-the returned `Solution` is never that class's bound: it is `bounds.lower_bound`, which holds for
-any schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
+See `fxremat_solvers.reference.retention` for the formulation and its papers. The program covers
+a class of schedules (first runs in one fixed order, a bounded number of recomputations);
+`ilp_detail` says which class was solved and what was proven for it. The `lower_bound` of the
+returned `Solution` is never that class's bound: it is `cost_bound.lower_bound`, which holds for any
+schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
 `same_cost`) or the baseline fits.
 
 Limits: about 200 ops with recomputation at most once in backward; the number of candidate
@@ -16,18 +16,14 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass
-from typing import Any
-
-import pulp as _pulp  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.bounds.cost_bound import lower_bound
-from fxremat_solvers.errors import SolverError
 from fxremat_solvers.model.incumbent import same_cost
 from fxremat_solvers.model.problem import Op, RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution, Status
 from fxremat_solvers.model.simulate import Simulation, baseline, simulate
+from fxremat_solvers.programs import highs
 from fxremat_solvers.reference.mincut import mincut
 from fxremat_solvers.reference.retention import (
     Candidates,
@@ -38,8 +34,10 @@ from fxremat_solvers.reference.retention import (
     stages_of,
 )
 
-# PuLP is only partly typed.
-pulp: Any = _pulp
+_GAP = 1e-6
+
+_STEPS = 1 << 40
+"""Of HiGHS: here the time limit ends it."""
 
 _PAIR_CAP = 4000
 """Most (op, stage) pairs a program may have."""
@@ -53,18 +51,13 @@ class IlpDetail:
     """A solution and what the integer program proved.
 
     `class_lower_bound` bounds the schedules of `schedule_class` only; `class_optimal` says that
-    the solver proved the returned cost minimal in that class (to a relative gap of 1e-5).
-    `solver_status` is PuLP's `sol_status` in words.
+    the solver proved the returned cost minimal in that class (to a relative gap of 1e-6).
     """
 
     solution: Solution
     schedule_class: str
     class_lower_bound: float
     class_optimal: bool
-    solver_name: str
-    solver_status: str
-    n_columns: int
-    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -73,8 +66,6 @@ class _Outcome:
     bound: float
     optimal: bool
     infeasible: bool
-    solver_name: str
-    solver_status: str
 
 
 def ilp(
@@ -113,15 +104,16 @@ def ilp_detail(
     seed: int = 0,
     warm_start: Schedule | None = None,
     max_recomputations: int | None = None,
+    engine: str = "HiGHS",
 ) -> IlpDetail:
-    """As `ilp`, with what was proven and for which class of schedules."""
+    """As `ilp`, with what was proven and for which class of schedules, by "HiGHS" or by "CBC"."""
     began = time.monotonic()
     plain = baseline(problem)
     baseline_peak = simulate(problem, plain).peak_bytes
     if baseline_peak <= budget_bytes:
         cost = problem.baseline_cost
         solution = Solution(plain, cost, baseline_peak, cost, Status.OPTIMAL, "ilp")
-        return IlpDetail(solution, "any schedule", cost, True, "none", "Optimal", 0, 0)
+        return IlpDetail(solution, "any schedule", cost, True)
     if warm_start is None and len(problem.ops) > 20:
         # HiGHS alone may find nothing in time: start from the priced cuts' plan.
         guess = mincut(problem, budget_bytes, time_limit_s=time_limit_s / 4, with_bound=False)
@@ -138,7 +130,7 @@ def ilp_detail(
     best, replay = _best_of(problem, options, budget_bytes)
     ladder = _classes(ordered, max_recomputations)
     unproven = True
-    proven: tuple[RetentionClass, RetentionModel, _Outcome] | None = None
+    proven: tuple[RetentionClass, _Outcome] | None = None
     for rung, (allowed, plain_pairs) in enumerate(ladder):
         in_order = _first_runs(best) == order
         steps = (rank[op] for op in best) if in_order else ()
@@ -149,26 +141,19 @@ def ilp_detail(
         model = build(ordered, budget_bytes, per_op, limit, least_extra=floor)
         remaining = time_limit_s - (time.monotonic() - began)
         share = remaining if rung == len(ladder) - 1 else remaining / 2
-        outcome = _solve(model, max(share, 0.1), seed, known)
+        outcome = _solve(model, engine, max(share, 0.1), seed, known)
         before = best
         if outcome.pairs is not None:
             options = [best, _schedule(order, outcome.pairs)]
             best, replay = _best_of(problem, options, budget_bytes)
         unproven = not outcome.optimal and not outcome.infeasible
         if proven is None or not unproven or best != before:
-            proven = allowed, model, outcome
+            proven = allowed, outcome
         if unproven or (replay.peak_bytes <= budget_bytes and replay.cost <= general + slack):
             break
     assert proven is not None
-    allowed, model, outcome = proven
+    allowed, outcome = proven
     fits = replay.peak_bytes <= budget_bytes
-    if not fits:
-        remaining = time_limit_s - (time.monotonic() - began)
-        lowest = build(ordered, budget_bytes, ladder[-1][1], ladder[-1][0].max_recomputations, True)
-        found = _solve(lowest, max(remaining, 0.1), seed, set())
-        if found.pairs is not None:
-            options = [best, _schedule(order, found.pairs)]
-            best, replay = _best_of(problem, options, budget_bytes)
     cost = replay.cost
     if not fits:
         status = Status.INFEASIBLE
@@ -182,10 +167,6 @@ def ilp_detail(
         schedule_class=str(allowed),
         class_lower_bound=problem.baseline_cost + outcome.bound,
         class_optimal=outcome.optimal and fits,
-        solver_name=outcome.solver_name,
-        solver_status=outcome.solver_status,
-        n_columns=model.n_columns,
-        n_rows=len(model.rows),
     )
 
 
@@ -301,139 +282,36 @@ def _schedule(order: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> Sch
 
 
 def _solve(
-    model: RetentionModel, time_limit_s: float, seed: int, known: set[tuple[int, int]]
+    model: RetentionModel, engine: str, time_limit_s: float, seed: int, known: set[tuple[int, int]]
 ) -> _Outcome:
-    integer = set(model.recompute.values())
-    # PuLP 4 deprecates building variables this way in favour of the problem's own factory; both
-    # releases still accept it.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        lp: Any = pulp.LpProblem("retention", pulp.LpMinimize)
-        columns: list[Any] = [
-            _variable(lp, f"c{k}", None if math.isinf(upper) else upper, k in integer)
-            for k, upper in enumerate(model.upper)
-        ]
-        lp += pulp.lpSum(weight * columns[k] for k, weight in model.objective.items())
-        for coefficients, low, high in model.rows:
-            body: Any = pulp.lpSum(f * columns[k] for k, f in coefficients.items())
-            if low == high:
-                lp += body == low
-                continue
-            if low > -math.inf:
-                lp += body >= low
-            if high < math.inf:
-                lp += body <= high
-        start = {model.recompute[pair]: 1.0 for pair in known if pair in model.recompute}
-        name, solver = _make_solver(time_limit_s, seed, start, sorted(integer))
-        if start:
-            for k in integer:
-                columns[k].setInitialValue(start.get(k, 0.0))
-        try:
-            lp.solve(solver)
-        except pulp.PulpSolverError as error:
-            return _Outcome(None, 0.0, False, False, name, f"failed: {error}")
-    return _read(lp, columns, model, name)
+    if engine == "CBC":
+        # Imported here: PuLP takes longer to import than most problems take to solve.
+        from fxremat_solvers.programs import by_pulp
 
-
-def _variable(lp: Any, name: str, upper: float | None, integer: bool) -> Any:
-    category = pulp.LpInteger if integer else pulp.LpContinuous
-    factory: Any = getattr(lp, "add_variable", None)
-    if factory is not None:
-        return factory(name, 0, upper, category)
-    return pulp.LpVariable(name, 0, upper, category)
-
-
-def _make_solver(
-    time_limit_s: float, seed: int, start: dict[int, float], integer: list[int]
-) -> tuple[str, Any]:
-    """HiGHS through highspy where it is there, else CBC, else whatever PuLP finds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        available: list[str] = pulp.listSolvers(onlyAvailable=True)
-    if "HiGHS" in available:
-        return "HiGHS", _highs(time_limit_s, seed, start, integer)
-    for name in ("PULP_CBC_CMD", "COIN_CMD"):
-        if name in available:
-            options = [f"randomSeed {seed}", f"randomCbcSeed {seed}"]
-            return name, pulp.getSolver(
-                name,
-                msg=False,
-                timeLimit=time_limit_s,
-                threads=1,
-                gapRel=1e-6,
-                options=options,
-                warmStart=bool(start),
-            )
-    if not available:
-        raise SolverError(
-            "PuLP finds no MILP solver: install highspy (pip install highspy), "
-            "or use a solver that needs none (mincut, greedy)"
+        answer = by_pulp.minimise(model.program, time_limit_s, gap=_GAP, seed=seed)
+    else:
+        start = {k: float(pair in known) for pair, k in model.recompute.items()} if known else None
+        answer = highs.minimise(
+            model.program, _STEPS, time_limit_s, gap=_GAP, start=start, options=_options(seed)
         )
-    return available[0], pulp.getSolver(available[0], msg=False, timeLimit=time_limit_s)
-
-
-def _highs(time_limit_s: float, seed: int, start: dict[int, float], integer: list[int]) -> Any:
-    base: Any = pulp.HiGHS
-
-    class WarmHiGHS(base):
-        """PuLP's HiGHS with a starting point: the integer columns, completed by HiGHS."""
-
-        def callSolver(self, lp: Any) -> None:
-            if start:
-                index = {str(v.name): k for k, v in enumerate(lp.variables())}
-                where = [index[f"c{k}"] for k in integer if f"c{k}" in index]
-                what = [start.get(k, 0.0) for k in integer if f"c{k}" in index]
-                lp.solverModel.setSolution(len(where), where, what)
-            lp.solverModel.run()
-
-    return WarmHiGHS(
-        msg=False,
-        timeLimit=time_limit_s,
-        threads=1,
-        gapRel=1e-6,
-        gapAbs=0.0,
-        random_seed=seed % 2**31,
-    )
-
-
-def _read(lp: Any, columns: list[Any], model: RetentionModel, name: str) -> _Outcome:
-    """Status from `sol_status` and the solver's own bound: `status` alone says Optimal after a
-    time-out."""
-    words = {
-        pulp.LpSolutionOptimal: "Optimal",
-        pulp.LpSolutionIntegerFeasible: "Integer feasible",
-        pulp.LpSolutionInfeasible: "Infeasible",
-        pulp.LpSolutionUnbounded: "Unbounded",
-        pulp.LpSolutionNoSolutionFound: "No solution found",
-    }
-    state = lp.sol_status
-    solved = state in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
-    pairs: tuple[tuple[int, int], ...] | None = None
-    if solved:
-        chosen: list[tuple[int, int]] = []
-        for pair, k in model.recompute.items():
-            value = columns[k].value()
-            if value is None or not math.isfinite(value):
-                solved = False
-                break
-            if value > 0.5:
-                chosen.append(pair)
-        pairs = tuple(chosen) if solved else None
-    optimal = state == pulp.LpSolutionOptimal and solved
-    bound = 0.0
-    highs: Any = getattr(lp, "solverModel", None)
-    if highs is not None and hasattr(highs, "getInfo"):
-        info = highs.getInfo()
-        if math.isfinite(info.mip_dual_bound):
-            bound = max(0.0, float(info.mip_dual_bound)) * model.cost_per_unit
-        optimal = optimal and float(info.mip_gap) <= 1e-5
-    elif optimal:
-        bound = float(pulp.value(lp.objective) or 0.0) * model.cost_per_unit
+    chosen = None
+    if answer.point is not None:
+        point = answer.point
+        chosen = tuple(pair for pair, k in model.recompute.items() if point[k] > 0.5)
     return _Outcome(
-        pairs=pairs,
-        bound=bound,
-        optimal=optimal,
-        infeasible=state == pulp.LpSolutionInfeasible,
-        solver_name=name,
-        solver_status=words.get(state, str(state)),
+        pairs=chosen,
+        bound=max(0.0, answer.bound) * model.cost_per_unit,
+        optimal=answer.optimal,
+        infeasible=answer.infeasible,
     )
+
+
+def _options(seed: int) -> dict[str, bool | float | int]:
+    """Here points count as much as bounds."""
+    points = ("mip_heuristic_run_rins", "mip_heuristic_run_rens")
+    return {
+        **dict.fromkeys(points, True),
+        "mip_abs_gap": 0.0,
+        "random_seed": seed % 2**31,
+        "threads": 1,
+    }
