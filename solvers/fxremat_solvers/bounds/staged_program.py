@@ -43,20 +43,27 @@ from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.programs.highs import SAFETY_STOP_S, minimise
 from fxremat_solvers.programs.program import Writer
 
-_COLUMNS = 10_000
-"""The largest program that is tried."""
 
-_MOST_POSITIONS = 8
+@dataclass(frozen=True)
+class Tuning:
+    """`columns` of the largest program that is tried, and the most `positions`.
 
-_WORK_EACH = 250_000
-"""Most columns times steps spent on one program: its first seconds gain the most."""
+    `work`: most columns times steps of branch and bound spent on one program, whose first seconds
+    gain the most; one that gets fewer than `steps` isn't begun. The program is scaled by `cost` and
+    `nbytes`, the whole costs and the budget, so that absolute tolerances mean nothing; `tolerance`
+    is taken off its bound.
+    """
 
-_LEAST_STEPS = 20
+    columns: int = 10_000
+    positions: int = 8
+    work: int = 250_000
+    steps: int = 20
+    cost: float = 1e5
+    nbytes: float = 1e4
+    tolerance: float = 0.1
 
-# The program is scaled so that absolute tolerances mean nothing.
-_COST = 1e5
-_BYTES = 1e4
-_TOLERANCE = 0.1
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,18 @@ def by_stages(
     chosen = tuple(positions)
     extra = known
     schedules: list[tuple[int, ...]] = []
-    while len(chosen) <= _MOST_POSITIONS:
+    while len(chosen) <= TUNING.positions:
         stages = _Stages(problem, [chain[i] for i in chosen], budget_bytes)
         size = len(stages.writer.cost)
-        if size > _COLUMNS:
+        if size > TUNING.columns:
             break
-        steps = min(work, _WORK_EACH) // size
+        steps = min(work, TUNING.work) // size
         left_s = deadline - time.monotonic()
-        if steps < _LEAST_STEPS or left_s <= 0:
+        if steps < TUNING.steps or left_s <= 0:
             return Staged(extra, tuple(schedules), chosen)
         answer = minimise(stages.writer.program(), steps, min(left_s, SAFETY_STOP_S))
         work -= answer.steps * size
-        above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
+        above = (answer.bound - stages.once - TUNING.tolerance) / TUNING.cost * problem.cost_scale
         gained, extra = above - extra, max(extra, above)
         if answer.point is None:
             break
@@ -168,7 +175,7 @@ class _Stages:
 
     def _columns(self) -> None:
         problem, k = self.problem, len(self.chain)
-        scale = _COST / problem.cost_scale
+        scale = TUNING.cost / problem.cost_scale
         for u, op in enumerate(problem.ops):
             # Less only for what runs once.
             cost = min(problem.reruns[u].cost, problem.cost_scale) * scale
@@ -265,7 +272,7 @@ class _Stages:
     def _memory(self) -> None:
         problem = self.problem
         counted = problem.counted_bytes
-        scale = _BYTES / max(self.budget_bytes, 1)
+        scale = TUNING.nbytes / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
             made = (x for x in problem.ops[v].outputs if not problem.values[x].lazy)
             own = {*problem.ops[v].inputs, *made}
