@@ -59,12 +59,12 @@ def _greedy(problem: RematProblem, budget_bytes: int, _options: SolveOptions) ->
 
 
 def _mincut(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
-    limit_s, seed = options.time_limit_s, options.seed
-    return mincut(problem, budget_bytes, time_limit_s=limit_s, seed=seed)
+    return mincut(problem, budget_bytes, time_limit_s=options.time_limit_s)
 
 
 def _ilp(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
-    return ilp(problem, budget_bytes, time_limit_s=options.time_limit_s, seed=options.seed)
+    limit_s, seed = options.time_limit_s, options.seed
+    return ilp(problem, budget_bytes, time_limit_s=limit_s, seed=seed).solution
 
 
 def _exact(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:

@@ -2,7 +2,7 @@
 
 See `fxremat_solvers.reference.retention` for the formulation and its papers. The program covers
 a class of schedules (first runs in one fixed order, a bounded number of recomputations);
-`ilp_detail` says which class was solved and what was proven for it. The `lower_bound` of the
+`IlpDetail` says which class was solved and what was proven for it. The `lower_bound` of the
 returned `Solution` is never that class's bound: it is `cost_bound.lower_bound`, which holds for any
 schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
 `same_cost`) or the baseline fits.
@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from fxremat_solvers.bounds.cost_bound import lower_bound
-from fxremat_solvers.model.incumbent import same_cost
+from fxremat_solvers.model.incumbent import best, candidate, same_cost, solution
 from fxremat_solvers.model.problem import Op, RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution, Status
-from fxremat_solvers.model.simulate import Simulation, baseline, simulate
+from fxremat_solvers.model.simulate import baseline
 from fxremat_solvers.programs import highs
 from fxremat_solvers.reference.mincut import mincut
 from fxremat_solvers.reference.retention import (
@@ -75,65 +76,40 @@ def ilp(
     time_limit_s: float = 30.0,
     seed: int = 0,
     warm_start: Schedule | None = None,
-    max_recomputations: int | None = None,
-) -> Solution:
-    """The best schedule the retention program finds within the time limit.
-
-    `max_recomputations` bounds how often each op is recomputed; None starts from "once, in
-    backward" and allows more as long as each program is solved to optimality in its share of the
-    time (on small graphs any number of times, anywhere, at once). The first
-    runs follow the order of `warm_start` (the baseline order without one), and the answer is
-    never worse than it. One thread and a fixed seed: the result depends on the clock only where
-    the time limit cuts the search off (status TIME_LIMIT).
-    """
-    return ilp_detail(
-        problem,
-        budget_bytes,
-        time_limit_s=time_limit_s,
-        seed=seed,
-        warm_start=warm_start,
-        max_recomputations=max_recomputations,
-    ).solution
-
-
-def ilp_detail(
-    problem: RematProblem,
-    budget_bytes: int,
-    *,
-    time_limit_s: float = 30.0,
-    seed: int = 0,
-    warm_start: Schedule | None = None,
-    max_recomputations: int | None = None,
     engine: str = "HiGHS",
 ) -> IlpDetail:
-    """As `ilp`, with what was proven and for which class of schedules, by "HiGHS" or by "CBC"."""
+    """The best schedule the retention program finds within the time limit, and what was proven.
+
+    It begins with "once, in backward" and allows more as long as each program is solved to
+    optimality in its share of the time (on small graphs any number of times, anywhere, at once).
+    The first runs follow the order of `warm_start` (the baseline order without one), and the answer
+    is never worse than it. One thread and a fixed seed: the result depends on the clock only where
+    the time limit cuts the search off (status TIME_LIMIT). `engine`: "HiGHS" or "CBC".
+    """
     began = time.monotonic()
-    plain = baseline(problem)
-    baseline_peak = simulate(problem, plain).peak_bytes
-    if baseline_peak <= budget_bytes:
-        cost = problem.baseline_cost
-        solution = Solution(plain, cost, baseline_peak, cost, Status.OPTIMAL, "ilp")
-        return IlpDetail(solution, "any schedule", cost, True)
+    plain = candidate(problem, baseline(problem).ops, "ilp")
+    if plain.peak_bytes <= budget_bytes:
+        return IlpDetail(solution(problem, plain, budget_bytes), "any schedule", plain.cost, True)
     if warm_start is None and len(problem.ops) > 20:
         # HiGHS alone may find nothing in time: start from the priced cuts' plan.
         guess = mincut(problem, budget_bytes, time_limit_s=time_limit_s / 4, with_bound=False)
         if guess.status != Status.INFEASIBLE:
             warm_start = guess.schedule
-    order = _first_runs(warm_start or plain)
+    order = _first_runs((warm_start or Schedule(plain.ops)).ops)
     if not _feeds_reruns(problem, order):
         order = plain.ops
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
     general = lower_bound(problem, budget_bytes, deadline=began + time_limit_s / 2)
-    slack = same_cost(problem)
-    options = [plain] if warm_start is None else [plain, warm_start]
-    best, replay = _best_of(problem, options, budget_bytes)
-    ladder = _classes(ordered, max_recomputations)
+    found = plain
+    if warm_start is not None:
+        found = best([plain, candidate(problem, warm_start.ops, "ilp")], budget_bytes)
+    ladder = _classes(ordered)
     unproven = True
     proven: tuple[RetentionClass, _Outcome] | None = None
     for rung, (allowed, plain_pairs) in enumerate(ladder):
-        in_order = _first_runs(best) == order
-        steps = (rank[op] for op in best) if in_order else ()
+        in_order = _first_runs(found.ops) == order
+        steps = (rank[op] for op in found.ops) if in_order else ()
         known = stages_of(steps, len(order) + 1)
         per_op = _with_pairs(plain_pairs, known)
         limit = _per_op_limit(allowed.max_recomputations, known)
@@ -142,49 +118,28 @@ def ilp_detail(
         remaining = time_limit_s - (time.monotonic() - began)
         share = remaining if rung == len(ladder) - 1 else remaining / 2
         outcome = _solve(model, engine, max(share, 0.1), seed, known)
-        before = best
+        before = found
         if outcome.pairs is not None:
-            options = [best, _schedule(order, outcome.pairs)]
-            best, replay = _best_of(problem, options, budget_bytes)
+            led = candidate(problem, _schedule(order, outcome.pairs), "ilp")
+            found = best([found, led], budget_bytes)
         unproven = not outcome.optimal and not outcome.infeasible
-        if proven is None or not unproven or best != before:
+        if proven is None or not unproven or found != before:
             proven = allowed, outcome
-        if unproven or (replay.peak_bytes <= budget_bytes and replay.cost <= general + slack):
+        fits = found.peak_bytes <= budget_bytes
+        if unproven or (fits and found.cost <= general + same_cost(problem)):
             break
     assert proven is not None
     allowed, outcome = proven
-    fits = replay.peak_bytes <= budget_bytes
-    cost = replay.cost
-    if not fits:
-        status = Status.INFEASIBLE
-    elif cost <= general + slack:
-        status = Status.OPTIMAL
-    else:
-        status = Status.TIME_LIMIT if unproven else Status.FEASIBLE
-    bound = min(general, cost) if fits else general
     return IlpDetail(
-        solution=Solution(best, cost, replay.peak_bytes, bound, status, "ilp"),
+        solution(problem, found, budget_bytes, lower_bound=general, cut_off=unproven),
         schedule_class=str(allowed),
         class_lower_bound=problem.baseline_cost + outcome.bound,
-        class_optimal=outcome.optimal and fits,
+        class_optimal=outcome.optimal and found.peak_bytes <= budget_bytes,
     )
 
 
-def _best_of(
-    problem: RematProblem, options: list[Schedule], budget_bytes: int
-) -> tuple[Schedule, Simulation]:
-    """The cheapest schedule that fits; the one with the smallest peak where none does."""
-    replays = [simulate(problem, option) for option in options]
-    fits = [k for k, r in enumerate(replays) if r.peak_bytes <= budget_bytes]
-    if fits:
-        best = min(fits, key=lambda k: (replays[k].cost, replays[k].peak_bytes, k))
-    else:
-        best = min(range(len(options)), key=lambda k: (replays[k].peak_bytes, k))
-    return options[best], replays[best]
-
-
-def _first_runs(schedule: Schedule) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(schedule))
+def _first_runs(ops: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(ops))
 
 
 def _feeds_reruns(problem: RematProblem, order: tuple[int, ...]) -> bool:
@@ -217,28 +172,23 @@ def _permuted(problem: RematProblem, order: tuple[int, ...]) -> RematProblem:
     )
 
 
-def _classes(
-    problem: RematProblem, max_recomputations: int | None
-) -> list[tuple[RetentionClass, Candidates]]:
+def _classes(problem: RematProblem) -> list[tuple[RetentionClass, Candidates]]:
     """Classes of schedules to solve one after the other, each from the best plan so far.
 
     The fullest class alone where it is small; else chains of recomputations of growing length, as
     long as the program stays under the cap (and the shortest in any case).
     """
-    most = max_recomputations
-    full = RetentionClass(None, True, False, most)
+    full = RetentionClass(None, early=True, backward_only=False, max_recomputations=None)
     per_op = candidates(problem, full, _EARLY_CAP)
     if per_op is not None:
         return [(full, per_op)]
     backward = problem.first_backward_op is not None
-    once = 1 if most is None else most
-    twice = 2 if most is None else most
     rungs = [
-        RetentionClass(2, False, backward, once),
-        RetentionClass(4, False, backward, twice),
-        RetentionClass(8, False, backward, twice),
-        RetentionClass(None, False, backward, twice),
-        RetentionClass(None, False, False, most),
+        RetentionClass(2, False, backward, 1),
+        RetentionClass(4, False, backward, 2),
+        RetentionClass(8, False, backward, 2),
+        RetentionClass(None, False, backward, 2),
+        RetentionClass(None, False, False, None),
     ]
     ladder: list[tuple[RetentionClass, Candidates]] = []
     for allowed in rungs:
@@ -264,13 +214,10 @@ def _per_op_limit(limit: int | None, pairs: set[tuple[int, int]]) -> int | None:
     """The class's limit, raised where the warm start needs more."""
     if limit is None or not pairs:
         return limit
-    counts: dict[int, int] = {}
-    for op, _ in pairs:
-        counts[op] = counts.get(op, 0) + 1
-    return max(limit, *counts.values())
+    return max(limit, *Counter(op for op, _ in pairs).values())
 
 
-def _schedule(order: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> Schedule:
+def _schedule(order: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
     extra: list[list[int]] = [[] for _ in range(len(order) + 1)]
     for op, stage in pairs:
         extra[stage].append(op)
@@ -278,7 +225,7 @@ def _schedule(order: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> Sch
     for stage, again in enumerate(extra):
         steps.extend(order[op] for op in sorted(again))
         steps.extend(order[stage : stage + 1])
-    return Schedule(tuple(steps))
+    return tuple(steps)
 
 
 def _solve(

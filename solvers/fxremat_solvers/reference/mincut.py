@@ -28,9 +28,9 @@ import numpy as np
 from fxremat_solvers.bounds.cost_bound import lower_bound
 from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Network, minimum_cut, network
 from fxremat_solvers.model.arrays import Floats, Integers
-from fxremat_solvers.model.incumbent import same_cost
+from fxremat_solvers.model.incumbent import candidate, solution
 from fxremat_solvers.model.problem import RematProblem
-from fxremat_solvers.model.schedule import Schedule, Solution, Status
+from fxremat_solvers.model.schedule import Solution
 from fxremat_solvers.model.simulate import Simulation, baseline, simulate
 from fxremat_solvers.model.vectorised_replay import profiler
 
@@ -83,50 +83,28 @@ def mincut(
     budget_bytes: int,
     *,
     time_limit_s: float = 30.0,
-    seed: int = 0,
     iterations: int = 120,
     with_bound: bool = True,
-    fill: bool = True,
 ) -> Solution:
     """The best schedule of a series of priced cuts.
 
-    Deterministic: `iterations` bounds the work, the clock only cuts it off. `seed` is accepted
-    for uniformity and has no effect. `with_bound=False` leaves out `bounds.lower_bound` (then
-    `lower_bound` is the baseline's cost); `fill=False` the last pass, which undoes drops that
-    turned out unnecessary, where the schedule is only the start of another search.
+    Deterministic: `iterations` bounds the work, the clock only cuts it off. `with_bound=False`
+    leaves out the bound of any schedule: then it is the baseline's cost.
     """
-    del seed
-    plain = baseline(problem)
-    replay = simulate(problem, plain)
-    if replay.peak_bytes <= budget_bytes:
-        return Solution(
-            plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "mincut"
-        )
+    plain = candidate(problem, baseline(problem).ops, "mincut")
+    if plain.peak_bytes <= budget_bytes:
+        return solution(problem, plain, budget_bytes)
     search = _Search(problem, budget_bytes, time.monotonic() + time_limit_s)
-    search.run(replay, iterations)
-    if fill and time.monotonic() <= search.deadline:
+    search.run(simulate(problem, plain.ops), iterations)
+    if time.monotonic() <= search.deadline:
         search.fill()
     cut_off = time.monotonic() > search.deadline
-    best = search.best
-    if best is None:
-        schedule = Schedule(tuple(map(int, search.lowest)))
-        final = simulate(problem, schedule)
-        return Solution(
-            schedule,
-            final.cost,
-            final.peak_bytes,
-            problem.baseline_cost,
-            Status.INFEASIBLE,
-            "mincut",
-        )
-    schedule = Schedule(tuple(map(int, best)))
-    final = simulate(problem, schedule)
-    bound = problem.baseline_cost
-    if with_bound:
-        bound = min(lower_bound(problem, budget_bytes, deadline=search.deadline), final.cost)
-    done = final.cost - bound <= same_cost(problem)
-    status = Status.OPTIMAL if done else Status.TIME_LIMIT if cut_off else Status.FEASIBLE
-    return Solution(schedule, final.cost, final.peak_bytes, bound, status, "mincut")
+    steps = search.lowest if search.best is None else search.best
+    found = candidate(problem, tuple(map(int, steps)), "mincut")
+    bound = 0.0
+    if with_bound and search.best is not None:
+        bound = lower_bound(problem, budget_bytes, deadline=search.deadline)
+    return solution(problem, found, budget_bytes, lower_bound=bound, cut_off=cut_off)
 
 
 def _reads(problem: RematProblem) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from fxremat_solvers.programs import by_pulp, highs
 from fxremat_solvers.programs.program import Answer, Program, Writer
-from fxremat_solvers.reference.ilp import ilp_detail
+from fxremat_solvers.reference.ilp import ilp
 from tests.fxremat_solvers.budgets import share_of_peak
 from tests.fxremat_solvers.small_graphs import block_stack
 
@@ -53,6 +53,6 @@ def test_a_program_without_points_has_none(minimise: Callable[[Program], Answer]
 def test_both_find_the_same_plans_cost() -> None:
     problem = block_stack(1)
     budget = share_of_peak(problem, 0.7)
-    found = [ilp_detail(problem, budget, engine=engine) for engine in ("HiGHS", "CBC")]
+    found = [ilp(problem, budget, engine=engine) for engine in ("HiGHS", "CBC")]
     assert all(each.class_optimal for each in found)
     assert found[0].solution.cost == pytest.approx(found[1].solution.cost)
