@@ -1,9 +1,9 @@
 """Every solver on the joint graphs of real models, at every budget: when does which one pay?
 
 python -m benchmarks.ablation run [--fixtures ...] [--solvers ...] [--preset fast|thorough]
-python -m benchmarks.ablation report [--into docs/solvers.md]
-python -m benchmarks.ablation leave-one-out [--preset fast|thorough] [--budgets ...]
-python -m benchmarks.ablation left-out [--into docs/solvers.md]
+python -m benchmarks.ablation report [--into docs/solver-results.md]
+python -m benchmarks.ablation leave-one-out [--preset fast|thorough] [--without ...]
+python -m benchmarks.ablation left-out [--into docs/solver-results.md]
 
 All take `--out`: the runs go on from the rows that they find there, so the default is a folder of
 one's own; the kept rows are in `benchmarks/results/ablation` and `.../leave_one_out`.
@@ -197,6 +197,7 @@ def main() -> None:
     go = commands.add_parser("run")
     go.add_argument("--solvers", nargs="*", default=list(COMPARED), choices=COMPARED)
     leave = commands.add_parser("leave-one-out")
+    leave.add_argument("--without", nargs="*", default=[], help="what to leave out; else all")
     leave.add_argument("--floors", type=Path, default=Path("benchmarks/results/ablation"))
     for command in (go, leave):
         command.add_argument("--fixtures", nargs="*", default=fixtures, choices=fixtures)
@@ -217,7 +218,8 @@ def main() -> None:
         run(args.fixtures, args.solvers, args.budgets, args.preset, args.out)
         return
     if args.command == "leave-one-out":
-        leave_one_out.run(args.fixtures, args.budgets, args.preset, args.floors, args.out)
+        about = args.preset, args.without, args.floors
+        leave_one_out.run(args.fixtures, args.budgets, *about, args.out)
         return
     rows = list(records.load(args.out).values())
     if not rows:

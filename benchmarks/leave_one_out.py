@@ -116,9 +116,17 @@ def _without(step: Step) -> Iterator[tuple[str, Any, Strategy]]:
 
 
 def run(
-    names: Sequence[str], budgets: Sequence[str], preset: str, floors: Path, folder: Path
+    names: Sequence[str],
+    budgets: Sequence[str],
+    preset: str,
+    without: Sequence[str],
+    floors: Path,
+    folder: Path,
 ) -> None:
-    """Run each variant on each graph at each budget; `floors` are rows that say the floors."""
+    """Run each variant on each graph at each budget; `floors` are rows that say the floors.
+
+    `without` names what is left out, all in turn where it is empty.
+    """
     known = {row["fixture"]: row["floor_bytes"] for row in records.load(floors).values()}
     found = variants(PRESETS[preset])
     for budget, name in product(budgets, names):
@@ -133,7 +141,8 @@ def run(
         about = {"fixture": name, "ops": len(problem.ops), "budget": budget}
         about |= {"budget_bytes": budget_bytes, "preset": preset}
         whole: dict[str, Any] = {}
-        for left_out, variant in found.items():
+        for left_out in (WHOLE, *without) if without else found:
+            variant = found[left_out]
             key = f"{name}/{budget}/{preset}/{left_out}"
             row = records.load(folder).get(key)
             if row is None:
