@@ -33,10 +33,10 @@ from fxremat_solvers.portfolio import portfolio
 from fxremat_solvers.search.greedy import compile_walk
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.state import Step
-from fxremat_solvers.search.steps import TUNING, Anneal, ColdWaves, Restarted, Together
+from fxremat_solvers.search.steps import ColdWaves, Restarted, Together
 
 OUT = Path("bench-output/leave_one_out")
-WHOLE, SMALL = "nothing", "more rounds on small graphs"
+WHOLE = "nothing"
 BEGIN, END = "<!-- leave one out: begin -->", "<!-- leave one out: end -->"
 Strategy = tuple[Step, ...]
 
@@ -81,8 +81,6 @@ def variants(strategy: Strategy) -> dict[str, Variant]:
             same = sum(other.partition(" #")[0] == name for other in found)
             unique = f"{name} #{same + 1}" if same else name
             sizes = getattr(part, "above", 0), getattr(part, "below", 1 << 40)
-            if name == SMALL:
-                sizes = 0, TUNING.small
             without = (*strategy[:k], *instead, *strategy[k + 1 :])
             found[unique] = Variant(without, step.name, *sizes)
     return found
@@ -105,14 +103,7 @@ def _without(step: Step) -> Iterator[tuple[str, Any, Strategy]]:
             rest = step.batches[:k] + step.batches[k + 1 :]
             yield f"restarts, kind {k + 1}", kind, (replace(step, batches=rest),)
     elif isinstance(step, ColdWaves):
-        yield "every other cold recipe set", step, (replace(step, recipes=step.recipes[:4]),)
         yield "half of the waves", step, (replace(step, waves=(step.waves + 1) // 2),)
-    elif isinstance(step, Anneal) and step.most > 1:
-        few = {"small_rounds": step.rounds, "small_patience": step.patience}
-        yield SMALL, step, (replace(step, **few),)
-        yield "patience", step, (replace(step, patience=1, small_patience=1),)
-        if step.spare:
-            yield "spare round", step, (replace(step, spare=False),)
 
 
 def run(
