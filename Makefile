@@ -39,7 +39,8 @@ help:
 	@echo "make docs         the documentation as a site, warnings as errors"
 	@echo "make bench-quick  the benchmark harness in under 10 minutes;  make bench  all of it"
 	@echo "make cuda         tests, exactness and step times on a GPU in 9 minutes; goes on where it"
-	@echo "                  stopped.  PART=tests|exactness|bench  DEVICE=cpu: a small part, 2 minutes"
+	@echo "                  stopped.  PART=tests|exactness|graphs|bench|inductor|loops|estimate"
+	@echo "                  DEVICE=cpu: a small part, 3 minutes"
 	@echo "                  PY=python WHEELS=DIR: an image's environment and no network"
 	@echo "make cuda-wheels  fetch the wheels that a CUDA image may lack, for a machine without network"
 

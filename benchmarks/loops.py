@@ -52,11 +52,11 @@ class Problem:
         return self.step(y, i)
 
 
-def heat(side: int = 256) -> Problem:
+def heat(side: int = 256, device: str = "cpu") -> Problem:
     """Fisher and Kolmogorov's equation, whose diffusion is a parameter of every place."""
     generator = torch.Generator().manual_seed(0)
-    field = torch.rand(side, side, generator=generator).requires_grad_()
-    first = torch.rand(side, side, generator=generator)
+    field = torch.rand(side, side, generator=generator).to(device).requires_grad_()
+    first = torch.rand(side, side, generator=generator).to(device)
 
     def step(u: Tensor, _: int) -> Tensor:
         around = torch.roll(u, 1, 0) + torch.roll(u, -1, 0) + torch.roll(u, 1, 1)
@@ -74,9 +74,9 @@ class Slope(nn.Module):
         return self.outer(torch.tanh(self.inner(y) + time))
 
 
-def ode(steps: int, rows: int = 256, width: int = 32) -> Problem:
+def ode(steps: int, rows: int = 256, width: int = 32, device: str = "cpu") -> Problem:
     torch.manual_seed(0)
-    slope, h = Slope(width), 1 / steps
+    slope, h = Slope(width).to(device), 1 / steps
 
     def step(y: Tensor, i: int) -> Tensor:
         t = h * i
@@ -86,7 +86,7 @@ def ode(steps: int, rows: int = 256, width: int = 32) -> Problem:
         fourth = slope(t + h, y + h * third)
         return y + h / 6 * (first + 2 * second + 2 * third + fourth)
 
-    first = torch.randn(rows, width)
+    first = torch.randn(rows, width).to(device)
     return Problem("rk4 neural ode", step, first, list(slope.parameters()), slope, h)
 
 

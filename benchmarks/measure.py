@@ -105,6 +105,18 @@ class Ratio:
 Clock = Callable[[], float]
 
 
+def clock_of(device: str) -> Clock:
+    """The process's time on a CPU; on a device the wall's, once all that was launched has run."""
+    if device == "cpu":
+        return time.process_time
+
+    def synchronized() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronized
+
+
 def time_ratio(
     reference: Step,
     step: Step,

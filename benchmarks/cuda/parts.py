@@ -15,6 +15,7 @@ import torch
 from benchmarks import broken, zoo
 from benchmarks.broken import check
 from benchmarks.cell import Cell, run
+from benchmarks.cuda import estimate_rows, inductor_rows, loop_rows
 from benchmarks.cuda.job import Job, Rows
 from benchmarks.exactness import Setting, Untouched, run_budget, untouched
 from benchmarks.runner import Waiting, resolve
@@ -55,6 +56,9 @@ BENCH_METHODS = (
 LARGE = ("llama-sdpa",)
 LARGE_METHODS = tuple(pair for pair in BENCH_METHODS if pair != ("fxremat", "1"))
 BENCH_EFFORT = {"rounds": 20, "compare_steps": 2, "timing_limit_s": 8}
+# In float32, whose kernels an estimate knows best; GPT-2 also by its attention.
+ESTIMATED = {name: BENCH_NUMBERS[name] for name in ("gpt2-sdpa", "two-tower", "vgg16bn")}
+SMALL_MODELS: Mapping[str, Mapping[str, int]] = {"two-tower": {}}
 SMALL_CELLS = (Cell("two-tower", "fxremat", "0.7", size="tiny"),)
 SMALL_EFFORT = {"rounds": 4, "compare_steps": 2, "timing_limit_s": 5}
 
@@ -69,6 +73,14 @@ def jobs_of(part: str, device: str) -> list[Job]:
     if part == "graphs":
         names, size = (GRAPHS[:1], "tiny") if small else (GRAPHS, "bench")
         return [graphs_job(name, size, device) for name in names]
+    if part == "inductor":
+        models, size = (SMALL_MODELS, "tiny") if small else (BENCH_NUMBERS, "cuda")
+        return list(inductor_rows.jobs(models, device, size))
+    if part == "loops":
+        return list(loop_rows.jobs(device))
+    if part == "estimate":
+        models, size = (SMALL_MODELS, "tiny") if small else (ESTIMATED, "cuda")
+        return list(estimate_rows.jobs(models, device, size))
     if part == "bench":
         cells = SMALL_CELLS if small else tuple(bench_cells(device))
         effort = SMALL_EFFORT if small else BENCH_EFFORT

@@ -20,6 +20,9 @@ def report(about: Mapping[str, Any], parts: Mapping[str, Sequence[Row]]) -> str:
         "exactness": exactness_table,
         "graphs": graphs_table,
         "bench": bench_table,
+        "inductor": inductor_table,
+        "loops": loops_table,
+        "estimate": estimate_table,
     }
     for part, rows in parts.items():
         text += [f"## {part}", "", f"{counts(rows)}.", ""]
@@ -139,6 +142,96 @@ def bench_table(rows: Sequence[Row]) -> list[str]:
                 span,
                 gradients(row),
                 "" if planning is None else f"{planning:.1f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def inductor_table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| cell | result | plain torch.compile, MiB | budget | planned | allocated | step, ms "
+        "| of plain's | predicted | first step, s | plain's | bits |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        if row["status"] == "ok":
+            error = row["comparison"]["relative_error"]
+            cells = (
+                row["key"].replace("|", " "),
+                judged(row),
+                mib(row["plain_peak_bytes"]),
+                mib(row["budget_bytes"]),
+                mib(row["planned_peak_bytes"]),
+                mib(row["measured_peak_bytes"]),
+                f"{1e3 * row['step_s']:.2f}",
+                f"{row['of_plain_time']:.3f}",
+                f"{1 + row['predicted_extra']:.3f}",
+                f"{row['first_step_s']:.1f}",
+                f"{row['plain_first_step_s']:.1f}",
+                "plain's" if row["has_plain_bits"] else f"others, {error:.1e}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def loops_table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| loop | result | plain, MiB | checkpoint, sqrt(n) | budget | planned | allocated "
+        "| evaluations | time / plain | error |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["status"] == "ok":
+            cells = (
+                row["key"].replace("|", ", "),
+                judged(row),
+                mib(row["plain_peak_bytes"]),
+                mib(row["checkpoint_peak_bytes"]),
+                mib(row["budget_bytes"]),
+                mib(row["planned_peak_bytes"]),
+                mib(row["measured_peak_bytes"]),
+                str(row["evaluations"]),
+                f"{row['of_plain_time']:.2f}",
+                f"{row['comparison']['relative_error']:.1e}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def estimate_table(rows: Sequence[Row]) -> list[str]:
+    lines: list[str] = []
+    for row in rows:
+        if row["status"] != "ok" or "said" not in row:
+            continue
+        lines += [
+            f"Rates, beside those of the spec {row['spec']!r} at its usual shares:",
+            "",
+            "| rate | measured | said |",
+            "| --- | ---: | ---: |",
+        ]
+        for name, value in row["measured"].items():
+            lines.append(f"| {name} | {value:.3g} | {row['said'][name]:.3g} |")
+        lines.append("")
+    lines += [
+        "| step | budget, MiB | peak estimated | planned | allocated | ms estimated | measured "
+        "| extra estimated | measured |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        for point in row.get("points", ()):
+            if "measured_s" not in point:
+                continue
+            whole = point["share"] is None
+            cells = (
+                row["model"],
+                mib(point.get("budget")),
+                mib(row["estimated_peak"]) if whole else "",
+                mib(point.get("planned_peak")),
+                mib(point["measured_peak"]),
+                f"{1e3 * row['estimated_s']:.2f}" if whole else "",
+                f"{1e3 * point['measured_s']:.2f}",
+                "" if whole else f"{100 * point['estimated_extra']:.1f} %",
+                "" if whole else f"{100 * point['measured_extra']:.1f} %",
             )
             lines.append(f"| {' | '.join(cells)} |")
     return lines

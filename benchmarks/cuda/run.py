@@ -25,10 +25,10 @@ from benchmarks.cuda.machine import ROOT, same_run
 from benchmarks.cuda.worker import Spec
 from benchmarks.own_process import child_environment, stop
 
-PARTS = ("tests", "exactness", "graphs", "bench")
+PARTS = ("tests", "exactness", "graphs", "bench", "inductor", "loops", "estimate")
 TOGETHER = ("tests", "exactness", "graphs")
 """These measure bytes and bits, by counters of a process's own: on a device they run at once."""
-TOGETHER_SHARE = 0.5  # of the time, where `bench` comes after them
+TOGETHER_SHARE = 0.5  # of the time, where others come after them
 
 REPORT_S = 5  # kept back for the end
 POLL_S = 0.2
@@ -91,10 +91,11 @@ def groups_of(parts: Sequence[str], device: str) -> Iterator[tuple[tuple[str, ..
         for i, part in enumerate(parts):
             yield (part,), 1 / (len(parts) - i)
         return
+    timed = tuple(part for part in parts if part not in TOGETHER)
     if group:
-        yield group, TOGETHER_SHARE if "bench" in parts else 1.0
-    if "bench" in parts:
-        yield ("bench",), 1.0
+        yield group, TOGETHER_SHARE if timed else 1.0
+    for i, part in enumerate(timed):
+        yield (part,), 1 / (len(timed) - i)
 
 
 def machine_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from rich.text import Text
 
 from fxremat.cli.shared import add_json, answer, budget_of
 from fxremat_solvers import (
+    PRESETS,
     SOLVERS,
     RematProblem,
     Schedule,
     ScheduleError,
+    SolveOptions,
     Status,
     baseline,
     pareto,
     simulate,
-    solve,
 )
 from fxremat_solvers.figures import read_document, replay_figures, solution_figures
+from fxremat_solvers.solve import checked_options
+from fxremat_solvers.trace import solve_and_trace
 
 
 def add_parser(commands: Any) -> None:
@@ -33,6 +37,7 @@ def add_parser(commands: Any) -> None:
     )
     one.add_argument("problem", type=Path, help="what `fxremat export` writes")
     one.add_argument("--budget", required=True, help="6GiB, bytes, or a fraction such as 0.5")
+    one.add_argument("--trace", action="store_true", help="say what each step did, on stderr")
     one.add_argument("--out", type=Path, help="write the schedule here")
     one.set_defaults(run=run_solve)
     front: argparse.ArgumentParser = commands.add_parser(
@@ -43,6 +48,7 @@ def add_parser(commands: Any) -> None:
     front.set_defaults(run=run_pareto)
     for parser, limit_s in ((one, 30.0), (front, 300.0)):
         parser.add_argument("--solver", default="auto", help=", ".join(SOLVERS))
+        parser.add_argument("--preset", default=SolveOptions.preset, help=", ".join(PRESETS))
         parser.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
         parser.add_argument("--seed", type=int, default=0)
         add_json(parser)
@@ -63,13 +69,13 @@ def run_solve(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.touch()  # Before the work, not after it.
     started = time.monotonic()
-    solution = solve(
-        problem,
-        budget_bytes,
+    chosen = checked_options(
         solver=args.solver,
+        preset=args.preset,
         time_limit_s=args.time_limit_s,
         seed=args.seed,
     )
+    solution = solve_and_trace(problem, budget_bytes, chosen, sys.stderr if args.trace else None)
     seconds = round(time.monotonic() - started, 3)
     if args.out is not None:
         args.out.write_text(solution.schedule.to_json() + "\n")
@@ -100,6 +106,7 @@ def run_pareto(args: argparse.Namespace) -> int:
         problem,
         points=args.points,
         solver=args.solver,
+        preset=args.preset,
         time_limit_s=args.time_limit_s,
         seed=args.seed,
     )

@@ -35,8 +35,10 @@ from fxremat_solvers.search.parallel import at_most, processors
 # Frames of this package in what Dynamo traced: the functions that it puts around a model's.
 _OUR_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
-# What is spared by writing in place, as a part of the budget, that a second search is made for.
+# What is spared by writing in place, as a part of the budget, that another search is made for, and
+# how many of them. Each that needs too much is followed by one with half as much more to spend.
 _WORTH_SPENDING = 0.005
+_SEARCHES_MORE = 2
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def _solve(
     """What the solver finds, and its replay; `replay` is that of the baseline.
 
     Solvers know nothing of what is written in place. Where a schedule needs less by that, one is
-    asked for once more, with as much more to spend.
+    asked for again, with as much more to spend.
     """
     problem = lowering.problem
     if replay.peak_bytes <= budget_bytes:
@@ -244,11 +246,21 @@ def _solve(
         what = f"a schedule that needs {simulation.peak_bytes:,} B"
         return _instead(lowering, budget_bytes, options, what)
     spared = solution.peak_bytes - simulation.peak_bytes
-    if spared > _WORTH_SPENDING * budget_bytes:
-        again = search(problem, budget_bytes + spared, options)
-        simulation_again = lowering.replay(again.schedule)
-        if simulation_again.peak_bytes <= budget_bytes and again.cost < solution.cost:
-            solution, simulation = again, simulation_again
+    for _ in range(_SEARCHES_MORE):
+        if spared <= _WORTH_SPENDING * budget_bytes:
+            break
+        try:
+            again = search(problem, budget_bytes + spared, options)
+            simulation_again = lowering.replay(again.schedule)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"a search for a cheaper plan failed ({what})", stacklevel=2)
+            break
+        if simulation_again.peak_bytes <= budget_bytes:
+            if again.cost < solution.cost:
+                solution, simulation = again, simulation_again
+            break
+        spared //= 2
     if solution.status is Status.INFEASIBLE and simulation.peak_bytes <= budget_bytes:
         solution = replace(solution, status=Status.FEASIBLE)
     return solution, simulation

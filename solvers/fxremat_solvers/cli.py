@@ -20,9 +20,9 @@ from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.pareto import pareto
-from fxremat_solvers.portfolio import PRESETS, portfolio
-from fxremat_solvers.search.state import Report
-from fxremat_solvers.solve import SOLVERS, checked_options, solve
+from fxremat_solvers.portfolio import PRESETS
+from fxremat_solvers.solve import SOLVERS, checked_options
+from fxremat_solvers.trace import solve_and_trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,12 +80,9 @@ def _solve(options: argparse.Namespace) -> int:
         time_limit_s=options.time_limit_s,
         seed=options.seed,
     )
-    if options.trace and SOLVERS[chosen.solver].has_presets and options.budget_bytes > 0:
-        traced = portfolio(problem, options.budget_bytes, chosen)
-        solution = traced.solution
-        print(trace_table(traced.reports, problem.baseline_cost), file=sys.stderr)
-    else:
-        solution = solve(problem, options.budget_bytes, chosen)
+    solution = solve_and_trace(
+        problem, options.budget_bytes, chosen, sys.stderr if options.trace else None
+    )
     if options.out is not None:
         options.out.write_text(solution.schedule.to_json() + "\n")
     answer = solution_figures(problem, solution)
@@ -128,27 +125,6 @@ def _check(options: argparse.Namespace) -> int:
         print(f"fxremat_solvers: the peak is {over} bytes above the budget", file=sys.stderr)
         return 1
     return 0
-
-
-def trace_table(reports: Sequence[Report], baseline_cost: float) -> str:
-    """A line a step: its seconds, and cost and bound before and after, in per cent above the
-    baseline's cost."""
-
-    def percent(pair: tuple[float, float]) -> str:
-        shares = (
-            100 * (max(1.0, cost / baseline_cost) - 1) if baseline_cost else 0.0 for cost in pair
-        )
-        return " -> ".join(f"{share:7.3f}" for share in shares)
-
-    width = max([len(report.step) for report in reports], default=4)
-    lines = [f"{'step':{width}}  seconds  {'cost, %':^18}  {'bound, %':^18}  peak, bytes"]
-    for each in reports:
-        peaks = " -> ".join(map(str, each.peak_bytes))
-        lines.append(
-            f"{each.step:{width}}  {each.seconds:7.3f}  {percent(each.cost)}  {percent(each.bound)}"
-            f"  {peaks}"
-        )
-    return "\n".join(lines)
 
 
 def _check_writable(path: Path) -> None:

@@ -14,7 +14,16 @@ from torch._inductor import config
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
 from fxremat import inductor_hooks, torch_hooks
-from fxremat.inductor_hooks import Kind, Layout, Pair, compile_pair, make_inductor_backend
+from fxremat.inductor_hooks import (
+    Kind,
+    Layout,
+    Pair,
+    compile_pair,
+    joined,
+    lines,
+    make_inductor_backend,
+)
+from fxremat.inductor_hooks import compile as hooks_compile
 
 
 def compiled(function: Any, *inputs: Any) -> Pair:
@@ -107,20 +116,20 @@ def test_inductors_arguments_on_a_gpu() -> None:
         inductor_meta={"mutated_arg_names": []},
     )
     text = ("triton_poi_fused_0.run(primals_1, buf0, ws_0, 128, stream=stream0)",)
-    line = inductor_hooks._read_kernel(call, text, {})
+    line = lines._read_kernel(call, text, {})
     assert line is not None
     assert line.writes == ("buf0", "ws_0")
     call.triton_meta = {"signature": dict.fromkeys(("in_ptr0", "mystery", "ws_ptr", "xnumel"))}
-    assert inductor_hooks._read_kernel(call, text, {}) is None
+    assert lines._read_kernel(call, text, {}) is None
 
 
 def test_settings_that_torch_knows() -> None:
     """A setting that torch no longer has would silently be left out."""
     for module, settings, gone in (
-        (config, inductor_hooks._INDUCTOR, set[str]()),
-        (functorch, inductor_hooks._FUNCTORCH, set[str]()),
+        (config, hooks_compile._INDUCTOR, set[str]()),
+        (functorch, hooks_compile._FUNCTORCH, set[str]()),
     ):
-        assert set(settings) - set(inductor_hooks._known(module, settings)) == gone
+        assert set(settings) - set(hooks_compile.known(module, settings)) == gone
 
 
 def test_reinterpreted_tensors() -> None:
@@ -209,3 +218,40 @@ def test_written_wrappers_are_replayed() -> None:
     assert moments[-1].nbytes == 4 + 4 + weight.nbytes
     # The product, which is kept, and its gradient.
     assert max(moment.nbytes for moment in moments) >= 2 * x.nbytes
+
+
+def test_kernels_of_a_graph_are_compiled_in_few_files() -> None:
+    """Joined or alone, a kernel computes the same; torch's template of bindings is as expected."""
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    def source(factor: int) -> str:
+        return f"""
+#include <torch/csrc/inductor/cpp_prefix.h>
+static float twice(float x) {{ return {factor} * x; }}
+extern "C" void kernel(const float* in_ptr0, float* out_ptr0, const int64_t n)
+{{
+    #pragma GCC ivdep
+    for (int64_t i = 0; i < n; i++) out_ptr0[i] = twice(in_ptr0[i]);
+}}
+"""
+
+    assert joined.can_join(source(2))
+    assert not joined.can_join("#define N 3\n" + source(2))
+    types = ("const float*", "float*", "const int64_t")
+    kernels = [joined.Waiting(types, source(factor)) for factor in (2, 3)]
+    asked: list[str] = []
+    load = CppPythonBindingsCodeCache.load_async
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            CppPythonBindingsCodeCache,
+            "load_async",
+            lambda code, *args, **named: asked.append(code) or load(code, *args, **named),
+        )
+        functions = joined.compile_together(kernels, lambda task: task())
+    assert len(asked) == 1
+    x, made = torch.arange(3.0), torch.empty(3)
+    for function, factor in zip(functions, (2, 3), strict=True):
+        function(x, made, 3)
+        assert torch.equal(made, factor * x)
+    with pytest.raises(RuntimeError, match="requires 3 args"):
+        functions[0](x)

@@ -22,7 +22,7 @@ LAYERS = (
     ("search",),
     ("loops", "portfolio"),
     ("solve",),
-    ("pareto",),
+    ("pareto", "trace"),
     ("__init__", "cli"),
     ("__main__",),
 )

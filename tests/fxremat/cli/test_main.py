@@ -35,6 +35,11 @@ def test_solve_and_check_and_pareto(problem: Path, capsys: Capture, tmp_path: Pa
     assert code == 0
     assert found["peak_bytes"] <= found["budget_bytes"]
     assert found["recomputed_ops"] > 0
+    traced = ("solve", str(problem), "--budget", "0.6", "--preset", "brief", "--trace", "--json")
+    assert main(traced) == 0
+    said = capsys.readouterr()
+    assert "greedy" in said.err
+    assert json.loads(said.out)["cost"] <= found["cost"]
     code, replayed = answer(capsys, "check", str(problem), str(schedule), "--budget", "0.6")
     assert (code, replayed["peak_bytes"], replayed["over_budget_bytes"]) == (
         0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import fxremat
+import fxremat_solvers
 from fxremat.frontend.compiled import compiled_of
 from fxremat.pipeline.passes import Solve
 from fxremat.plan import plan as planning
@@ -18,6 +20,7 @@ from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options
 from fxremat.plan.plan import Search, search_schedule, search_threads
 from fxremat_solvers import RematProblem, Schedule, Solution, Status, baseline
+from fxremat_solvers.testing import chain
 from tests.numerics.steps import assert_same, plan_of, run_steps, tight_budget
 
 
@@ -121,3 +124,54 @@ def test_a_plan_that_is_interrupted_leaves_nothing_half_compiled() -> None:
     assert interrupted[-1] == "verify"
     assert not compiled_of(optimized).backend.history.graphs
     assert_same(run_steps(twin, twin, batches), run_steps(loss, optimized, batches))
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked_for"),
+    [
+        # The second schedule saves as much: it spends all.
+        ({20: 2, 22: 2}, [20, 22]),
+        # It saves nothing, the third saves the half that it was given.
+        ({20: 2, 22: 0, 21: 1}, [20, 22, 21]),
+        # No other fits: the first is kept.
+        ({20: 2, 22: 0, 21: 0}, [20, 22, 21]),
+    ],
+)
+def test_what_is_written_in_place_may_be_spent(saved: dict[int, int], asked_for: list[int]) -> None:
+    """A schedule's replay may need less than the solver counts; what is left is searched again."""
+    problem = chain(20)
+    whole = fxremat_solvers.simulate(problem, baseline(problem))
+    budgets: list[int] = []
+
+    def replay(_schedule: Schedule) -> Any:
+        return replace(whole, peak_bytes=budgets[-1] - saved[budgets[-1]])
+
+    def search(problem: RematProblem, budget: int, _options: Options) -> Solution:
+        budgets.append(budget)
+        return replace(COUNTED, schedule=baseline(problem), cost=100 - budget, peak_bytes=budget)
+
+    lowering: Any = SimpleNamespace(problem=problem, replay=replay)
+    solution, simulation = planning._solve(lowering, whole, 20, Options(20), search)
+    assert budgets == asked_for
+    spent = max(budget for budget in budgets if budget - saved[budget] <= 20)
+    assert (solution.cost, simulation.peak_bytes) == (100 - spent, spent - saved[spent])
+
+
+def test_a_second_search_that_fails_leaves_the_first_plan() -> None:
+    problem = chain(20)
+    whole = fxremat_solvers.simulate(problem, baseline(problem))
+    budgets: list[int] = []
+
+    def search(problem: RematProblem, budget: int, _options: Options) -> Solution:
+        budgets.append(budget)
+        if len(budgets) > 1:
+            raise RuntimeError("no luck")
+        return replace(COUNTED, schedule=baseline(problem), peak_bytes=budget)
+
+    lowering: Any = SimpleNamespace(problem=problem, replay=lambda _: replace(whole, peak_bytes=15))
+    with pytest.warns(UserWarning, match="search for a cheaper plan failed .RuntimeError: no luck"):
+        solution, _ = planning._solve(lowering, whole, 20, Options(20), search)
+    assert solution.peak_bytes == 20
+
+
+COUNTED = Solution(Schedule(()), 1.0, 1, 0.0, Status.FEASIBLE, "counted")
