@@ -2,8 +2,9 @@
 
 python -m benchmarks.growth [--graphs 4 12 gpt2-eager ...] [--budgets 0.7 0.3] [--time-limit-s 5]
 
-A number is a stack of so many layers by `fxremat_solvers.generate.transformer`, a name a graph of
-the ablation, in which dropout and the head are as well. `auto` solves each in a process of its own.
+A number is a stack of so many layers by `fxremat_solvers.testing.transformer`, a name a graph of
+the ablation, in which dropout and the head are as well; `ode-1024` is an ODE unrolled for so many
+steps, and the share 0 its lowest peak. `auto` solves each in a process of its own.
 Seconds are of processor time, all threads together, with everything compiled, imports left out;
 memory is the largest resident size of the process, the interpreter and its libraries included.
 """
@@ -19,15 +20,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks import records
+from benchmarks.cuda.machine import commit
 from benchmarks.joint_graphs import names, problem_of
 from benchmarks.own_process import print_row, rows_of
 from benchmarks.plots import save
-from fxremat_solvers import baseline, simulate, solve
-from fxremat_solvers.testing import transformer
+from fxremat_solvers import RematProblem, baseline, floor, simulate, solve
+from fxremat_solvers.testing import ode, transformer
 
 OUT = Path("benchmarks/results/growth")
 STACKS = ("2", "4", "8", "12", "24", "48", "100", "222")
 MODELS = ("gpt2-eager", "gpt2-sdpa")  # of 12 layers
+LOOP = "ode-"
 LIMIT_S = 120.0
 SHARES_OF_STACKS = (0.7, 0.5, 0.3)
 SHARES_OF_MODELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
@@ -38,14 +41,24 @@ def is_stack(graph: str) -> bool:
     return graph.isdigit()
 
 
+def graph_of(name: str) -> RematProblem:
+    """The graph by its name."""
+    if is_stack(name):
+        return transformer(int(name))
+    return ode(int(name.removeprefix(LOOP))) if name.startswith(LOOP) else problem_of(name)
+
+
 def measure(graph: str, share: float, time_limit_s: float) -> dict[str, Any]:
     """One solve of a graph at a share of its peak."""
-    problem = transformer(int(graph)) if is_stack(graph) else problem_of(graph)
+    problem = graph_of(graph)
     peak = simulate(problem, baseline(problem)).peak_bytes
     small = transformer(1)
     solve(small, int(0.7 * simulate(small, baseline(small)).peak_bytes))  # loads what is compiled
     began, began_s = time.process_time(), time.perf_counter()
-    solution = solve(problem, int(share * peak), time_limit_s=time_limit_s)
+    if share:
+        solution = solve(problem, int(share * peak), time_limit_s=time_limit_s)
+    else:
+        solution = floor(problem, time_limit_s=time_limit_s)
     clock_s = time.perf_counter() - began_s
     return {
         "key": f"{graph}/{share}" + (f"/{time_limit_s:g}s" if time_limit_s != LIMIT_S else ""),
@@ -53,6 +66,8 @@ def measure(graph: str, share: float, time_limit_s: float) -> dict[str, Any]:
         "time_limit_s": time_limit_s,
         "ops": len(problem.ops),
         "budget": share,
+        "baseline_peak_bytes": peak,
+        "peak_bytes": solution.peak_bytes,
         "status": str(solution.status),
         "extra": solution.cost / problem.baseline_cost - 1,
         "bound": solution.lower_bound / problem.baseline_cost - 1,
@@ -89,19 +104,20 @@ def main() -> None:
     parser.add_argument("--time-limit-s", type=float, default=LIMIT_S)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    unknown = [graph for graph in args.graphs if not is_stack(graph) and graph not in names()]
+    made = [graph for graph in args.graphs if is_stack(graph) or graph.startswith(LOOP)]
+    unknown = sorted({*args.graphs} - {*made, *names()})
     if unknown:
         parser.error(f"unknown graphs {unknown}: a number of layers or one of {names()}")
     if args.one:
         print_row(measure(args.graphs[0], args.budgets[0], args.time_limit_s))
         return
     for graph in args.graphs:
-        shares = SHARES_OF_STACKS if is_stack(graph) else SHARES_OF_MODELS
+        shares = SHARES_OF_MODELS if graph in names() else SHARES_OF_STACKS
         for share in args.budgets or shares:
             limit = ["--time-limit-s", str(args.time_limit_s)]
             cell = ["--one", "--graphs", graph, "--budgets", str(share), *limit]
             (row,) = rows_of("benchmarks.growth", *cell)
-            records.append(OUT, row | records.environment(1))
+            records.append(OUT, row | records.environment(1) | {"commit": commit()})
             print(row)
     records.compact(OUT)
     print(plot(list(map(dict, records.load(OUT).values())), OUT / "growth.png"))

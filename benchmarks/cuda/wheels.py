@@ -21,7 +21,7 @@ from benchmarks.cuda.install import package_of
 # highspy and pulp as in pyproject.toml. Matplotlib is left out: nothing here draws.
 GROUPS: dict[str, tuple[str, ...]] = {
     "core": (
-        "pulp>=3.0,<4",
+        "pulp>=3.0,<5",
         "highspy>=1.11,<1.16",
         "msgspec>=0.19",
         "networkx>=3.5",

@@ -20,7 +20,7 @@ from benchmarks.zoo import Batch
 
 POINTS = ("1", "0.9", "0.7", "0.5", "0.4", "0.3", "floor")
 REFERENCES = ("=checkpoint-block", "=checkpoint-block-compiled", "=eager/2")
-# Single solvers are compared over all budgets in docs/solvers.md; here what their plans take.
+# docs/solver-results.md compares single solvers over all budgets; here what their plans take.
 ABLATION = ("0.5",)
 
 

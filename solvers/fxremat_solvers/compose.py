@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from fxremat_solvers.bounds.integer_program import Program, minimise
 from fxremat_solvers.model.arrays import Integers
+from fxremat_solvers.programs.highs import minimise
+from fxremat_solvers.programs.program import Program, Writer
 
 _STEPS = 500
 # A share of the step's cost. The blocks of a deep model are alike, and HiGHS tries picks that
@@ -79,7 +80,9 @@ def shares(parts: Sequence[Sequence[Choice]], room: Sequence[int]) -> list[list[
 
     Where it mixes two choices of a part, one between them is wanted.
     """
-    answer = minimise(_cheapest(parts, room)[0], _STEPS, whole=False)
+    program, _ = _cheapest(parts, room)
+    mixed = replace(program, whole=np.zeros_like(program.whole))
+    answer = minimise(mixed, _STEPS)
     return [] if answer.point is None else _by_part(parts, answer.point)
 
 
@@ -96,67 +99,50 @@ def _composition(
 
 
 def _cheapest(parts: Sequence[Sequence[Choice]], room: Sequence[int]) -> tuple[Program, float]:
+    """The cheapest picks within the room, and the cost of one unit of the objective."""
     cost = [choice.cost for choices in parts for choice in choices]
-    return _program(parts, room, cost, None)
+    unit = max([abs(c) for c in cost if c], default=1.0)
+    return _written(parts, room, [c / unit for c in cost]).program(), unit
 
 
 def _lowest(parts: Sequence[Sequence[Choice]], room: Sequence[int]) -> Program:
-    """The least overload: one more column, in thousandths of the largest figure."""
-    free = [0.0 for choices in parts for _ in choices]
-    return _program(parts, room, free, 1e-3)[0]
+    """The least overload: one more column, in thousandths of the largest figure.
+
+    It lets every moment be exceeded, and is what costs.
+    """
+    unit = 1e-3
+    most = float(math.ceil((len(parts) + 1) / unit))
+    return _written(parts, room, None, (unit, most)).program()
 
 
-def _program(
+def _written(
     parts: Sequence[Sequence[Choice]],
     room: Sequence[int],
-    cost: list[float],
-    overload_unit: float | None,
-) -> tuple[Program, float]:
-    """The program, and the cost of one unit of its objective.
-
-    Rows: one pick a part (as two inequalities), then the loads of each moment, scaled.
-
-    With `overload_unit` a last column lets every moment be exceeded, by units of that share of the
-    largest figure, and is what costs.
-    """
-    columns = len(cost)
-    first = np.cumsum([0, *map(len, parts)])
+    cost: Sequence[float] | None,
+    overload: tuple[float, float] = (0.0, 0.0),
+) -> Writer:
+    """Rows: one pick a part, then the loads of each moment, as shares of the largest figure."""
+    writer = Writer()
     loads = np.array([choice.loads for choices in parts for choice in choices], dtype=np.int64)
-    loads = loads.reshape(columns, len(room))
+    first = np.cumsum([0, *map(len, parts)]).tolist()
+    loads = loads.reshape(first[-1], len(room))
     limits = np.array(room, dtype=np.int64)
-    kept = np.arange(len(room))
-    if overload_unit is None:
-        # Only those moments that some picks exceed.
-        most = sum(loads[a:b].max(axis=0) for a, b in pairwise(first))
-        kept = np.flatnonzero(most > limits)
+    for k in range(first[-1]):
+        writer.column(cost[k] if cost else 0.0)
+    for a, b in pairwise(first):
+        writer.row([(k, 1.0) for k in range(a, b)], 1.0, 1.0)
+    unit, most = overload
+    beyond = writer.column(1.0, -most, most) if unit else None
+    # Without overload only those moments that some picks exceed.
+    highest = sum(loads[a:b].max(axis=0) for a, b in pairwise(first))
+    moments = range(len(room)) if unit else np.flatnonzero(highest > limits).tolist()
     largest = float(max(1, np.abs(loads).max(initial=0), np.abs(limits).max(initial=0)))
-    moment, column = np.nonzero(loads[:, kept].T)
-    entry = loads[column, kept[moment]] / -largest
-    low, high = np.zeros(columns), np.ones(columns)
-    scale = max([abs(c) for c in cost if c], default=1.0)
-    objective = np.array(cost) / scale
-    if overload_unit is not None:
-        most = float(math.ceil((len(parts) + 1) / overload_unit))
-        low, high = np.append(low, -most), np.append(high, most)
-        objective = np.append(objective, 1.0)
-        moment = np.append(moment, kept)
-        column = np.append(column, np.full(len(kept), columns))
-        entry = np.append(entry, np.full(len(kept), overload_unit))
-    part = np.repeat(np.arange(len(parts)), np.diff(first))
-    row = np.concatenate([2 * part, 2 * part + 1, 2 * len(parts) + moment])
-    order = np.argsort(row, kind="stable")
-    column = np.concatenate([np.tile(np.arange(columns), 2), column])
-    entry = np.concatenate([np.ones(columns), -np.ones(columns), entry])
-    program = Program(
-        cost=objective,
-        low=low,
-        high=high,
-        start=np.searchsorted(row[order], np.arange(2 * len(parts) + len(kept) + 1)),
-        column=column[order],
-        entry=entry[order],
-        at_least=np.concatenate([np.tile([1.0, -1.0], len(parts)), limits[kept] / -largest]),
-    )
-    return program, scale
+    for moment in moments:
+        columns = np.flatnonzero(loads[:, moment])
+        taken = (loads[columns, moment] / largest).tolist()
+        entries = [*zip(columns.tolist(), taken, strict=True), (beyond, -unit)]
+        writer.row(entries, at_most=limits[moment] / largest)
+    return writer
 
 
 def _by_part(parts: Sequence[Sequence[Choice]], point: np.ndarray) -> list[list[float]]:

@@ -42,6 +42,7 @@ from fxremat_solvers.search.steps import (
     Restarts,
     StagedProgram,
     Together,
+    Unrolled,
     beside_program,
     first_round,
     led_but_too_large,
@@ -53,22 +54,16 @@ _BRIEF = Anneal(
     Edits(250, most=80_000, large_per_op=50, cap=300_000),
     free_order=Edits(400, work=3e8),
     rounds=2,
-    small_rounds=2,
-    small_patience=1,
 )
 _FAST = Anneal(
     Edits(500, most=160_000, large_per_op=100, cap=600_000),
     free_order=Edits(800, work=6e8),
     rounds=3,
-    small_rounds=8,
-    patience=2,
 )
 _THOROUGH = Anneal(
     Edits(2_500, most=800_000, large_per_op=500, cap=3_000_000),
     free_order=Edits(4_000, work=3e9),
     rounds=3,
-    small_rounds=8,
-    spare=True,
 )
 
 
@@ -76,7 +71,7 @@ def _round(rounds: Anneal, when: Callable[[State], bool]) -> Anneal:
     return replace(rounds, most=1, when=when)
 
 
-_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), Greedy())
+_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), Greedy(), Unrolled())
 
 BRIEF: tuple[Step, ...] = (
     *_BEGIN,
@@ -90,15 +85,8 @@ FAST: tuple[Step, ...] = (
     Together((CutBound(),), (_round(_FAST, first_round),)),
     LowestPeak(),
     _FAST,
-    Restarted(
-        (
-            Restarts(HOT_SWAPS, 1, Edits(500_000, most=500_000), 2, from_starts=True, above=_HUGE),
-            Restarts(TIGHT, 2, Edits(500_000, most=250_000), above=_HUGE),
-            Restarts(TIGHT, 8, Edits(1_000, most=160_000, per_square=6), below=_HUGE),
-        )
-    ),
-    ColdWaves(6, Edits(250, most=40_000, per_square=1.5), below=_HUGE),
-    ColdWaves(3, Edits(250, most=60_000), above=_HUGE),
+    Restarted((Restarts(TIGHT, 8, Edits(1_000, most=160_000, per_square=6)),)),
+    ColdWaves(6, Edits(250, most=40_000, per_square=1.5)),
 )
 
 THOROUGH: tuple[Step, ...] = (

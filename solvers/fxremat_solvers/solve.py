@@ -17,6 +17,7 @@ from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.portfolio import PRESETS, portfolio
 from fxremat_solvers.reference.binomial import binomial_schedule
 from fxremat_solvers.reference.exact import MAX_OPS, exact
+from fxremat_solvers.reference.ilp import ilp
 from fxremat_solvers.reference.mincut import mincut
 from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.lowest_peak import lowest_peak
@@ -58,15 +59,12 @@ def _greedy(problem: RematProblem, budget_bytes: int, _options: SolveOptions) ->
 
 
 def _mincut(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
-    limit_s, seed = options.time_limit_s, options.seed
-    return mincut(problem, budget_bytes, time_limit_s=limit_s, seed=seed)
+    return mincut(problem, budget_bytes, time_limit_s=options.time_limit_s)
 
 
 def _ilp(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:
-    # Imported here: PuLP takes longer to import than most problems take to solve.
-    from fxremat_solvers.reference.ilp import ilp
-
-    return ilp(problem, budget_bytes, time_limit_s=options.time_limit_s, seed=options.seed)
+    limit_s, seed = options.time_limit_s, options.seed
+    return ilp(problem, budget_bytes, time_limit_s=limit_s, seed=seed).solution
 
 
 def _exact(problem: RematProblem, budget_bytes: int, options: SolveOptions) -> Solution:

@@ -205,7 +205,7 @@ def test_parts_by_name() -> None:
 def test_wheels_that_are_installed() -> None:
     carried = ["highspy", "pulp", "numba", "llvmlite", "rich"]
     there = {"highspy": "1.16.0", "pulp": "3.3.2", "llvmlite": "0.44.0", "rich": "14.0.0"}
-    # highspy is too new for PuLP; numba takes the llvmlite along that it was made for.
+    # highspy is too new; numba takes the llvmlite along that it was made for.
     assert lacking(carried, there) == ["highspy", "llvmlite", "numba"]
     assert package_of(Path("a/PuLP-3.3.2-py3-none-any.whl")) == "pulp"
     found = usable(["rich", "no_such_package"], Path("nowhere"))

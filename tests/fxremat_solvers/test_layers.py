@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors", "options", "version"),
     ("model",),
+    ("programs",),
     ("bounds", "testing"),
     ("reference", "compose", "figures"),
     ("search",),

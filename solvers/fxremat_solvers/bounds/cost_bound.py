@@ -45,17 +45,44 @@ from fxremat_solvers.bounds.staged_program import Staged, by_stages
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.simulate import baseline, simulate
 
-_STAGES_WORK = (400, 500_000)
-"""Columns times steps of branch and bound spent on programs over stages: for every op, and most."""
 
-_DEEPER_WORK = 400_000
-"""The same in `deeper`."""
+@dataclass(frozen=True)
+class Sampling:
+    """How many positions are tried, each alone, and how many of them are priced together."""
 
-_STAGES_OPS = (3_000, 300)
-"""Larger graphs get no program over stages: training graphs; others, of which chains see little."""
+    alone: int
+    together: int
 
-_DEEPER_WORTH = 1e-3
-"""Of the baseline's cost: `deeper` ends with a program that adds less to the bound."""
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the bounds on cost.
+
+    `few` takes a quarter of the time of `many` and loses some tenths of a per cent. The two sizes,
+    in ops and what they read and make, keep graphs of thousands of ops to seconds. Prices are
+    shares of the baseline's cost over the budget: the first one tried, and the least that makes a
+    position decisive. `work` is columns times steps of branch and bound spent on programs over
+    stages, for every op and at most; `deeper_work` the same in `deeper`, which ends with a program
+    that adds less than `worth` of the baseline's cost. Above `staged` ops there is no program: on
+    training graphs, and on others, of which chains see little. How much the rest matters has not
+    been measured.
+    """
+
+    many: Sampling = Sampling(24, 10)
+    few: Sampling = Sampling(8, 4)
+    alone_size: int = 60_000
+    together_size: int = 40_000
+    alone_evaluations: int = 10
+    together_evaluations: int = 25
+    first_price: float = 0.2
+    decisive_price: float = 1e-3
+    work: tuple[int, int] = (400, 500_000)
+    deeper_work: int = 400_000
+    worth: float = 1e-3
+    staged: tuple[int, int] = (3_000, 300)
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -118,7 +145,7 @@ def by_cuts(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadlin
 
 def by_program(problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float) -> Proof:
     """`known`, the proof by cuts, with what the integer program adds where there is one."""
-    per_op, most = _STAGES_WORK
+    per_op, most = TUNING.work
     work = min(per_op * len(problem.ops), most)
     return _further(problem, budget_bytes, known, work, -math.inf, deadline)
 
@@ -130,13 +157,13 @@ def deeper(
 
     `known` is the proof for the same problem and budget so far.
     """
-    worth = _DEEPER_WORTH * problem.baseline_cost
-    return _further(problem, budget_bytes, known, _DEEPER_WORK, worth, deadline)
+    worth = TUNING.worth * problem.baseline_cost
+    return _further(problem, budget_bytes, known, TUNING.deeper_work, worth, deadline)
 
 
 def has_program(problem: RematProblem) -> bool:
     """Whether the graph is small enough for the integer program."""
-    return len(problem.ops) <= _STAGES_OPS[problem.first_backward_op is None]
+    return len(problem.ops) <= TUNING.staged[problem.first_backward_op is None]
 
 
 def _further(
@@ -195,11 +222,12 @@ def _extra_cost(
     """
     chain = main_chain(problem, budget_bytes)
     size = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
-    samples = max(4, min(24 if thorough else 8, 60_000 // size))
-    joint = max(1, min(10 if thorough else 4, 40_000 // size))
+    sampling = TUNING.many if thorough else TUNING.few
+    samples = max(4, min(sampling.alone, TUNING.alone_size // size))
+    joint = max(1, min(sampling.together, TUNING.together_size // size))
     scale = problem.cost_scale / budget_bytes
     tried: dict[int, tuple[float, float]] = {}
-    best, best_price = 0.0, 0.2 * scale
+    best, best_price = 0.0, TUNING.first_price * scale
 
     def attempt(place: int) -> None:
         nonlocal best, best_price
@@ -209,7 +237,8 @@ def _extra_cost(
             return
         relaxation = relax(problem, (chain[place],))
         start = np.array([best_price])
-        value, prices = maximise(relaxation, budget_bytes, scale, start, 10, best)
+        evaluations = TUNING.alone_evaluations
+        value, prices = maximise(relaxation, budget_bytes, scale, start, evaluations, best)
         tried[place] = value, float(prices[0])
         if value > best:
             best, best_price = value, float(prices[0])
@@ -241,9 +270,11 @@ def _extra_cost(
         chosen = _spread(tried, joint)
         relaxation = relax(problem, [chain[i] for i in chosen])
         start = np.array([best_price if i == top else 0.0 for i in chosen])
-        value, prices = maximise(relaxation, budget_bytes, scale, start, 25, best)
+        evaluations = TUNING.together_evaluations
+        value, prices = maximise(relaxation, budget_bytes, scale, start, evaluations, best)
         best = max(best, value)
-        beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > 1e-3 * scale]
+        least = TUNING.decisive_price * scale
+        beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > least]
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])
     return best, tuple(decisive)

@@ -36,28 +36,34 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from fxremat_solvers.bounds.integer_program import Program, minimise
 from fxremat_solvers.bounds.positions import first_after, last_before
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import simulate
+from fxremat_solvers.programs.highs import SAFETY_STOP_S, minimise
+from fxremat_solvers.programs.program import Writer
 
-_COLUMNS = 10_000
-"""The largest program that is tried."""
 
-_MOST_POSITIONS = 8
+@dataclass(frozen=True)
+class Tuning:
+    """`columns` of the largest program that is tried, and the most `positions`.
 
-_WORK_EACH = 250_000
-"""Most columns times steps spent on one program: its first seconds gain the most."""
+    `work`: most columns times steps of branch and bound spent on one program, whose first seconds
+    gain the most; one that gets fewer than `steps` isn't begun. The program is scaled by `cost` and
+    `nbytes`, the whole costs and the budget, so that absolute tolerances mean nothing; `tolerance`
+    is taken off its bound.
+    """
 
-_LEAST_STEPS = 20
+    columns: int = 10_000
+    positions: int = 8
+    work: int = 250_000
+    steps: int = 20
+    cost: float = 1e5
+    nbytes: float = 1e4
+    tolerance: float = 0.1
 
-# The program is scaled so that absolute tolerances mean nothing.
-_COST = 1e5
-_BYTES = 1e4
-_TOLERANCE = 0.1
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -91,18 +97,18 @@ def by_stages(
     chosen = tuple(positions)
     extra = known
     schedules: list[tuple[int, ...]] = []
-    while len(chosen) <= _MOST_POSITIONS:
+    while len(chosen) <= TUNING.positions:
         stages = _Stages(problem, [chain[i] for i in chosen], budget_bytes)
-        size = len(stages.cost)
-        if size > _COLUMNS:
+        size = len(stages.writer.cost)
+        if size > TUNING.columns:
             break
-        steps = min(work, _WORK_EACH) // size
+        steps = min(work, TUNING.work) // size
         left_s = deadline - time.monotonic()
-        if steps < _LEAST_STEPS or left_s <= 0:
+        if steps < TUNING.steps or left_s <= 0:
             return Staged(extra, tuple(schedules), chosen)
-        answer = minimise(stages.program(), steps, left_s)
+        answer = minimise(stages.writer.program(), steps, min(left_s, SAFETY_STOP_S))
         work -= answer.steps * size
-        above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
+        above = (answer.bound - stages.once - TUNING.tolerance) / TUNING.cost * problem.cost_scale
         gained, extra = above - extra, max(extra, above)
         if answer.point is None:
             break
@@ -140,11 +146,8 @@ class _Stages:
         self.budget_bytes = budget_bytes
         self.runs: dict[tuple[int, int], int] = {}
         self.live: dict[tuple[int, int], int] = {}
-        self.cost: list[float] = []
+        self.writer = Writer()
         self.once = 0.0  # what the first run of every op costs
-        self.low: list[float] = []
-        self.rows: list[list[tuple[int, float]]] = []
-        self.at_least: list[float] = []
         # For each op the last position that it always runs after, or is, and the first it runs by.
         self.after = last_before(problem, chain)
         for j, v in enumerate(chain, 1):
@@ -170,18 +173,9 @@ class _Stages:
             reads.append(sorted(at_position | within | at_end))
         return reads
 
-    def _column(self, cost: float, low: bool) -> int:
-        self.cost.append(cost)
-        self.low.append(float(low))
-        return len(self.cost) - 1
-
-    def _row(self, entries: Sequence[tuple[int | None, float]], at_least: float) -> None:
-        self.rows.append([(column, entry) for column, entry in entries if column is not None])
-        self.at_least.append(at_least)
-
     def _columns(self) -> None:
         problem, k = self.problem, len(self.chain)
-        scale = _COST / problem.cost_scale
+        scale = TUNING.cost / problem.cost_scale
         for u, op in enumerate(problem.ops):
             # Less only for what runs once.
             cost = min(problem.reruns[u].cost, problem.cost_scale) * scale
@@ -189,12 +183,12 @@ class _Stages:
             for g in range(self.after[u], k + 1):
                 if op.recomputable or g < self.by[u]:
                     at_position = g > 0 and self.chain[g - 1] == u
-                    self.runs[u, g] = self._column(cost, low=at_position)
+                    self.runs[u, g] = self.writer.column(cost, float(at_position))
         for x, u in enumerate(problem.producer):
             if u >= 0:
                 for j in range(self.after[u] + 1, k + 1):
                     read = x in problem.ops[self.chain[j - 1]].inputs
-                    self.live[x, j] = self._column(0.0, low=read)
+                    self.live[x, j] = self.writer.column(0.0, float(read))
 
     def _values(self) -> None:
         """What is live at a position was so at the one before or has been made since."""
@@ -205,9 +199,9 @@ class _Stages:
                 continue
             for j in range(self.after[u] + 1, k + 1):
                 before, made = self.live.get((x, j - 1)), self._makes(x, j - 1)
-                self._row([(self.live[x, j], -1.0), (before, 1.0), (made, 1.0)], 0.0)
+                self.writer.row([(self.live[x, j], -1.0), (before, 1.0), (made, 1.0)], 0.0)
             if x in outputs:
-                self._row([(self.live.get((x, k)), 1.0), (self._makes(x, k), 1.0)], 1.0)
+                self.writer.row([(self.live.get((x, k)), 1.0), (self._makes(x, k), 1.0)], 1.0)
 
     def _makes(self, x: int, g: int) -> int | None:
         """The run in stage g that makes a value, if one can."""
@@ -229,15 +223,15 @@ class _Stages:
         for u, op in enumerate(problem.ops):
             stages = [g for g in range(self.after[u], len(self.chain) + 1) if (u, g) in self.runs]
             in_time = [(self.runs[u, g], 1.0) for g in stages if g < self.by[u]]
-            self._row(in_time, 1.0)
+            self.writer.row(in_time, 1.0)
             if not op.recomputable:
-                self._row([(column, -1.0) for column, _ in in_time], -1.0)
+                self.writer.row([(column, -1.0) for column, _ in in_time], -1.0)
             for g in stages:
                 for x in self._reads(u, g):
                     if problem.producer[x] >= 0:
                         there = self.live.get((x, g)), self._makes(x, g)
                         ways = [(column, 1.0) for column in there]
-                        self._row([(self.runs[u, g], -1.0), *ways], 0.0)
+                        self.writer.row([(self.runs[u, g], -1.0), *ways], 0.0)
 
     def _again(self) -> None:
         """Rows that tie together runs in several stages."""
@@ -248,16 +242,16 @@ class _Stages:
             reads = sorted({g for x in run.outputs for g in self.read_in[x]})
             for j in range(max(self.after[u] + 1, self.by[u]), k + 1):
                 until[u, j] = next((g for g in reads if g >= j), k)
-                again[u, j] = self._column(0.0, low=False)
-                self._row([(again[u, j], -1.0), *self._runs_within(u, j, until[u, j])], 0.0)
+                again[u, j] = self.writer.column()
+                self.writer.row([(again[u, j], -1.0), *self._runs_within(u, j, until[u, j])], 0.0)
         for (x, j), live in self.live.items():
             u = problem.producer[x]
             read = next((g for g in self.read_in[x] if g >= j), None)
             if u in problem.differing and not problem.remade[x]:
                 if (u, j) in again and read is not None:
-                    self._row([(live, 1.0)], 1.0)
+                    self.writer.row([(live, 1.0)], 1.0)
             elif (u, j) in again and read == until[u, j]:
-                self._row([(live, 1.0), (again[u, j], 1.0)], 1.0)
+                self.writer.row([(live, 1.0), (again[u, j], 1.0)], 1.0)
         for (u, j), column in again.items():
             for x in dict.fromkeys(problem.reruns[u].inputs):
                 maker, live = problem.producer[x], self.live.get((x, j))
@@ -270,7 +264,7 @@ class _Stages:
                     made = [(again[maker, j], 1.0)]
                 else:
                     made = self._runs_within(maker, j, until[u, j])
-                self._row([(column, -1.0), (live, 1.0), *made], 0.0)
+                self.writer.row([(column, -1.0), (live, 1.0), *made], 0.0)
 
     def _runs_within(self, u: int, first: int, last: int) -> list[tuple[int | None, float]]:
         return [(self.runs.get((u, g)), 1.0) for g in range(first, last + 1)]
@@ -278,27 +272,14 @@ class _Stages:
     def _memory(self) -> None:
         problem = self.problem
         counted = problem.counted_bytes
-        scale = _BYTES / max(self.budget_bytes, 1)
+        scale = TUNING.nbytes / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
             made = (x for x in problem.ops[v].outputs if not problem.values[x].lazy)
             own = {*problem.ops[v].inputs, *made}
             room = self.budget_bytes - problem.own_bytes[v]
             others = [x for x in range(len(counted)) if counted[x] and x not in own]
             held = [(self.live.get((x, j)), -scale * counted[x]) for x in others]
-            self._row(held, -scale * room)
-
-    def program(self) -> Program:
-        """The program for HiGHS."""
-        flat = [pair for row in self.rows for pair in row]
-        return Program(
-            cost=np.array(self.cost),
-            low=np.array(self.low),
-            high=np.ones(len(self.cost)),
-            start=np.cumsum([0, *map(len, self.rows)]),
-            column=np.array([column for column, _ in flat], dtype=np.int64),
-            entry=np.array([entry for _, entry in flat]),
-            at_least=np.array(self.at_least),
-        )
+            self.writer.row(held, -scale * room)
 
     def schedule(self, on: Sequence[bool]) -> tuple[int, ...]:
         """A point of the program as a schedule: each stage in the baseline's order.

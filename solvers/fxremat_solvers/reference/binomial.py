@@ -23,6 +23,7 @@ With free (size 0) gradients the optimum is not binomial: such graphs are not re
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,33 +216,37 @@ def optimal_split(n: int, slots: int) -> int:
     return max(1, min(_beta(slots, t - 1), n - _beta(slots - 1, t - 1), n - 1))
 
 
-def _write(chain: UniformChain, slots: int, fused: int) -> list[int]:
-    """The schedule, by Revolve's recursion with an explicit stack."""
-    n = len(chain.forward) - fused + 1
-    steps: list[int] = list(chain.initial)
+def moves(n: int, slots: int) -> Iterator[tuple[int, int]]:
+    """Revolve's recursion: (low, high) runs these steps from a kept state, (i, i) reverses step i.
+
+    The states that are kept are those that the moves start from, `slots` at once with the first.
+    """
     stack = [(0, n, slots)]
     while stack:
         low, high, free = stack.pop()
-        if free == 1 and high - low > 1:
+        if free == 1 or high - low == 1:
             for i in range(high - 1, low - 1, -1):
-                steps.extend(chain.forward[low:i])
-                _reverse(chain, i, n, steps)
-            continue
-        if high - low == 1:
-            _reverse(chain, low, n, steps)
+                if i > low:
+                    yield low, i
+                yield i, i
             continue
         middle = low + optimal_split(high - low, free)
-        steps.extend(chain.forward[low:middle])
+        yield low, middle
         stack.append((low, middle, free))
         stack.append((middle, high, free - 1))
+
+
+def _write(chain: UniformChain, slots: int, fused: int) -> list[int]:
+    """The schedule; at the far end all fused steps forward, the turn, and back."""
+    n = len(chain.forward) - fused + 1
+    steps: list[int] = list(chain.initial)
+    for low, high in moves(n, slots):
+        if high > low:
+            steps.extend(chain.forward[low:high])
+        elif low == n - 1:
+            steps.extend(chain.forward[low:])
+            steps.extend(chain.turn)
+            steps.extend(reversed(chain.backward[low:]))
+        else:
+            steps.append(chain.backward[low])
     return steps
-
-
-def _reverse(chain: UniformChain, i: int, n: int, steps: list[int]) -> None:
-    """B_{i+1} from x_i; at the far end all fused steps forward, the turn, and back."""
-    if i == n - 1:
-        steps.extend(chain.forward[i:])
-        steps.extend(chain.turn)
-        steps.extend(reversed(chain.backward[i:]))
-    else:
-        steps.append(chain.backward[i])

@@ -28,17 +28,36 @@ import numpy as np
 from fxremat_solvers.bounds.cost_bound import lower_bound
 from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Network, minimum_cut, network
 from fxremat_solvers.model.arrays import Floats, Integers
-from fxremat_solvers.model.incumbent import same_cost
+from fxremat_solvers.model.incumbent import candidate, solution
 from fxremat_solvers.model.problem import RematProblem
-from fxremat_solvers.model.schedule import Schedule, Solution, Status
+from fxremat_solvers.model.schedule import Solution
 from fxremat_solvers.model.simulate import Simulation, baseline, simulate
 from fxremat_solvers.model.vectorised_replay import profiler
 
 _UNITS = 5e8
 """The integer cost of the whole baseline in cuts."""
 
-_TILT = 0.03
-"""How much dearer dropping the last value counts than dropping the first."""
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the search over prices. How much each matters has not been measured.
+
+    `tilt`: how much dearer dropping the last value counts than the first. `near`: the share of the
+    budget from which on memory is crowded. A price rises by its `step`, at first, least and most,
+    which grows and shrinks by `faster` and `slower`; it falls by half of the share of the budget
+    that is free, to `fall` at the least. `learn`: how fast charges follow what was really paid.
+    """
+
+    tilt: float = 0.03
+    near: float = 0.8
+    step: tuple[float, float, float] = (0.02, 0.002, 0.2)
+    faster: float = 1.2
+    slower: float = 0.7
+    fall: float = 0.8
+    learn: float = 0.3
+
+
+TUNING = Tuning()
 
 Gap = tuple[int, int]
 """(value, k): the gap that ends with the value's k-th read."""
@@ -64,50 +83,28 @@ def mincut(
     budget_bytes: int,
     *,
     time_limit_s: float = 30.0,
-    seed: int = 0,
     iterations: int = 120,
     with_bound: bool = True,
-    fill: bool = True,
 ) -> Solution:
     """The best schedule of a series of priced cuts.
 
-    Deterministic: `iterations` bounds the work, the clock only cuts it off. `seed` is accepted
-    for uniformity and has no effect. `with_bound=False` leaves out `bounds.lower_bound` (then
-    `lower_bound` is the baseline's cost); `fill=False` the last pass, which undoes drops that
-    turned out unnecessary, where the schedule is only the start of another search.
+    Deterministic: `iterations` bounds the work, the clock only cuts it off. `with_bound=False`
+    leaves out the bound of any schedule: then it is the baseline's cost.
     """
-    del seed
-    plain = baseline(problem)
-    replay = simulate(problem, plain)
-    if replay.peak_bytes <= budget_bytes:
-        return Solution(
-            plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "mincut"
-        )
+    plain = candidate(problem, baseline(problem).ops, "mincut")
+    if plain.peak_bytes <= budget_bytes:
+        return solution(problem, plain, budget_bytes)
     search = _Search(problem, budget_bytes, time.monotonic() + time_limit_s)
-    search.run(replay, iterations)
-    if fill and time.monotonic() <= search.deadline:
+    search.run(simulate(problem, plain.ops), iterations)
+    if time.monotonic() <= search.deadline:
         search.fill()
     cut_off = time.monotonic() > search.deadline
-    best = search.best
-    if best is None:
-        schedule = Schedule(tuple(map(int, search.lowest)))
-        final = simulate(problem, schedule)
-        return Solution(
-            schedule,
-            final.cost,
-            final.peak_bytes,
-            problem.baseline_cost,
-            Status.INFEASIBLE,
-            "mincut",
-        )
-    schedule = Schedule(tuple(map(int, best)))
-    final = simulate(problem, schedule)
-    bound = problem.baseline_cost
-    if with_bound:
-        bound = min(lower_bound(problem, budget_bytes, deadline=search.deadline), final.cost)
-    done = final.cost - bound <= same_cost(problem)
-    status = Status.OPTIMAL if done else Status.TIME_LIMIT if cut_off else Status.FEASIBLE
-    return Solution(schedule, final.cost, final.peak_bytes, bound, status, "mincut")
+    steps = search.lowest if search.best is None else search.best
+    found = candidate(problem, tuple(map(int, steps)), "mincut")
+    bound = 0.0
+    if with_bound and search.best is not None:
+        bound = lower_bound(problem, budget_bytes, deadline=search.deadline)
+    return solution(problem, found, budget_bytes, lower_bound=bound, cut_off=cut_off)
 
 
 def _reads(problem: RematProblem) -> tuple[tuple[int, ...], ...]:
@@ -140,7 +137,7 @@ class _Search:
         self.charge = np.ones(self.n)
         # Repeated blocks tie at one price, all dropped or none: a slight preference for dropping
         # early values (they are recomputed when less is live) lets the price split them.
-        self.preference = 1.0 + _TILT * np.arange(self.n) / max(self.n, 1)
+        self.preference = 1.0 + TUNING.tilt * np.arange(self.n) / max(self.n, 1)
         self.last_steps: Integers = np.arange(self.n)
         self.closing: list[list[Gap]] = [[] for _ in problem.ops]
 
@@ -152,16 +149,17 @@ class _Search:
         scale = self.problem.cost_scale / budget
         prices = np.zeros(n + 1)
         memory = np.array([*replay.running_bytes, 0], dtype=float)
-        step = np.full(n + 1, 0.02)
+        first, least, most = TUNING.step
+        step = np.full(n + 1, first)
         for _ in range(iterations):
             over = (memory - budget) / budget
             worst = int(np.argmax(over))
             if over[worst] > 0:
                 prices[worst] += step[worst] * scale
-                step[worst] = min(step[worst] * 1.2, 0.2)
+                step[worst] = min(step[worst] * TUNING.faster, most)
             slack = (over < 0) & (prices > 0)
-            prices[slack] *= np.maximum(1.0 + 0.5 * over[slack], 0.8)
-            step[slack] = np.maximum(step[slack] * 0.7, 0.002)
+            prices[slack] *= np.maximum(1.0 + 0.5 * over[slack], TUNING.fall)
+            step[slack] = np.maximum(step[slack] * TUNING.slower, least)
             drops = self.solve(cut, prices)
             memory = self.attempt(drops, prices)
             self.learn(drops)
@@ -199,14 +197,14 @@ class _Search:
             dropped[self.problem.producer[value]] += 1
         chosen = dropped > 0
         paid = np.maximum(extra[chosen] / dropped[chosen], 1.0)
-        self.charge[chosen] += 0.3 * (paid - self.charge[chosen])
+        self.charge[chosen] += TUNING.learn * (paid - self.charge[chosen])
 
     # ---- the cut
 
     def network(self, replay: Simulation) -> _Cut:
         """One node per gap that memory above the budget touches."""
         problem, reads = self.problem, self.reads
-        over = np.array([b > 0.8 * self.budget for b in replay.running_bytes] + [False])
+        over = np.array([b > TUNING.near * self.budget for b in replay.running_bytes] + [False])
         crowded = np.concatenate(([0], np.cumsum(over)))
         tails: list[int] = []
         heads: list[int] = []

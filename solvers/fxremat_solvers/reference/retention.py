@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fxremat_solvers.model.problem import Op, RematProblem, Rerun
+from fxremat_solvers.programs.program import Program, Writer
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,13 @@ class RetentionClass:
 Candidates = tuple[tuple[int, ...], ...]
 """For each op the stages in which it may be recomputed, ascending."""
 
-Row = tuple[dict[int, float], float, float]
-"""Coefficients by column, lower and upper limit."""
-
 
 @dataclass(frozen=True)
 class RetentionModel:
-    """The program: minimise `objective`; `recompute[op, stage]` are the integer columns."""
+    """The program; `recompute[op, stage]` are its whole columns."""
 
-    n_columns: int
-    upper: tuple[float, ...]
-    objective: dict[int, float]
-    rows: tuple[Row, ...]
+    program: Program
     recompute: dict[tuple[int, int], int]
-    peak_column: int | None
     cost_per_unit: float
 
 
@@ -134,16 +128,13 @@ def build(
     budget_bytes: int,
     per_op: Candidates,
     max_recomputations: int | None,
-    minimise_peak: bool = False,
     least_extra: float = 0.0,
 ) -> RetentionModel:
     """Write the program down.
 
-    With `minimise_peak` the budget is a variable to minimise. `least_extra` is a known lower
-    bound on the cost beyond the baseline; it is stated as a constraint.
+    `least_extra` is a known lower bound on the cost beyond the baseline, stated as a constraint.
     """
-    builder = _Builder(problem, budget_bytes, per_op, max_recomputations, minimise_peak)
-    return builder.build(least_extra)
+    return _Builder(problem, budget_bytes, per_op, max_recomputations).build(least_extra)
 
 
 @dataclass
@@ -161,14 +152,11 @@ class _Builder:
         budget_bytes: int,
         per_op: Candidates,
         max_recomputations: int | None,
-        minimise_peak: bool,
     ) -> None:
         self.problem = problem
         self.per_op = per_op
         self.max_recomputations = max_recomputations
-        self.upper: list[float] = []
-        self.rows: list[Row] = []
-        self.objective: dict[int, float] = {}
+        self.writer = Writer()
         sizes = [v.nbytes for v in problem.values]
         sizes += [run.workspace_bytes for run in (*problem.ops, *problem.reruns)]
         # Bytes in units of their common divisor: small integers keep the solver's absolute
@@ -188,12 +176,10 @@ class _Builder:
         # Costs may be microseconds: scaled so that solvers' absolute tolerances mean nothing.
         total = problem.cost_scale
         self.cost_scale = 1e5 / total if total > 0 else 1.0
-        self.peak = self.column(math.inf) if minimise_peak else None
         self.recompute: dict[tuple[int, int], int] = {}
 
     def column(self, upper: float = 1.0) -> int:
-        self.upper.append(upper)
-        return len(self.upper) - 1
+        return self.writer.column(high=upper, whole=False)
 
     def row(
         self, terms: Iterable[tuple[float, _Level | int]], low: float, high: float = math.inf
@@ -209,21 +195,17 @@ class _Builder:
             if level.column is not None:
                 coefficients[level.column] = coefficients.get(level.column, 0.0) + factor
         coefficients = {c: f for c, f in coefficients.items() if f}
-        if coefficients:
-            self.rows.append((coefficients, low - constant, high - constant))
-        elif not low - 1e-9 <= constant <= high + 1e-9:
-            # A contradiction without variables: keep it visible to the solver.
-            self.rows.append(({self.impossible(): 1.0}, 1.0, math.inf))
-
-    def impossible(self) -> int:
-        return self.column(0.0)
+        # One without columns that can't hold stays, for the solver to see the contradiction.
+        if coefficients or not low - 1e-9 <= constant <= high + 1e-9:
+            self.writer.row(coefficients.items(), low - constant, high - constant)
 
     def build(self, least_extra: float) -> RetentionModel:
         problem, n = self.problem, len(self.problem.ops)
         in_stage: list[list[int]] = [[] for _ in range(n)]
         for op, stages in enumerate(self.per_op):
+            cost = problem.reruns[op].cost * self.cost_scale
             for stage in stages:
-                self.recompute[op, stage] = self.column()
+                self.recompute[op, stage] = self.writer.column(cost)
                 in_stage[stage].append(op)
             if self.max_recomputations is not None and len(stages) > self.max_recomputations:
                 self.row(
@@ -231,30 +213,14 @@ class _Builder:
                     -math.inf,
                     self.max_recomputations,
                 )
-        for (op, _), column in self.recompute.items():
-            self.objective[column] = problem.reruns[op].cost * self.cost_scale
-        if self.peak is not None:
-            # Bytes first; cost only breaks ties.
-            total = sum(self.objective.values()) or 1.0
-            self.objective = {c: w / total * 1e-3 for c, w in self.objective.items()}
-            self.objective[self.peak] = 1.0
-        elif least_extra > 0:
+        if least_extra > 0:
             # A hair less than the bound, for the solver's tolerances.
             self.row(
-                [(weight, k) for k, weight in self.objective.items()],
+                [(self.writer.cost[k], k) for k in self.recompute.values()],
                 least_extra * self.cost_scale * (1 - 1e-6),
             )
-        changes = self.values(in_stage)
-        self.memory(in_stage, changes)
-        return RetentionModel(
-            n_columns=len(self.upper),
-            upper=tuple(self.upper),
-            objective=self.objective,
-            rows=tuple(self.rows),
-            recompute=self.recompute,
-            peak_column=self.peak,
-            cost_per_unit=1.0 / self.cost_scale,
-        )
+        self.memory(in_stage, self.values(in_stage))
+        return RetentionModel(self.writer.program(), self.recompute, 1.0 / self.cost_scale)
 
     def values(
         self, in_stage: list[list[int]]
@@ -344,7 +310,6 @@ class _Builder:
         changes: dict[tuple[int, int], list[tuple[float, _Level]]],
     ) -> None:
         problem = self.problem
-        limit = math.inf if self.peak is not None else self.budget
         resident: _Level = _Level(None, 0.0)
         for stage, extra in enumerate(in_stage):
             for step in (*extra, stage):
@@ -356,13 +321,10 @@ class _Builder:
                     (footprint, self.need(stage, step)),
                     *self.lazily.get((stage, step), []),
                 ]
-                if self.peak is not None:
-                    self.row([*running, (-1.0, self.peak)], -math.inf, 0.0)
-                else:
-                    self.row(running, -math.inf, limit)
+                self.row(running, -math.inf, self.budget)
                 moves = changes.get((stage, step))
                 if not moves:
                     continue
-                following = _Level(self.column(limit))
+                following = _Level(self.column(self.budget))
                 self.row([(1.0, following), (-1.0, resident), *((-f, x) for f, x in moves)], 0, 0)
                 resident = following

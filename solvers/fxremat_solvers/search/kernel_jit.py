@@ -39,8 +39,6 @@ _LOG = logging.getLogger("fxremat")
 _LONG_S = 2.0  # to load what was compiled takes a tenth of it
 _said: list[str] = []
 
-AVAILABLE = not cast(Any, numba).config.DISABLE_JIT  # interpreted, the kernel would be of no use
-
 
 def part(function: _Function) -> _Function:
     """A function that compiled functions call; it becomes part of their code."""

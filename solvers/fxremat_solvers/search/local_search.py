@@ -89,10 +89,6 @@ _COLD = (
     Recipe(temperature=(0.05, 0.003), price=(2.0, 5.0)),
     Recipe(temperature=(0.02, 0.003), price=(0.3, 5.0)),
     Recipe(temperature=(0.008, 0.003), price=(2.0, 5.0)),
-    Recipe(temperature=(0.05, 0.003), price=(0.3, 5.0)),
-    Recipe(temperature=(0.003, 0.001), price=(2.0, 5.0)),
-    Recipe(temperature=(0.1, 0.003), price=(2.0, 5.0)),
-    Recipe(temperature=(0.008, 0.003), price=(0.3, 5.0)),
 )
 _POLISH = Recipe(temperature=(0.03, 0.003), price=(0.003, 0.5))
 
@@ -168,8 +164,7 @@ def descended(
 ) -> Candidate:
     """The best of `waves` of four cold runs of `edits` each; a wave starts from the best so far."""
     for wave in range(waves):
-        recipes = _COLD[4:] if wave % 2 else _COLD[:4]
-        wave_of = Batch([start], recipes, edits, runs=4, seed=seed * waves + wave)
+        wave_of = Batch([start], _COLD, edits, runs=len(_COLD), seed=seed * waves + wave)
         tried = annealed(search, budget_bytes, wave_of)
         start = best([start, *tried], budget_bytes)
     return start

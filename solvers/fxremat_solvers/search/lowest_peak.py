@@ -3,7 +3,7 @@
 Annealing whose budget follows the best peak down (`local_search.lowest`): a hot run from the
 baseline order beside a steady one from greedy's lowest peak (greedy finds the deep recomputations
 of long chains, annealing better orders); then steadily on from the better of the two, and with
-dear bytes from the other.
+dear bytes from the other. Unrolled loops of thousands of ops start from a plan of their steps.
 Tiny graphs are left to brute force. Limits: no proof; `bounds.peak_bound` is the bound.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.model.incumbent import Candidate, candidate, solution
@@ -24,11 +24,25 @@ from fxremat_solvers.search.greedy import compile_walk, greedy_ops
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
 from fxremat_solvers.search.parallel import processors, side_by_side
+from fxremat_solvers.search.unrolled import lowest_of_loop
 
-_HALVINGS = 7
-_GREEDY_OPS = 20_000
-_EDITS_PER_OP = 700  # of each run
-_MOST_EDITS = 350_000
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the search for the lowest peak. Sizes are numbers of ops.
+
+    `halvings` of the budget of greedy's walks, up to `walked` ops, above which one takes seconds.
+    Above `looped` an unrolled loop is looked for: greedy and annealing left half of the peaks of
+    the ODE and the LSTM, of 4,900 and 4,700 ops. `edits` of each run: for an op, and at most.
+    """
+
+    halvings: int = 7
+    walked: int = 20_000
+    looped: int = 3_000
+    edits: tuple[int, int] = (700, 350_000)
+
+
+TUNING = Tuning()
 
 
 def floor(problem: RematProblem, *, time_limit_s: float = 30.0, seed: int = 0) -> Solution:
@@ -63,10 +77,15 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
     compiled = kernel(problem)
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]
-    if len(problem.ops) <= _GREEDY_OPS:
+    if len(problem.ops) <= TUNING.walked:
         found.append(_greedy_floor(problem, start, deadline))
+    if len(problem.ops) > TUNING.looped:
+        found += lowest_of_loop(problem)
+        found.sort(key=_by_peak, reverse=True)
+    if len(problem.ops) > TUNING.walked and len(found) > 1:
+        return found[-1]  # edits of so long a schedule are slow, and found nothing lower
     search = Search(problem, compiled, scale_of(problem), deadline, processors())
-    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    edits = min(TUNING.edits[1], TUNING.edits[0] * len(problem.ops))
 
     def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
         return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
@@ -84,7 +103,7 @@ def _by_peak(found: Candidate) -> tuple[int, float]:
 def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
     """Bisect the greedy walk's budget between what one op needs and the best peak so far."""
     reached, low = start, single_op_bytes(problem)
-    for _ in range(_HALVINGS):
+    for _ in range(TUNING.halvings):
         if low >= reached.peak_bytes or time.monotonic() > deadline:
             break
         middle = (low + reached.peak_bytes) // 2

@@ -32,6 +32,7 @@ from fxremat_solvers.search.local_search import (
 from fxremat_solvers.search.lowest_peak import lowest_peak
 from fxremat_solvers.search.parallel import beside
 from fxremat_solvers.search.state import State, Step
+from fxremat_solvers.search.unrolled import unrolled
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,19 @@ class Greedy:
 
 
 @dataclass(frozen=True)
+class Unrolled:
+    """The plan of a loop's steps, all alike, on graphs that are too large for greedy's walks."""
+
+    name: str = "unrolled"
+
+    def __call__(self, state: State) -> State:
+        if len(state.problem.ops) <= TUNING.walked:
+            return state
+        found = unrolled(state.problem, state.budget_bytes)
+        return replace(state, starts=(*state.starts, *found)).better(*found) if found else state
+
+
+@dataclass(frozen=True)
 class CutBound:
     """The bound by priced cuts, of many positions or of a third of them."""
 
@@ -185,8 +199,8 @@ class FromProgram:
         if state.rounds > 1 and not led and len(state.problem.ops) > TUNING.small:
             # Of eight plans that a second round lowered a third lowered one, and that was so far
             # from its bound that restarts follow anyway.
-            return replace(after, idle=state.rounds)
-        return replace(after, idle=0) if led else after
+            return replace(after, idle=True)
+        return replace(after, idle=False) if led else after
 
 
 def _led_to(state: State) -> State:
@@ -220,44 +234,31 @@ def gaining(state: State) -> bool:
 class Anneal:
     """Rounds of annealing from the first starts and the best plan, while `when` holds.
 
-    At most `most` here, and in the whole strategy `rounds`, or `small_rounds` on small graphs; as
-    many of the last ones as `patience` says may gain little. Graphs without a backward part get
-    one round, of `free_order` edits: nothing says which order is a good one.
+    At most `most` here and `rounds` in the whole strategy, and none after one that gains little.
+    Graphs without a backward part get one round, of `free_order` edits: nothing says which order
+    is a good one.
     """
 
     edits: Edits
     free_order: Edits
     rounds: int
-    small_rounds: int
-    patience: int = 1
-    small_patience: int = 2
     most: int = 1 << 10
     when: Callable[[State], bool] = gaining
-    spare: bool = False  # one round more where there is an integer program
     name: str = "anneal"
 
     def __call__(self, state: State) -> State:
-        rounds, patience = self._pace(state)
+        rounds = 1 if _is_free(state) else self.rounds
         here = 0
         while (
             here < self.most
             and state.rounds < rounds
-            and state.idle < patience
+            and not state.idle
             and state.remaining_s > 0
             and self.when(state)
         ):
             state = self._round(state, rounds)
             here += 1
         return state
-
-    def _pace(self, state: State) -> tuple[int, int]:
-        n_ops = len(state.problem.ops)
-        spare = int(self.spare and has_program(state.problem))
-        if _is_free(state):
-            return 1 + spare, 1
-        if n_ops <= TUNING.small:
-            return self.small_rounds + spare, self.small_patience
-        return self.rounds + spare, self.patience if n_ops <= TUNING.middle else 1
 
     def _round(self, state: State, rounds: int) -> State:
         problem, n_ops = state.problem, len(state.problem.ops)
@@ -267,22 +268,20 @@ class Anneal:
         if state.rounds and state.fits:
             rest = (s for s in starts[2:] if s.method == "stages" and s is not state.incumbent)
             starts = (*starts[:2], state.incumbent, *rest)
-        # The spare round has the last seed, so that the others have the same without it.
-        stream = (state.rounds - int(self.spare and has_program(problem))) % rounds
         found = cheapest(
             _search(state),
             starts,
             state.budget_bytes,
             edits=(self.free_order if free else self.edits).of(n_ops),
             runs=runs,
-            seed=state.seed * rounds + stream,
+            seed=state.seed * rounds + state.rounds,
             # Where a round is too short for all recipes the third has the others.
-            recipe=runs if stream == 2 else 0,
+            recipe=runs if state.rounds == 2 else 0,
         )
         after = state.better(found)
         gain = state.incumbent.cost - after.incumbent.cost
         gained = not state.fits or gain >= TUNING.worth * problem.cost_scale
-        return replace(after, rounds=state.rounds + 1, idle=0 if gained else state.idle + 1)
+        return replace(after, rounds=state.rounds + 1, idle=not gained)
 
 
 @dataclass(frozen=True)
@@ -427,5 +426,6 @@ def _far_apart(state: State) -> bool:
         and state.remaining_s > 0
         and state.problem.first_backward_op is not None
         and state.fits
+        and len(state.problem.ops) <= TUNING.bounded
         and state.gap > TUNING.far
     )

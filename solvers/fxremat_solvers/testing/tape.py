@@ -81,9 +81,16 @@ class Tape:
         return output
 
     def finish(
-        self, loss: int, given: Sequence[int], constants: Collection[int] = ()
+        self,
+        loss: int,
+        given: Sequence[int],
+        constants: Collection[int] = (),
+        weights: Sequence[int] = (),
     ) -> RematProblem:
-        """The joint graph: forward, then gradients in reverse; parameter gradients are outputs."""
+        """The joint graph: forward, then gradients in reverse; parameter gradients are outputs.
+
+        So are those of `weights`, inputs that several ops may share.
+        """
         ops = [
             plain_op(
                 node.name,
@@ -134,6 +141,6 @@ class Tape:
                     gradient[source] = total
                 else:
                     gradient[source] = part
-        return RematProblem(
-            tuple(ops), tuple(self.values), tuple(given), tuple(outputs), first_backward
-        )
+        outputs.extend(gradient[weight] for weight in weights)
+        inputs = (*given, *weights)
+        return RematProblem(tuple(ops), tuple(self.values), inputs, tuple(outputs), first_backward)

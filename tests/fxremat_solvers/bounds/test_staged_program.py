@@ -49,7 +49,7 @@ def test_a_schedule_that_fits_is_the_cheapest() -> None:
     for share in (0.5, 0.7):
         budget = share_of_peak(problem, share)
         chain = main_chain(problem, budget)
-        staged = by_stages(problem, budget, chain, [len(chain) // 2], 10 * WORK)
+        staged = by_stages(problem, budget, chain, [len(chain) // 3], 10 * WORK)
         last = simulate(problem, staged.schedules[-1])
         assert last.peak_bytes <= budget
         assert last.cost == pytest.approx(problem.baseline_cost + staged.extra, rel=1e-5)

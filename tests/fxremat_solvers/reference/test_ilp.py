@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fxremat_solvers import Schedule, Status, simulate
 from fxremat_solvers.reference.binomial import extra_advances
 from fxremat_solvers.reference.exact import exact
-from fxremat_solvers.reference.ilp import ilp, ilp_detail
+from fxremat_solvers.reference.ilp import ilp
 from fxremat_solvers.reference.mincut import mincut
 from tests.fxremat_solvers.budgets import budget_between, peak_of, share_of_peak
 from tests.fxremat_solvers.random_problems import random_problem
@@ -36,7 +36,7 @@ def test_where_its_class_holds_the_optimum_it_is_found(seed: int, n_ops: int, sh
     problem = random_problem(seed, n_ops)
     budget = budget_between(problem, share)
     best = exact(problem, budget)
-    found = ilp_detail(problem, budget)
+    found = ilp(problem, budget)
     replay = simulate(problem, found.solution.schedule)
     assert (replay.cost, replay.peak_bytes) == (found.solution.cost, found.solution.peak_bytes)
     if found.solution.status is Status.INFEASIBLE:
@@ -55,7 +55,7 @@ def test_where_its_class_holds_the_optimum_it_is_found(seed: int, n_ops: int, sh
 @pytest.mark.parametrize(("n", "slots"), [(3, 1), (4, 2), (5, 2), (6, 3)])
 def test_uniform_chains_get_the_binomial_minimum(n: int, slots: int) -> None:
     problem = time_stepping(n, turn="resident")
-    solution = ilp(problem, slots + 3)
+    solution = ilp(problem, slots + 3).solution
     assert solution.cost == pytest.approx(extra_advances(n, slots) + 1)
 
 
@@ -68,7 +68,7 @@ def test_a_warm_start_in_another_order_is_kept_or_improved() -> None:
     where = next(k for k, op in enumerate(steps) if problem.ops[op].name == "down_w0")
     steps[where], steps[where + 1] = steps[where + 1], steps[where]
     replay = simulate(problem, steps)
-    solution = ilp(problem, budget, warm_start=Schedule(tuple(steps)), time_limit_s=2.0)
+    solution = ilp(problem, budget, warm_start=Schedule(tuple(steps)), time_limit_s=2.0).solution
     if replay.peak_bytes <= budget:
         assert solution.cost <= replay.cost
     assert solution.peak_bytes <= budget
@@ -77,7 +77,7 @@ def test_a_warm_start_in_another_order_is_kept_or_improved() -> None:
 def test_a_time_limit_leaves_a_plan_and_an_honest_status() -> None:
     problem = block_stack(3)
     budget = share_of_peak(problem, 0.5)
-    found = ilp_detail(problem, budget, time_limit_s=1.0)
+    found = ilp(problem, budget, time_limit_s=1.0)
     assert found.solution.peak_bytes <= budget
     assert found.solution.status in (Status.TIME_LIMIT, Status.OPTIMAL)
     assert found.solution.lower_bound <= found.solution.cost
@@ -85,11 +85,11 @@ def test_a_time_limit_leaves_a_plan_and_an_honest_status() -> None:
 
 def test_a_budget_that_nothing_meets_is_infeasible() -> None:
     problem = time_stepping(4)
-    solution = ilp(problem, 2)
+    solution = ilp(problem, 2).solution
     assert solution.status is Status.INFEASIBLE
     assert solution.peak_bytes > 2
 
 
 def test_a_baseline_that_fits_is_optimal() -> None:
     problem = block_stack(1)
-    assert ilp(problem, peak_of(problem)).status is Status.OPTIMAL
+    assert ilp(problem, peak_of(problem)).solution.status is Status.OPTIMAL
