@@ -1264,7 +1264,7 @@ class GraphOperator(BaseHOP):
 
     def __init__(self, name: str, call: Callable[..., Any]) -> None:
         HigherOrderOperator.__init__(self, name)
-        self.py_autograd_impl(call)
+        self.py_impl(torch._C.DispatchKey.Autograd)(call)
         self.py_impl(torch._C.DispatchKey.CompositeExplicitAutograd)(call)
 
         # Without gradients the modes of a trace come first, one after the other.

@@ -42,6 +42,7 @@ _operator = torch_hooks.GraphOperator("fxremat_loop", run_loop)
 
 
 def is_one_operation(
+    state: Any,
     while_: Any,
     budget: Any,
     slots: Any,
@@ -62,6 +63,7 @@ def is_one_operation(
         and not (compile or progress)
         and params is None
         and not torch_hooks.autocast_is_on()
+        and all(isinstance(leaf, torch.Tensor) for leaf in torch_hooks.tree_leaves(state))
     )
 
 

@@ -95,7 +95,7 @@ class Loop:
         its reversal.
         """
         if torch.compiler.is_dynamo_compiling() and is_one_operation(
-            while_, budget, slots, schedule, store, compile, params, progress
+            state, while_, budget, slots, schedule, store, compile, params, progress
         ):
             return traced_loop(step, state, steps, xs, outputs, slots)
         how = {

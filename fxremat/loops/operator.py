@@ -10,6 +10,7 @@ gives the gradients. So compilers may do with a loop what they do with any opera
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,8 @@ def look_at(text: str, operands: tuple[Lies, ...], wanted: tuple[bool, ...]) -> 
                 break
             if tuple(t.requires_grad for t in state) == flags[-1] and number > 0:
                 live = tuple(t.requires_grad for t in outputs)
-                draws = any(_draws(*each) for each in drawn.seen)
+                # What runs in graphs that a step holds is not always seen.
+                draws = program.holds or any(_draws(*each) for each in drawn.seen)
                 return Look(*found, tuple(flags), live, draws)
             before = found
     raise LoopError(
@@ -374,12 +376,21 @@ torch.library.register_fake("fxremat::loop_backward")(_fake_backward)
 
 # ---- as Dynamo's graphs have them
 
+# Of each graph, by the numbers among its operands: a loop within a loop comes by once a step.
+_programs: weakref.WeakKeyDictionary[fx.GraphModule, dict[tuple[int | None, ...], Program]] = (
+    weakref.WeakKeyDictionary()
+)
+
 
 def run_loop(
     body: fx.GraphModule, *operands: Any, steps: int, slots: int, leaves: int
 ) -> tuple[Tensor, ...]:
     """What `in_graph.traced_loop` gets of its loop, by the operators."""
-    program = program_of(body, operands, leaves)
+    numbers = tuple(None if isinstance(t, Tensor) else int(t) for t in operands)
+    known = _programs.setdefault(body, {})
+    program = known.get(numbers)
+    if program is None:
+        program = known[numbers] = program_of(body, operands, leaves)
     tensors = [t for t in operands if isinstance(t, Tensor)]
     wanted = [t.requires_grad and torch.is_grad_enabled() for t in tensors]
     text, steps = program.text, int(steps)

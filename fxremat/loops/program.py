@@ -1,7 +1,8 @@
 """A step as a program: Python's source over tensors, as Dynamo traced it.
 
 An operator of torch's takes tensors, numbers and text. As text a step needs no registry that would
-keep it alive, and compiled graphs that hold it may be kept in files.
+keep it alive, and compiled graphs that hold it may be kept in files. Only steps that hold graphs
+need one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import copy
 import functools
 import json
 import operator
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils.checkpoint import checkpoint
 
 from fxremat import torch_hooks
-from fxremat.errors import UnsupportedGraphError
+from fxremat.errors import LoopError
 from fxremat.nodes import argument_of, returned
 
 ops = torch.ops.fxremat
@@ -32,7 +35,7 @@ class Program:
     operands `state`, and what is iterated over the operands `xs`, of which a step is given its
     part. `captured` are the operands that a step reads otherwise, too. `passed` are the leaves of
     the state that a step returns as they came, and `shared` has of each output the leaf of the new
-    state that it is, -1 for one that is a tensor of its own.
+    state that it is, -1 for one that is a tensor of its own. One that `holds` graphs is no text.
     """
 
     source: str
@@ -41,6 +44,7 @@ class Program:
     captured: tuple[int, ...]
     passed: tuple[bool, ...]
     shared: tuple[int, ...]
+    holds: bool
 
     @property
     def outputs(self) -> int:
@@ -57,7 +61,8 @@ class Program:
     def of_text(text: str) -> Program:
         """The program that was made into a text."""
         found = json.loads(text)
-        return Program(found.pop("source"), **{name: tuple(v) for name, v in found.items()})
+        lists = {name: tuple(v) for name, v in found.items() if isinstance(v, list)}
+        return Program(**(found | lists))
 
     @functools.cached_property
     def function(self) -> Callable[..., Sequence[torch.Tensor]]:
@@ -68,19 +73,9 @@ class Program:
 
 
 def program_of(body: fx.GraphModule, operands: Sequence[Any], leaves: int) -> Program:
-    """The program of what Dynamo traced of `graph_loop.body`, a step of so many `leaves`.
-
-    Raises `UnsupportedGraphError` where a step holds graphs or tensors of its own.
-    """
+    """The program of what Dynamo traced of `graph_loop.body`, a step of so many `leaves`."""
     graph = copy.deepcopy(body.graph)
     given = graph.find_nodes(op="placeholder")
-    held = graph.find_nodes(op="get_attr")
-    if held:
-        raise UnsupportedGraphError(
-            f"the step of a fxremat.loop in a compiled model holds {held[0].target}: a step that "
-            "has a loop, a checkpoint or control flow inside is no operation of a graph. Keep the "
-            "loop out of the graph (torch.compiler.disable on the function that calls it)"
-        )
     for node, value in zip(given, operands, strict=True):
         if not isinstance(value, torch.Tensor):
             # A size, which is the same in every call of this graph.
@@ -106,19 +101,53 @@ def program_of(body: fx.GraphModule, operands: Sequence[Any], leaves: int) -> Pr
         graph.erase_node(old)
     for check in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
         graph.erase_node(check)
+    for node in graph.find_nodes(
+        op="call_function", target=torch.ops.higher_order.tag_activation_checkpoint
+    ):
+        node.target = checkpointed
     results = [_behind_clone(node) for node in returned(graph)]
     count = (len(results) - leaves) // 2
     after, outputs = results[:leaves], results[leaves : leaves + count]
     graph.output_node().args = ((*after, *outputs),)
     graph.eliminate_dead_code()
     return Program(
-        source=torch_hooks.source_of(graph),
+        source=_source_of(body, graph),
         state=state,
         xs=xs,
         captured=tuple(place for node, place in places.items() if node.users),
         passed=tuple(a is b for a, b in zip(after, own, strict=True)),
         shared=tuple(after.index(node) if node in after else -1 for node in outputs),
+        holds=bool(graph.find_nodes(op="get_attr")),
     )
+
+
+def checkpointed(graph: Callable[..., Any], *arguments: Any, **_options: Any) -> Any:
+    """A checkpoint in a step. As Dynamo has it, it would draw other numbers when it runs again."""
+    return checkpoint(graph, *arguments, use_reentrant=False)
+
+
+# Steps that hold graphs of their own (a loop, a checkpoint, control flow), which are no text. They
+# stay for as long as the process, as what was compiled of them may.
+_held: dict[str, fx.GraphModule] = {}
+
+
+def held(key: str) -> Callable[..., Any]:
+    """The step that is held under a key. Raises `LoopError`."""
+    if key not in _held:
+        raise LoopError(
+            "a compiled graph was kept in a file, and has a fxremat.loop whose step holds graphs "
+            "(a loop, a checkpoint, control flow): that one can't be kept. Turn torch's caches off "
+            "(TORCHINDUCTOR_FX_GRAPH_CACHE=0)"
+        )
+    return lambda _self, *arguments: _held[key](*arguments)
+
+
+def _source_of(body: fx.GraphModule, graph: fx.Graph) -> str:
+    if not graph.find_nodes(op="get_attr"):
+        return torch_hooks.source_of(graph)
+    key = uuid.uuid4().hex
+    _held[key] = fx.GraphModule(body, graph)
+    return f"from {__name__} import held\nforward = held({key!r})"
 
 
 def _marks(graph: fx.Graph, target: Any) -> list[fx.Node]:
