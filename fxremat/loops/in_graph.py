@@ -18,9 +18,11 @@ import torch
 from fxremat import torch_hooks
 from fxremat.loops.operator import run_loop
 
-torch.library.define("fxremat::loop_number", "(Tensor like) -> SymInt")
-torch.library.define("fxremat::loop_leaf", "(Tensor leaf, int place) -> Tensor")
-torch.library.define("fxremat::loop_part", "(Tensor xs, int place) -> Tensor")
+# As if they drew: of a tensor whose value a trace knows the mark's value is not known.
+_UNKNOWN = (torch.Tag.nondeterministic_seeded,)
+torch.library.define("fxremat::loop_number", "(Tensor like) -> SymInt", tags=_UNKNOWN)
+torch.library.define("fxremat::loop_leaf", "(Tensor leaf, int place) -> Tensor", tags=_UNKNOWN)
+torch.library.define("fxremat::loop_part", "(Tensor xs, int place) -> Tensor", tags=_UNKNOWN)
 
 
 @torch.library.register_fake("fxremat::loop_number")

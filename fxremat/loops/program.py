@@ -14,11 +14,11 @@ import operator
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from fxremat import torch_hooks
 from fxremat.errors import LoopError
@@ -61,8 +61,9 @@ class Program:
     def of_text(text: str) -> Program:
         """The program that was made into a text."""
         found = json.loads(text)
-        lists = {name: tuple(v) for name, v in found.items() if isinstance(v, list)}
-        return Program(**(found | lists))
+        for name in ("state", "xs", "captured", "passed", "shared"):
+            found[name] = tuple(found[name])
+        return Program(**found)
 
     @functools.cached_property
     def function(self) -> Callable[..., Sequence[torch.Tensor]]:
@@ -123,7 +124,8 @@ def program_of(body: fx.GraphModule, operands: Sequence[Any], leaves: int) -> Pr
 
 def checkpointed(graph: Callable[..., Any], *arguments: Any, **_options: Any) -> Any:
     """A checkpoint in a step. As Dynamo has it, it would draw other numbers when it runs again."""
-    return checkpoint(graph, *arguments, use_reentrant=False)
+    again = cast("Callable[..., Any]", checkpoint)
+    return again(graph, *arguments, use_reentrant=False)
 
 
 # Steps that hold graphs of their own (a loop, a checkpoint, control flow), which are no text. They
@@ -139,7 +141,11 @@ def held(key: str) -> Callable[..., Any]:
             "(a loop, a checkpoint, control flow): that one can't be kept. Turn torch's caches off "
             "(TORCHINDUCTOR_FX_GRAPH_CACHE=0)"
         )
-    return lambda _self, *arguments: _held[key](*arguments)
+    return functools.partial(_call, key)
+
+
+def _call(key: str, _self: object, *arguments: Any) -> Any:
+    return _held[key](*arguments)
 
 
 def _source_of(body: fx.GraphModule, graph: fx.Graph) -> str:
