@@ -29,7 +29,8 @@ from fxremat_solvers.loops.segments import segments_evaluations
 
 # A loop takes no choice with more evaluations than so many a step, unless it was given it.
 _MOST_EVALUATIONS = 8
-_SLOTS = (40, 20, 10, 5, 3, 2, 1)
+# Few, as each one that is tried runs the loop some times.
+_SLOTS = (20, 8, 3, 1)
 
 TryPlan = Callable[[Traced], Plan]
 """Plans a graph quickly. Raises `BudgetInfeasible`."""
@@ -56,7 +57,7 @@ class Loop:
         """Slots and lengths, by the evaluations that they take."""
         n, root = self.steps, max(1, math.isqrt(self.steps))
         found = {(self.slots, self.length)}
-        for length in (max(1, root // 2), max(1, root // 4), 1):
+        for length in (max(1, root // 2), 1):
             found.add((-(-n // length), length))
         found |= {(slots, 1) for slots in (root, *_SLOTS) if slots < n}
         most = max(_MOST_EVALUATIONS * n, self.evaluations((self.slots, self.length)))
