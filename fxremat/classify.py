@@ -103,6 +103,8 @@ _DRAWS_IN_TRAINING = {
     "native_dropout": "train",
     "rrelu_with_noise_functional": "training",
 }
+# `fxremat.loop` in a traced function: its forward, where it draws and where not, and its backward.
+LOOPS = frozenset({"loop", "loop_that_draws", "loop_backward"})
 _BATCH_NORMS = (aten._native_batch_norm_legit_functional.default,)
 
 
@@ -265,6 +267,8 @@ def _mode(
     if _copies_whole_input(node):
         return never("copies an input that is changed once forward has run")
     name = op_name(target)
+    if name in LOOPS:
+        return never("a loop: what it keeps is chosen instead")
     varies = why_not_repeatable(name, joint.device.type)
     if varies:
         return never(varies)

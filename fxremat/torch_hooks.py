@@ -53,6 +53,7 @@ from torch._dynamo.utils import get_metrics_context
 from torch._functorch import partitioners
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput, PlainAOTOutput
 from torch._guards import CompileContext, TracingContext, tracing
+from torch._higher_order_ops.base_hop import BaseHOP
 from torch._higher_order_ops.map import map_impl
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims.rng_prims import run_and_save_rng_state, run_with_rng_state
@@ -60,6 +61,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed import _composable_state
 from torch.fx._lazy_graph_module import _make_graph_module
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.fx.experimental.sym_node import DynamicInt
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
@@ -67,10 +69,13 @@ from torch.fx.experimental.symbolic_shapes import (
     constrain_range,
     free_unbacked_symbols,
 )
+from torch.fx.graph_module import _format_import_block
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.package import sys_importer
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import (
+    TorchDispatchMode,
     _disable_current_modes,
     _get_current_dispatch_mode_stack,
 )
@@ -815,7 +820,12 @@ def real_ops(device: torch.device) -> Generator[None, None, None]:
 
     A graph has its casts written out; a user's autocast around the call is none of its ops'.
     """
-    with _disable_current_modes(), torch.autocast(device.type, enabled=False), torch.no_grad():
+    with (
+        _disable_current_modes(),
+        no_python_dispatcher(),
+        torch.autocast(device.type, enabled=False),
+        torch.no_grad(),
+    ):
         yield
 
 
@@ -1243,3 +1253,72 @@ def gradients(
     return engine.run_backward(
         (root,), (seed,), False, False, leaves, allow_unreachable=True, accumulate_grad=False
     )
+
+
+class GraphOperator(BaseHOP):
+    """An operator on a function, which Dynamo traces into a graph of its own: `call` gets that.
+
+    What the function reads beside its arguments becomes operands. Called by Python, `call` gets the
+    function itself.
+    """
+
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        HigherOrderOperator.__init__(self, name)
+        self.py_impl(torch._C.DispatchKey.Autograd)(call)
+        self.py_impl(torch._C.DispatchKey.CompositeExplicitAutograd)(call)
+
+        # Without gradients the modes of a trace come first, one after the other.
+        def functional(context: Any, function: Any, *operands: Any, **options: Any) -> Any:
+            inner = context.unwrap_tensors(operands)
+            with context.redispatch_to_next():
+                return context.wrap_tensors(self(function, *inner, **options))
+
+        def within(mode: Any, function: Any, *operands: Any, **options: Any) -> Any:
+            with mode:
+                return call(function, *operands, **options)
+
+        self.py_functionalize_impl(functional)
+        self.py_impl(ProxyTorchDispatchMode)(within)
+        self.py_impl(FakeTensorMode)(within)
+
+    def __call__(self, function: Callable[..., Any], *operands: Any, **options: Any) -> Any:
+        return HigherOrderOperator.__call__(self, function, *operands, **options)
+
+
+def new_number() -> Any:
+    """A whole number that no trace knows, for the fake implementation of an operator."""
+    return torch.library.get_ctx().new_dynamic_size()
+
+
+def never_compile_frame(function: Callable[..., Any]) -> None:
+    """Have Dynamo run a function as it is where it is not traced as a part of another one."""
+    eval_frame.skip_code(function.__code__)
+
+
+def source_of(graph: fx.Graph) -> str:
+    """A graph as Python's source, of a function `forward(self, ...)` with its imports."""
+    code = graph.python_code("self")
+    return _format_import_block(code.globals, sys_importer) + "\n" + code.src
+
+
+class OpsSeen(TorchDispatchMode):
+    """The ops that run inside of it, each with what gives an argument by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, Callable[[str], object]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
+        plain = {k: v for k, v in (given | (kwargs or {})).items() if _is_plain(v)}
+        self.seen.append((func, plain.get))
+        return func(*args, **(kwargs or {}))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (bool, int, float, str))
+
+
+def untraced() -> AbstractContextManager[Any]:
+    """Outside of every mode that sees ops, tracing among them."""
+    return _disable_current_modes()

@@ -36,6 +36,7 @@ from fxremat.frontend.draft import WORTH_IT, Draft
 from fxremat.frontend.faster_executor import Weighed, choose
 from fxremat.frontend.graph_breaks import WholeStep
 from fxremat.frontend.history import CompiledGraph, History, Origin
+from fxremat.frontend.loop_slots import chosen, loops_of
 from fxremat.frontend.many_graphs import ManyGraphs
 from fxremat.frontend.outer_loss import OuterLoss
 from fxremat.graph import JointGraph
@@ -342,6 +343,7 @@ class Backend:
 
         with shown("reading the graph") as progress:
             between = (*self.between, keep_time, progress, *observers())
+            traced = self._with_loops_chosen(traced)
             grouped = read(traced, self.profiles, between, self.executor)
             shapes = _shapes(traced.module)
             planned, origin = planner(grouped, shapes, between)
@@ -357,6 +359,24 @@ class Backend:
             why_executor=self.why_executor,
         )
         return graph, (written.graphs.forward, written.graphs.backward)
+
+    def _with_loops_chosen(self, traced: Traced) -> Traced:
+        """The graph with what its loops keep chosen; as it is where that isn't ours to choose."""
+        is_ours = isinstance(self.executor, Eager) and not traced.is_part
+        if not is_ours or self.options.budget.nbytes is None or not loops_of(traced.module):
+            return traced
+        if torch_hooks.shared_store() is not None:
+            return traced  # Times differ from rank to rank, and so would choices.
+        options = replace(self.options, solver="greedy")
+
+        def try_plan(candidate: Traced) -> Plan:
+            grouped = read(candidate, self.profiles, (), self.executor)
+            lowered = weigh(
+                grouped, options.cost, self.profiles, (), self.executor, None, options.policy
+            )
+            return plan(lowered, options, self._largest_step(lowered)).plan
+
+        return chosen(traced, try_plan)
 
     def _plan_at_once(self, grouped: Grouped, between: Sequence[Between]) -> Planned | None:
         """A plan by what was planned for other sizes; None without any, or where none fits."""

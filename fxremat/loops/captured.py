@@ -26,6 +26,7 @@ class Captured:
         self._step = step
         self._places: dict[int, int] = {}
         self._edges: dict[Edge, int] = {}
+        self._used: set[int] = set()
         for tensor in known:
             if tensor.requires_grad:
                 self._add(tensor)
@@ -80,7 +81,36 @@ class Captured:
                     follow(node, index)
         if edges:
             used.update(self._add(tensor) for tensor in self._tensors_of(edges))
+        if not used <= self._used:
+            self._used |= used
+            self.check_apart(self._used)
         return sorted(used)
+
+    def check_apart(self, places: Iterable[int]) -> None:
+        """Raise where one of these tensors was computed from another one.
+
+        The engine would go on from the one to the other at each step, and once more after them.
+        """
+        chosen = [self.tensors[place] for place in places]
+        leaves = {id(t): t for t in chosen if t.grad_fn is None}
+        nodes = {t.grad_fn: t for t in chosen if t.grad_fn is not None}
+        seen: set[Any] = set()
+        stack = list(nodes.items())
+        while stack:
+            node, tensor = stack.pop()
+            for before, _ in node.next_functions:
+                if before is None or before in seen:
+                    continue
+                seen.add(before)
+                other = nodes.get(before, leaves.get(id(getattr(before, "variable", None))))
+                if other is not None:
+                    raise LoopError(
+                        f"the step uses a tensor of shape {list(tensor.shape)} that was computed "
+                        f"before the loop, and one of shape {list(other.shape)} that it was "
+                        "computed from: make the first one a part of the state, which the step "
+                        "returns as it came"
+                    )
+                stack.append((before, tensor))
 
     def _add(self, tensor: torch.Tensor) -> int:
         """The tensor's place; the next one where it is new."""

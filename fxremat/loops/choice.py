@@ -107,9 +107,7 @@ def _expected(measured: Figures, plain: PartPlan, plan: PartPlan) -> Figures:
     return replace(
         measured,
         tape=max(1, measured.tape + plan.saved_bytes(_NOBODY) - plain.saved_bytes(_NOBODY)),
-        first=max(1, measured.first + more),
-        later=max(1, measured.later + more),
-        pulled=max(1, measured.pulled + more),
+        beside={moment: max(1, taken + more) for moment, taken in measured.beside.items()},
         backward_seconds=measured.backward_seconds + plan.cost - plain.cost,
     )
 

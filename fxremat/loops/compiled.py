@@ -169,6 +169,7 @@ class CompiledRecorder:
     """Runs steps by their compiled graphs; what `Recorder` is to steps that run as they are."""
 
     settled = True
+    careful = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from fxremat.loops.calibrate import measured
 from fxremat.loops.choice import as_it_is, chosen, chosen_short
 from fxremat.loops.figures import Figures
 from fxremat.loops.function import differentiable
+from fxremat.loops.in_graph import is_one_operation, traced_loop
 from fxremat.loops.plain import run_plainly
 from fxremat.loops.plan import LoopPlan, by_slots, slots_within, within
 from fxremat.loops.prepared import Prepared, Step, whole_number
@@ -93,6 +94,10 @@ class Loop:
         computed again with those of the first run. `progress` shows a bar for the loop and one for
         its reversal.
         """
+        if torch.compiler.is_dynamo_compiling() and is_one_operation(
+            state, while_, budget, slots, schedule, store, compile, params, progress
+        ):
+            return traced_loop(step, state, steps, xs, outputs, slots)
         how = {
             "steps": steps,
             "xs": xs,
@@ -105,6 +110,8 @@ class Loop:
         }
         keeping = _Keeping(budget, slots, schedule, store)
         return _run(step, state, how, keeping, _Compiling.of(compile, executor), progress)
+
+    torch_hooks.never_compile_frame(__call__)
 
     def plan(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -17,6 +18,8 @@ from fxremat_solvers.loops.tapes import EXHAUSTIVE, cells, tape_table
 
 # A table of so many cells takes some seconds: an exhaustive one, and one that is searched nearby.
 MOST_CELLS = {True: 2_000_000, False: 12_000_000}
+
+_ROOMS = 3  # so many tables are solved, more only where none of them fits
 
 Kind = Literal["states", "states and tapes", "segments", "all tapes"]
 
@@ -62,7 +65,7 @@ class LoopPlan:
         )
         budget = "" if self.budget_bytes is None else f" of {_size(self.budget_bytes)}"
         f, peak = self.figures, _size(self.peak_bytes)
-        work = _size(max(f.first, f.later))
+        work = _size(f.least(0) - f.random)
         return (
             f"loop of {self.steps} steps by {self.kind}: {self.states} states and {self.tapes} "
             f"tapes kept\n"
@@ -75,10 +78,35 @@ class LoopPlan:
         )
 
 
+def plan_of(
+    steps: int,
+    kind: Kind,
+    figures: Figures,
+    actions: Callable[[], Iterator[Action]],
+    budget: int | None,
+    exact: bool,
+) -> LoopPlan:
+    """The plan that is a schedule; where it is `exact`, there is none of fewer evaluations."""
+    peak, done = figures.peak(actions(), steps)
+    return LoopPlan(
+        steps=steps,
+        kind=kind,
+        states=done.most_states,
+        tapes=max(0, done.most_tapes - 1),
+        evaluations=done.evaluations,
+        bound=done.evaluations if exact else None,
+        peak_bytes=peak,
+        seconds=figures.seconds(done.evaluations, steps),
+        budget_bytes=budget,
+        figures=figures,
+        _actions=actions,
+    )
+
+
 def by_slots(steps: int, slots: int, figures: Figures) -> LoopPlan:
     """The binomial schedule."""
     slots = min(steps, slots)
-    return _plan(
+    return plan_of(
         steps, "states", figures, lambda: closed_form.binomial(steps, slots), None, exact=True
     )
 
@@ -95,7 +123,7 @@ def slots_within(budget: Budget, figures: Figures, steps: int | None) -> int:
             "the outputs of a loop take memory with each step: where their number isn't known, a "
             "budget needs max_steps=, for which there must be room (or give slots=)"
         )
-    work = max(figures.first, figures.later) + figures.random + figures.per_step * (steps or 0)
+    work = figures.least(steps or 0)
     if work > budget.nbytes:
         raise _infeasible(budget.nbytes, work, figures, steps or 0)
     return 1 + (budget.nbytes - work) // max(1, figures.state + figures.random)
@@ -106,24 +134,34 @@ def within(budget: Budget, steps: int, figures: Figures) -> LoopPlan:
 
     A budget that is a fraction is one of the plain loop's memory. Raises `BudgetInfeasible`.
     """
-    everything = _plan(steps, "all tapes", figures, lambda: segments(steps, 1, steps), None, True)
+    everything = plan_of(steps, "all tapes", figures, lambda: segments(steps, 1, steps), None, True)
     nbytes = budget.to_bytes(everything.peak_bytes)
     if everything.peak_bytes <= nbytes:
-        return _plan(steps, "all tapes", figures, lambda: segments(steps, 1, steps), nbytes, True)
+        return plan_of(steps, "all tapes", figures, lambda: segments(steps, 1, steps), nbytes, True)
     least = by_slots(steps, 1, figures)
     floor = min(least.peak_bytes, everything.peak_bytes)
     if floor > nbytes:
         raise _infeasible(nbytes, floor, figures, steps)
     state = max(1, figures.state + figures.random)
     tape = max(1, figures.tape)
-    # The first state takes no room, as it is there anyway; a room that trusts in that may be wrong
-    # by one state, where its tape is kept instead.
-    room = nbytes - least.peak_bytes + state
-    for spare in (0, state):
-        found = _in_room(steps, max(state, room - spare), state, tape, figures, nbytes)
-        if found.peak_bytes <= nbytes:
-            return found
-    return _plan(
+    # The table counts each state and tape by itself. Some share memory, and the first state takes
+    # none: what a plan leaves, or takes too much, is put right in another one.
+    room, best = state, None
+    left = nbytes - least.peak_bytes
+    for tried in itertools.count(1):
+        room += left
+        if room < state:
+            break
+        found = _in_room(steps, room, state, tape, figures, nbytes)
+        left = nbytes - found.peak_bytes
+        if left >= 0 and (best is None or found.evaluations < best.evaluations):
+            best = found
+        enough = tried >= _ROOMS or steps > EXHAUSTIVE or 0 <= left < min(state, tape)
+        if best is not None and enough:
+            break
+    if best is not None:
+        return best
+    return plan_of(
         steps, "states", figures, lambda: closed_form.binomial(steps, 1), nbytes, exact=True
     )
 
@@ -137,7 +175,7 @@ def plain_peak(steps: int, figures: Figures) -> int:
 def estimated_seconds(budget: Budget, steps: int, figures: Figures) -> float | None:
     """About what a loop takes within a budget, by a closed form; None where it can't be."""
     assert budget.nbytes is not None
-    work = max(figures.first, figures.later) + figures.random + figures.per_step * steps
+    work = figures.least(steps)
     state = max(1, figures.state + figures.random)
     room = budget.nbytes - work + state
     if room < state:
@@ -154,7 +192,7 @@ def _infeasible(nbytes: int, floor: int, figures: Figures, steps: int) -> Budget
         budget_bytes=nbytes,
         floor_bytes=floor,
         holders=(
-            ("the step at work", max(figures.first, figures.later)),
+            ("the step at work", figures.least(0) - figures.random),
             ("outputs, xs and their gradients", figures.per_step * steps),
             ("random states", figures.random),
         ),
@@ -168,9 +206,10 @@ def _in_room(
     for kept_tape, exact in ((tape, exhaustive), (_coarse(tape, state), False)):
         if cells(steps, room, state, kept_tape) <= MOST_CELLS[exhaustive]:
             table = tape_table(steps, room, state, kept_tape)
-            return _plan(steps, "states and tapes", figures, table.schedule, nbytes, exact)
+            return plan_of(steps, "states and tapes", figures, table.schedule, nbytes, exact)
     slots, length = best_segments(steps, room, state, tape)
-    return _plan(steps, "segments", figures, lambda: segments(steps, slots, length), nbytes, False)
+    actions = lambda: segments(steps, slots, length)  # noqa: E731
+    return plan_of(steps, "segments", figures, actions, nbytes, exact=False)
 
 
 def _coarse(tape: int, state: int) -> int:
@@ -178,30 +217,6 @@ def _coarse(tape: int, state: int) -> int:
     if tape >= state:
         return -(-tape // state) * state
     return -(-state // (state // tape))
-
-
-def _plan(
-    steps: int,
-    kind: Kind,
-    figures: Figures,
-    actions: Callable[[], Iterator[Action]],
-    budget: int | None,
-    exact: bool,
-) -> LoopPlan:
-    peak, done = figures.peak(actions(), steps)
-    return LoopPlan(
-        steps=steps,
-        kind=kind,
-        states=done.most_states,
-        tapes=max(0, done.most_tapes - 1),
-        evaluations=done.evaluations,
-        bound=done.evaluations if exact else None,
-        peak_bytes=peak,
-        seconds=figures.seconds(done.evaluations, steps),
-        budget_bytes=budget,
-        figures=figures,
-        _actions=actions,
-    )
 
 
 def _size(nbytes: int) -> str:

@@ -54,12 +54,16 @@ class Recorder:
         self._first = list(first)
         self._captured = captured
         self._outputs = outputs
-        self._careful = careful
+        self.careful = careful
         self._flags: list[tuple[bool, ...]] = [_flags(first)]
         self._xs_flags = [x.requires_grad for x in recurrence.xs]
         # No step may change them in place.
         self._reachable = tuple(reachable)
         self._versions = torch_hooks.versions(self._reachable)
+
+    def settle(self, flags: Sequence[tuple[bool, ...]]) -> None:
+        """Say which leaves require gradients before steps 0, 1, ..., and all further ones."""
+        self._flags, self.settled = list(flags), True
 
     def flags(self, number: int) -> tuple[bool, ...]:
         """Which leaves of a state require gradients."""
@@ -121,7 +125,7 @@ class Recorder:
             results = [*(new[j] for j in live), *(parts[k] for k in own)]
             self._note_flags(number, _flags(new), sweeping)
             captured: Sequence[int] = range(len(self._captured.tensors))
-            if self._careful or sweeping:
+            if self.careful or sweeping:
                 captured = self._find_captured(number, results, [*given, *inputs], since, sweeping)
             record = None
             if kept:

@@ -93,6 +93,8 @@ class Run:
     def _after_sweep(self) -> None:
         self._recorder.check_unchanged()
         self.captured.foresee(self._reachable)
+        if not self._recorder.careful:
+            self.captured.check_apart(range(len(self.captured.tensors)))
         self._watched = (*self.recurrence.xs, *self.captured.tensors)
         self._watched_versions = torch_hooks.versions(self._watched)
 
@@ -149,6 +151,18 @@ class Run:
             return state if outputs is None else (state, outputs.tree(found[count:]))
 
         return tensors, wanted, made_of
+
+    def resume(self, returned: Sequence[int]) -> None:
+        """Be as after a first run that was done elsewhere, and left its states in the stores.
+
+        It returned these leaves of the state, and the outputs.
+        """
+        for action in self._actions:
+            self._take(action)
+            if isinstance(action, Turn):
+                break
+        self._returned = list(returned)
+        self._after_sweep()
 
     # ---- the reversal
 

@@ -10,13 +10,12 @@ import torch
 from fxremat.errors import BudgetInfeasible
 from fxremat.loops.calibrate import STEPS, MakeRun, whole_loop
 from fxremat.loops.figures import Figures
-from fxremat.loops.plan import Kind, LoopPlan
+from fxremat.loops.plan import Kind, LoopPlan, plan_of
 from fxremat.loops.randomness import Generators
 from fxremat.measure.peak import measure_peak
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.actions import Action
 from fxremat_solvers.loops.binomial import binomial
-from fxremat_solvers.loops.interpreter import interpret
 from fxremat_solvers.loops.segments import segments
 
 Actions = Callable[[], Iterator[Action]]
@@ -76,17 +75,5 @@ def _measured(
     whole_loop(make_run(steps, actions()))
     seconds = time.perf_counter() - begin
     peak = measure_peak(lambda: whole_loop(make_run(steps, actions())), device=device).peak_bytes
-    done = interpret(actions(), steps)
-    return LoopPlan(
-        steps=steps,
-        kind=kind,
-        states=done.most_states,
-        tapes=max(0, done.most_tapes - 1),
-        evaluations=done.evaluations,
-        bound=done.evaluations,
-        peak_bytes=peak,
-        seconds=seconds,
-        budget_bytes=None,
-        figures=Figures(0, 0, 0, peak, peak, peak, 0, 0.0, seconds / steps),
-        _actions=actions,
-    )
+    figures = Figures.at_most(peak, seconds / steps)
+    return plan_of(steps, kind, figures, actions, None, exact=True)

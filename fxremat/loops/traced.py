@@ -19,7 +19,6 @@ import torch
 from torch import fx
 
 from fxremat import torch_hooks
-from fxremat.capture.read import graphs_inside
 from fxremat.errors import GraphBreakError, LoopError, UnsupportedGraphError
 from fxremat.execute.executor import Executor
 from fxremat.loops.outputs import OutputKind
@@ -28,6 +27,7 @@ from fxremat.loops.recurrence import Leaf, Recurrence
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.nodes import returned
 from fxremat.pipeline.observe import observers
+from fxremat.pipeline.partitioner import partitioner
 from fxremat.pipeline.passes import compile_plan, read, weigh
 from fxremat.pipeline.states import Lowered, Planned, Traced
 from fxremat.plan.options import make_options
@@ -290,16 +290,8 @@ class _Tracing:
             ]
             lowered: list[tuple[Lowered, dict[str, int]]] = []
 
-            def partition(
-                joint: fx.GraphModule,
-                _inputs: object,
-                *,
-                num_fwd_outputs: int,
-                static_lifetime_input_indices: Sequence[int] | None = None,
-                **_unused: object,
-            ) -> tuple[fx.GraphModule, fx.GraphModule]:
-                if torch_hooks.has_compiled_regions(module):
-                    raise graphs_inside("nested_compile_region")
+            def halves(traced: Traced) -> tuple[fx.GraphModule, fx.GraphModule]:
+                joint, num_fwd_outputs = traced.module, traced.num_fwd_outputs
                 tangents = _tangents(joint)
                 live = {k for k, t in enumerate(seen.outputs) if _wants(t)}
                 hands = range(len(seen.outputs), len(seen.outputs) + len(handed))
@@ -309,14 +301,13 @@ class _Tracing:
                         "tensor: return new tensors (clones), or leave compile=True out"
                     )
                 _without_hands(joint, num_fwd_outputs, handed)
-                static = tuple(static_lifetime_input_indices or ())
-                traced = Traced(joint, num_fwd_outputs, static, is_part=True)
                 profiles = OpProfiles()
                 grouped = read(traced, profiles, observers(), self.executor)
                 weighed = weigh(grouped, self.cost, profiles, observers(), self.executor)
                 lowered.append((weighed, tangents))
                 return as_it_is(weighed, self.executor)
 
+            partition = partitioner(module, halves, is_part=True)
             torch_hooks.specialize_sizes(module, given, numbers=False)
             make = self.executor.backend(partition, torch_hooks.boxed_executor, lambda _again: None)
             make(_with_hands(module, [place - len(constants) for place in handed]), given)

@@ -15,7 +15,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from fxremat import torch_hooks
 from fxremat.errors import FxrematError
-from fxremat.measure.recorder import counters_kept, interrupt_recording, quiet_profiler
+from fxremat.measure.marks import mark
+from fxremat.measure.recorder import (
+    CudaRecorder,
+    Levels,
+    counters_kept,
+    interrupt_recording,
+    levels_of,
+    quiet_profiler,
+)
 
 
 class ProfilerBusyError(FxrematError):
@@ -66,6 +74,20 @@ def measure_peak(
         peak = max(peak, level)
         timeline.append(level)
     return PeakMeasurement(peak, level, tuple(timeline))
+
+
+def measure_moments(function: Callable[[Callable[[], None]], Any], device: torch.device) -> Levels:
+    """Run `function` once, which calls what it is given at each moment to measure the level at.
+
+    Raises `ProfilerBusyError` where a profiler is running already.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        with counters_kept():
+            recorder = CudaRecorder(device)
+            function(recorder.mark)
+            return recorder.finish()
+    return levels_of(_cpu_events(lambda: function(lambda: mark(device))))
 
 
 def _cpu_events(function: Callable[[], Any]) -> list[int]:

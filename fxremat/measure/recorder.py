@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +27,22 @@ class Levels:
 
     at_mark: tuple[int, ...]
     peak_after: tuple[int, ...]
+
+
+def levels_of(events: Sequence[int]) -> Levels:
+    """The levels of a stream of events with marks in it; what comes before the first counts in."""
+    before, *parts = split_at_marks(events)
+    level = sum(before)
+    at_mark: list[int] = []
+    peaks: list[int] = []
+    for part in parts:
+        at_mark.append(level)
+        peak = level
+        for nbytes in part:
+            level += nbytes
+            peak = max(peak, level)
+        peaks.append(peak)
+    return Levels(tuple(at_mark), tuple(peaks))
 
 
 class Recorder(Protocol):
@@ -151,18 +167,7 @@ class CpuRecorder:
 
     def finish(self) -> Levels:
         self.abandon()
-        level = 0
-        at_mark: list[int] = []
-        peaks: list[int] = []
-        _, *parts = split_at_marks(self.events)
-        for part in parts:
-            at_mark.append(level)
-            peak = level
-            for nbytes in part:
-                level += nbytes
-                peak = max(peak, level)
-            peaks.append(peak)
-        return Levels(tuple(at_mark), tuple(peaks))
+        return levels_of(self.events)
 
     def __del__(self) -> None:
         # Of a step that was left halfway. Python collects it in any thread and at any moment: where

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.history import CompiledGraph, Origin
+from fxremat.frontend.loop_slots import loops_of
 from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
 from fxremat.nodes import depends_on_data, is_effect, module_path
@@ -173,6 +174,7 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
         notes.append(outside)
     if compiled.why_executor:
         notes.append(f"Run by executor {plan.graph.executor!r}: {compiled.why_executor}.")
+    notes += map(str, loops_of(plan.graph.module))
     asked = Counter(o.mode.reason for o in plan.graph.operations if _is_kept(o))
     if asked:
         reasons = (f"{reason.removeprefix(f'{KEPT}: ')} {n}" for reason, n in asked.items())

@@ -807,3 +807,54 @@ def test_a_function_without_dynamo_says_why_in_the_summary_of_a_break() -> None:
     assert reason is not None
     assert torch_hooks.summary_of_break(reason) == "it runs by itself"
     assert torch_hooks.summary_of_break("one\ntwo") == "one"
+
+
+def test_an_operator_on_a_function_gets_a_graph_of_all_that_it_reads() -> None:
+    seen: list[fx.GraphModule] = []
+
+    def call(body: fx.GraphModule, *operands: torch.Tensor, power: int) -> Any:
+        seen.append(body)
+        return tuple(t**power for t in body(*operands))
+
+    operator = torch_hooks.GraphOperator("tests_hook", call)
+    weight = torch.rand(4, requires_grad=True)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return operator(lambda y: (y * weight,), x.sin(), power=2)[0]
+
+    x = torch.rand(4, requires_grad=True)
+    for backend in ("eager", "aot_eager"):
+        torch._dynamo.reset()
+        found = torch.compile(function, backend=backend, fullgraph=True)(x)
+        assert torch.equal(found, (x.sin() * weight) ** 2)
+        assert found.requires_grad
+    with torch.no_grad():
+        assert torch.equal(torch.compile(function, backend="aot_eager")(x), found)
+    source = torch_hooks.source_of(seen[0].graph)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert torch.equal(names["forward"](None, x, weight)[0], x * weight)
+
+
+def test_ops_that_run_are_seen_with_their_arguments() -> None:
+    seen = torch_hooks.OpsSeen()
+    with torch_hooks.untraced(), torch_hooks.fake_mode(), seen:
+        F.dropout(torch.rand(4, requires_grad=True), 0.25)
+    (draw,) = (given for op, given in seen.seen if op is torch.ops.aten.bernoulli_.float)
+    assert draw("p") == 0.75
+
+
+def test_functions_that_dynamo_traces_only_within_others() -> None:
+    graphs: list[fx.GraphModule] = []
+
+    def backend(module: fx.GraphModule, _inputs: object) -> Any:
+        graphs.append(module)
+        return module
+
+    def inner(x: torch.Tensor) -> Any:
+        return torch.compiler.is_dynamo_compiling(), x + 1
+
+    torch_hooks.never_compile_frame(inner)
+    compiled = torch.compile(lambda x: inner(x), backend=backend)
+    assert compiled(torch.ones(2))[0]
+    assert len(graphs) == 1

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fxremat
-from fxremat.loops.figures import Figures
+from fxremat.loops.figures import Figures, Moment
 from fxremat.loops.plan import MOST_CELLS, within
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.binomial import evaluations
@@ -73,7 +73,7 @@ def test_the_measured_peak_of_kept_states_is_the_predicted_one(name: str) -> Non
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
-def test_budgets_hold_with_tapes(name: str, share: float) -> None:
+def test_the_measured_peak_with_tapes_is_the_predicted_one(name: str, share: float) -> None:
     case = CASES[name]()
     step, y, _ = case
     least = fxremat.loop.plan(step, y, steps=24, slots=1).peak_bytes
@@ -82,38 +82,44 @@ def test_budgets_hold_with_tapes(name: str, share: float) -> None:
     plan = fxremat.loop.plan(step, y, steps=24, budget=budget)
     assert plan.evaluations == interpret(plan.schedule(), 24).evaluations
     taken = measured(case, steps=24, schedule=plan)
-    figures = plan.figures
-    assert taken <= plan.peak_bytes <= budget
-    assert plan.peak_bytes - taken <= max(4 * figures.state, figures.tape)
+    assert taken == plan.peak_bytes <= budget
     assert (plan.kind == "all tapes") == (share == 1.0)
-    assert share < 1.0 or taken == plan.peak_bytes
     assert plan.tapes > 0 or share == 0.1
 
 
-def test_outputs_and_xs_count() -> None:
-    cell = nn.GRUCell(8, 8)
+@pytest.mark.parametrize("budget", ["less", "more"])
+def test_outputs_and_xs_count(budget: str) -> None:
+    """Also where parts of the state need no gradients, of which a tape holds nothing."""
+    cell, first = nn.GRUCell(8, 8), (torch.zeros(16, 8), torch.ones(100), torch.tensor(0))
     peaks: list[int] = []
+
+    def step(state: Any, x: torch.Tensor) -> Any:
+        h, shift, number = state
+        new = cell(x, h)
+        return (new, shift + new.detach().mean(), number + 1), new
+
     for steps in (20, 60):
         xs = torch.randn(steps, 16, 8, requires_grad=True)
+        options: Any = {"xs": xs, "outputs": True}
+        plan = fxremat.loop.plan(step, first, slots=4, **options)
+        if budget == "more":
+            plan = fxremat.loop.plan(step, first, budget=2 * plan.peak_bytes, **options)
+            assert plan.states > 0
+            assert plan.tapes > 0
 
-        def step(h: torch.Tensor, x: torch.Tensor) -> Any:
-            new = cell(x, h)
-            return new, new
-
-        plan = fxremat.loop.plan(step, torch.zeros(16, 8), xs=xs, outputs=True, slots=4)
-
-        def run(xs: torch.Tensor = xs, plan: Any = plan, step: Any = step) -> None:
-            results = fxremat.loop(step, torch.zeros(16, 8), xs=xs, outputs=True, schedule=plan)
-            seeds = [torch.ones_like(t) for t in results]
-            torch.autograd.grad(results, [xs, *cell.parameters()], seeds)
+        def run(options: Any = options, plan: Any = plan) -> None:
+            (h, *rest), ys = fxremat.loop(step, first, schedule=plan, **options)
+            seeds = [torch.ones_like(t) for t in (h, ys)]
+            torch.autograd.grad([h, ys], [options["xs"], *cell.parameters()], seeds)
+            del rest  # what is returned is held to the end
 
         run()
         taken = fxremat.measure_peak(run).peak_bytes
-        # The first state is made inside.
-        assert abs(plan.peak_bytes + plan.figures.state - taken) <= plan.figures.state
+        assert plan.peak_bytes == taken
         peaks.append(taken)
-    # Outputs, their incoming gradients, and gradients of xs.
-    assert peaks[1] - peaks[0] == 40 * 3 * 16 * 8 * 4
+    if budget == "less":
+        # Outputs, their incoming gradients, and gradients of xs.
+        assert peaks[1] - peaks[0] == 40 * 3 * 16 * 8 * 4
 
 
 def test_a_budget_of_the_loop_itself_and_its_bits() -> None:
@@ -130,7 +136,7 @@ def test_a_budget_of_a_loop_of_unknown_length() -> None:
     step, y, leaves = case
     figures = fxremat.loop.plan(step, y, steps=9, slots=1).figures
     each = figures.state + figures.random
-    budget = max(figures.first, figures.later) + figures.random + 3 * each
+    budget = figures.least(0) + 3 * each
 
     def run() -> None:
         final, _ = fxremat.loop(step, y, while_=lambda _, i: i < 50, schedule="auto", slots=4)
@@ -155,7 +161,13 @@ def test_a_budget_that_is_too_small_names_one_that_is_not() -> None:
     assert measured(case, steps=20, schedule=plan) <= caught.value.floor_bytes
 
 
-FIGURES = Figures(1000, 0, 4000, 10_000, 12_000, 12_000, 0, 1.0, 3.0)
+def figures(state: int, tape: int) -> Figures:
+    """A loop that keeps one state, its first, takes 12,000 bytes."""
+    work = {Moment("pull", "rest", alone=True): 12_000 - tape}
+    return Figures(state, 0, tape, tape - state, state, 0, work, 0, 0, 1.0, 3.0)
+
+
+FIGURES = figures(1000, 4000)
 
 
 @pytest.mark.parametrize("steps", [100, 1000, 3000])
@@ -170,7 +182,7 @@ def test_never_more_evaluations_than_uniform_checkpointing(steps: int) -> None:
 
 def test_many_rooms_are_put_into_fewer() -> None:
     """Bytes that share no unit: the table is coarser, or a closed form takes its place."""
-    odd = Figures(1009, 0, 4001, 10_000, 12_000, 12_000, 0, 1.0, 3.0)
+    odd = figures(1009, 4001)
     coarse = within(Budget(nbytes=600_000), 3000, odd)
     assert (coarse.kind, coarse.bound) == ("states and tapes", None)
     long = within(Budget(nbytes=6_000_000), 100_000, odd)
@@ -232,7 +244,7 @@ def test_a_budget_of_a_loop_of_unknown_length_with_outputs() -> None:
     with pytest.raises(fxremat.OptionError, match="max_steps"):
         run(budget="4MiB")
     figures = fxremat.loop.plan(step, y, steps=9, outputs=True, slots=1).figures
-    budget = figures.later + 50 * figures.per_step + 6 * figures.state
+    budget = figures.least(50) + 6 * figures.state
     run(budget=budget, max_steps=50)
     taken = fxremat.measure_peak(lambda: run(slots=5, max_steps=50)).peak_bytes
     assert taken <= budget
