@@ -17,7 +17,7 @@ from torch import nn
 from fxremat import torch_hooks
 from fxremat.annotate.annotate import COST_MODELS
 from fxremat.cli.shared import add_json, answer, budget_of, model_of
-from fxremat.errors import OptionError
+from fxremat.errors import GraphBreakError, OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.optimize import optimize
 from fxremat.measure.peak import measure_peak
@@ -125,13 +125,20 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def _planned(model: Any, inputs: Any, args: argparse.Namespace, budget: str) -> Any:
-    optimized = optimize(
-        model,
-        budget=budget_of(budget),
-        cost=args.cost,
-        executor=args.executor,
-        example_inputs=inputs,
-    )
+    try:
+        optimized = optimize(
+            model,
+            budget=budget_of(budget),
+            cost=args.cost,
+            executor=args.executor,
+            example_inputs=inputs,
+        )
+    except GraphBreakError as error:
+        raise GraphBreakError(
+            "the model does not trace into one graph, which a plan ahead of its steps needs. "
+            "`fxremat bench` runs and plans several; or remove what breaks the graph:\n"
+            + str(error).partition("\n")[2]
+        ) from error
     if not compiled_of(optimized).backend.history.graphs:
         raise OptionError("the model has nothing to differentiate: it traces no training graph")
     return optimized

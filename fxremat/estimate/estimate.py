@@ -20,6 +20,7 @@ from fxremat.estimate.attention import map_attention
 from fxremat.estimate.autocast import map_autocast
 from fxremat.estimate.batches import (
     CAPS,
+    LARGEST,
     BatchSize,
     Line,
     Room,
@@ -161,6 +162,7 @@ def estimate(
             has_line=line is not None or sizes == [],
             is_real=first.is_real,
             has_module=first.has_module,
+            at_most=_at_most(largest) if sizes is None else None,
         ),
         trace_s=traced - started,
         plan_s=time.perf_counter() - traced,
@@ -181,7 +183,7 @@ def factory_at(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise OptionError(f"there is no factory {path!r}: {error}") from error
     if not callable(found):
-        raise OptionError(f"{path!r} is a {type(found).__name__}: a factory is called")
+        raise OptionError(f"{path!r} is {found!r:.60}: name a function that makes a model")
     return found
 
 
@@ -247,20 +249,27 @@ def _made(
         takes_batch = False
     if takes_batch and batch is not None:
         given, batch = {"batch_size": batch}, None
-    is_real = False
+    made: tuple[Any, Any] | None = None
     try:
         with torch.device("meta"):
-            made = factory(**given)
+            made = _pair(factory(**given))
+    except OptionError:
+        raise
     except Exception:
-        # It needs numbers (a generator's, a file's): then it has its memory.
-        made = factory(**given)
-        is_real = True
-    if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
-        raise OptionError("the factory must return a pair: a model and its inputs")
-    model, inputs = cast("tuple[Any, Any]", made)
+        pass
+    # What needs numbers (a generator's, a file's) has its memory, and so has what a function reads:
+    # that is no parameter of anything, which could be moved.
+    is_real = made is None or not isinstance(made[0], nn.Module)
+    model, inputs = _pair(factory(**given)) if made is None or is_real else made
     if isinstance(model, nn.Module):
         model.train()
     return model, inputs, batch, is_real
+
+
+def _pair(made: object) -> tuple[Any, Any]:
+    if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
+        raise OptionError("the factory must return a pair: a model and its inputs")
+    return cast("tuple[Any, Any]", made)
 
 
 def _line(first: _Step, step: Callable[[int | None], _Step], spec: DeviceSpec) -> Line | None:
@@ -313,6 +322,12 @@ def _batches(
     largest = largest_batches(plan, CAPS)
     shown = {each.batch: each for each in largest.values() if each is not None}
     return tuple(shown[batch] for batch in sorted(shown)), tuple(largest.items())
+
+
+def _at_most(largest: Sequence[tuple[float, BatchSize | None]]) -> int | None:
+    """The batch size at which the search ended, where it did."""
+    ended = any(each is not None and each.batch >= LARGEST for _, each in largest)
+    return LARGEST if ended else None
 
 
 def _batch_sizes(sizes: Sequence[int] | None) -> list[int] | None:

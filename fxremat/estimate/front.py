@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxremat_solvers import (
     RematProblem,
@@ -62,7 +62,18 @@ def front_of(problem: RematProblem, *, points: int, time_limit_s: float) -> Fron
     """
     deadline = time.monotonic() + time_limit_s
     kept = plans_of(problem, points=points, time_limit_s=time_limit_s / 4)
-    return Front(tuple(planned(problem, each, deadline) for each in kept))
+    return Front(rising([planned(problem, each, deadline) for each in kept]))
+
+
+def rising(plans: Sequence[Planned]) -> tuple[Planned, ...]:
+    """The same plans: what the least extra time is in more memory, it is in less, too."""
+    found: list[Planned] = []
+    least = 0.0
+    for plan in reversed(plans):
+        least = max(least, plan.bound_seconds or 0.0)
+        known = plan.bound_seconds is not None
+        found.append(replace(plan, bound_seconds=least) if known else plan)
+    return tuple(reversed(found))
 
 
 def plans_of(problem: RematProblem, *, points: int, time_limit_s: float) -> list[Solution]:

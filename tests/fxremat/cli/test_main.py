@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,35 @@ def test_errors_are_one_line(
     assert len(said.err.splitlines()) == 1
     assert said.err.startswith("fxremat: ")
     assert json.loads(said.out)["error"] == error
+
+
+def test_a_break_is_said_with_its_place(capsys: Capture) -> None:
+    for command in (("explain", "--budget", "0.5"), ("estimate", "--device", "l4")):
+        assert main([command[0], "tests.fxremat.cli.factories:breaks", *command[1:]]) == 1
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert re.search(r"one graph.*data-dependent.*\(factories\.py:\d+\)$", said)
+        assert "fullgraph" not in said
+
+
+def test_a_factory_that_fails_has_its_traceback(capsys: Capture) -> None:
+    for command in ("explain", "estimate"):
+        budget = ("--budget", "0.5", "--json")
+        assert main([command, "tests.fxremat.cli.factories:fails", *budget]) == 3
+        said = capsys.readouterr()
+        assert 'factories.py", line' in said.err
+        assert json.loads(said.out) == {"error": "ValueError", "message": "no data here"}
+        assert main([command, "tests.fxremat.cli.factories:NUMBER", *budget]) == 2
+        assert "name a function" in capsys.readouterr().err
+
+
+def test_a_reader_may_leave(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        assert main(["cache", "--json"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_bad_usage_is_two() -> None:
