@@ -21,6 +21,7 @@ from fxremat.errors import GraphBreakError, OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.optimize import optimize
 from fxremat.measure.peak import measure_peak
+from fxremat.pipeline.progress import said
 from fxremat.plan.options import EXECUTORS
 from fxremat.report.explain import explain, floor, human_bytes
 from fxremat.report.export import export_problem
@@ -73,11 +74,13 @@ def run_explain(args: argparse.Namespace) -> int:
     model, inputs = model_of(args.factory)
     optimized = _planned(model, inputs, args, args.budget)
     if args.floor:
-        floor(optimized)
+        with said("searching for the smallest budget"):
+            floor(optimized)
     report = explain(optimized)
     if args.front:
         plan = compiled_of(optimized).backend.history.graphs[-1].plan
-        report = report.with_front(front_of(plan, points=args.front))
+        with said(f"solving {args.front} budgets"):
+            report = report.with_front(front_of(plan, points=args.front))
     if args.html is not None:
         report.to_html(args.html)
     answer(args, json.loads(report.to_json()), report)
@@ -106,7 +109,8 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.steps < 1:
         raise OptionError(f"--steps is {args.steps}: it must be above 0")
     model, inputs = model_of(args.factory)
-    rows = [{"budget": "none", **_measured(model, inputs, args.steps)}]
+    with said("running the step as it is"):
+        rows = [{"budget": "none", **_measured(model, inputs, args.steps)}]
     for text in args.budgets.split(","):
         optimized = optimize(model, budget=budget_of(text), cost=args.cost, executor=args.executor)
         measured = _measured(optimized, inputs, args.steps)

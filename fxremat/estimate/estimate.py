@@ -41,6 +41,7 @@ from fxremat.estimate.trace import trace_step
 from fxremat.frontend.compiled import call_arguments
 from fxremat.lower.lowering import Lowering
 from fxremat.nodes import op_name
+from fxremat.pipeline.progress import Say, said
 from fxremat.plan.budget import Budget
 
 _POINTS_AGAIN = 8  # where one example is traced otherwise than several
@@ -110,13 +111,17 @@ def estimate(
     def step(batch: int | None) -> _Step:
         return _traced(model, inputs, batch, spec, cast, optimizer)
 
-    started = time.perf_counter()
-    first = step(None)
-    line = None if sizes == [] else _line(first, step, spec)
-    traced = time.perf_counter()
-    problem, resident = first.lowering.problem, first.resident
-    deadline = time.monotonic() + time_limit_s
-    front = front_of(problem, points=points, time_limit_s=time_limit_s)
+    with said("tracing the step") as say:
+        started = time.perf_counter()
+        first = step(None)
+        say("tracing it at other batch sizes")
+        line = None if sizes == [] else _line(first, step, spec)
+        traced = time.perf_counter()
+        problem, resident = first.lowering.problem, first.resident
+        deadline = time.monotonic() + time_limit_s
+        front = front_of(problem, points=points, time_limit_s=time_limit_s, say=say)
+        say("looking for the largest batch")
+        batches, largest = _batches(line, first, spec, front, sizes, time_limit_s / 4, say)
     most = front.plans[-1].peak_bytes
     left = spec.usable_bytes - resident.nbytes
     budget_bytes = left if asked is None else asked.to_bytes(most)
@@ -137,7 +142,6 @@ def estimate(
         if fits(found):
             plan = planned(problem, found, max(deadline, time.monotonic() + 1))
             at_budget = point(plan.peak_bytes, plan.extra_seconds, plan.bound_seconds)
-    batches, largest = _batches(line, first, spec, front, sizes, time_limit_s / 4)
     return Estimate(
         device=spec,
         batch=first.batch,
@@ -295,6 +299,7 @@ def _batches(
     front: Front,
     sizes: list[int] | None,
     time_limit_s: float,
+    say: Say,
 ) -> tuple[tuple[BatchSize, ...], tuple[tuple[float, BatchSize | None], ...]]:
     """The batch sizes that were looked at, and the largest at each extra time."""
     if line is None or first.batch is None:
@@ -308,7 +313,7 @@ def _batches(
     )
     own, schedules = first.lowering.problem, front.schedules
     if line.first is not own:
-        again = plans_of(line.first, points=_POINTS_AGAIN, time_limit_s=time_limit_s)
+        again = plans_of(line.first, points=_POINTS_AGAIN, time_limit_s=time_limit_s, say=say)
         schedules = [each.schedule for each in again]
 
     def plan(batch: int) -> BatchSize:
