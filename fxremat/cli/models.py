@@ -26,6 +26,7 @@ from fxremat.plan.options import EXECUTORS
 from fxremat.report.explain import explain, floor, human_bytes
 from fxremat.report.export import export_problem
 from fxremat.report.front import front_of
+from fxremat.report.steps import explain_step
 from fxremat.report.trace import trace_of
 
 _FACTORY = "module:function that returns a model and its inputs"
@@ -114,16 +115,9 @@ def run_bench(args: argparse.Namespace) -> int:
     for text in args.budgets.split(","):
         optimized = optimize(model, budget=budget_of(text), cost=args.cost, executor=args.executor)
         measured = _measured(optimized, inputs, args.steps)
-        graphs = compiled_of(optimized).backend.history.graphs
-        planned = graphs[-1].plan if len(graphs) == 1 else None
-        rows.append(
-            {
-                "budget": text,
-                **measured,
-                "budget_bytes": None if planned is None else planned.budget_bytes,
-                "planned_bytes": None if planned is None else planned.peak_bytes,
-            }
-        )
+        budget_bytes, planned_bytes = _planned_bytes(optimized)
+        planned = {"budget_bytes": budget_bytes, "planned_bytes": planned_bytes}
+        rows.append({"budget": text, **measured, **planned})
     answer(args, {"rows": rows}, _table(rows))
     return 0
 
@@ -146,6 +140,18 @@ def _planned(model: Any, inputs: Any, args: argparse.Namespace, budget: str) -> 
     if not compiled_of(optimized).backend.history.graphs:
         raise OptionError("the model has nothing to differentiate: it traces no training graph")
     return optimized
+
+
+def _planned_bytes(optimized: Any) -> tuple[int | None, int | None]:
+    """The budget and the peak of the step, of one graph or of several that are planned together."""
+    graphs = compiled_of(optimized).backend.history.graphs
+    if len(graphs) == 1:
+        return graphs[0].plan.budget_bytes, graphs[0].plan.peak_bytes
+    try:
+        step = explain_step(optimized)
+    except OptionError:
+        return None, None
+    return step.budget_bytes, step.planned_peak_bytes
 
 
 def _measured(model: Callable[..., Any], inputs: Any, steps: int) -> dict[str, Any]:

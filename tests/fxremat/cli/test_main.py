@@ -90,6 +90,14 @@ def test_bench_measures(capsys: Capture) -> None:
     assert planned["peak_bytes"] < plain["peak_bytes"]
 
 
+def test_bench_plans_steps_of_several_graphs(capsys: Capture) -> None:
+    arguments = ("bench", "tests.fxremat.cli.factories:breaks", "--budgets", "1.0", "--steps", "1")
+    code, found = answer(capsys, *arguments)
+    assert code == 0
+    planned = found["rows"][1]
+    assert 0 < planned["planned_bytes"] <= planned["budget_bytes"]
+
+
 def test_the_cache_is_shown_and_cleared(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
