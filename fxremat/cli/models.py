@@ -17,14 +17,16 @@ from torch import nn
 from fxremat import torch_hooks
 from fxremat.annotate.annotate import COST_MODELS
 from fxremat.cli.shared import add_json, answer, budget_of, model_of
-from fxremat.errors import OptionError
+from fxremat.errors import GraphBreakError, OptionError
 from fxremat.frontend.compiled import compiled_of
 from fxremat.frontend.optimize import optimize
 from fxremat.measure.peak import measure_peak
+from fxremat.pipeline.progress import said
 from fxremat.plan.options import EXECUTORS
 from fxremat.report.explain import explain, floor, human_bytes
 from fxremat.report.export import export_problem
 from fxremat.report.front import front_of
+from fxremat.report.steps import explain_step
 from fxremat.report.trace import trace_of
 
 _FACTORY = "module:function that returns a model and its inputs"
@@ -73,11 +75,13 @@ def run_explain(args: argparse.Namespace) -> int:
     model, inputs = model_of(args.factory)
     optimized = _planned(model, inputs, args, args.budget)
     if args.floor:
-        floor(optimized)
+        with said("searching for the smallest budget"):
+            floor(optimized)
     report = explain(optimized)
     if args.front:
         plan = compiled_of(optimized).backend.history.graphs[-1].plan
-        report = report.with_front(front_of(plan, points=args.front))
+        with said(f"solving {args.front} budgets"):
+            report = report.with_front(front_of(plan, points=args.front))
     if args.html is not None:
         report.to_html(args.html)
     answer(args, json.loads(report.to_json()), report)
@@ -106,35 +110,48 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.steps < 1:
         raise OptionError(f"--steps is {args.steps}: it must be above 0")
     model, inputs = model_of(args.factory)
-    rows = [{"budget": "none", **_measured(model, inputs, args.steps)}]
+    with said("running the step as it is"):
+        rows = [{"budget": "none", **_measured(model, inputs, args.steps)}]
     for text in args.budgets.split(","):
         optimized = optimize(model, budget=budget_of(text), cost=args.cost, executor=args.executor)
         measured = _measured(optimized, inputs, args.steps)
-        graphs = compiled_of(optimized).backend.history.graphs
-        planned = graphs[-1].plan if len(graphs) == 1 else None
-        rows.append(
-            {
-                "budget": text,
-                **measured,
-                "budget_bytes": None if planned is None else planned.budget_bytes,
-                "planned_bytes": None if planned is None else planned.peak_bytes,
-            }
-        )
+        budget_bytes, planned_bytes = _planned_bytes(optimized)
+        planned = {"budget_bytes": budget_bytes, "planned_bytes": planned_bytes}
+        rows.append({"budget": text, **measured, **planned})
     answer(args, {"rows": rows}, _table(rows))
     return 0
 
 
 def _planned(model: Any, inputs: Any, args: argparse.Namespace, budget: str) -> Any:
-    optimized = optimize(
-        model,
-        budget=budget_of(budget),
-        cost=args.cost,
-        executor=args.executor,
-        example_inputs=inputs,
-    )
+    try:
+        optimized = optimize(
+            model,
+            budget=budget_of(budget),
+            cost=args.cost,
+            executor=args.executor,
+            example_inputs=inputs,
+        )
+    except GraphBreakError as error:
+        raise GraphBreakError(
+            "the model does not trace into one graph, which a plan ahead of its steps needs. "
+            "`fxremat bench` runs and plans several; or remove what breaks the graph:\n"
+            + str(error).partition("\n")[2]
+        ) from error
     if not compiled_of(optimized).backend.history.graphs:
         raise OptionError("the model has nothing to differentiate: it traces no training graph")
     return optimized
+
+
+def _planned_bytes(optimized: Any) -> tuple[int | None, int | None]:
+    """The budget and the peak of the step, of one graph or of several that are planned together."""
+    graphs = compiled_of(optimized).backend.history.graphs
+    if len(graphs) == 1:
+        return graphs[0].plan.budget_bytes, graphs[0].plan.peak_bytes
+    try:
+        step = explain_step(optimized)
+    except OptionError:
+        return None, None
+    return step.budget_bytes, step.planned_peak_bytes
 
 
 def _measured(model: Callable[..., Any], inputs: Any, steps: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fxremat.cli.shared import add_json, answer, budget_of
+from fxremat.pipeline.progress import said
 from fxremat_solvers import (
     PRESETS,
     SOLVERS,
@@ -75,7 +76,11 @@ def run_solve(args: argparse.Namespace) -> int:
         time_limit_s=args.time_limit_s,
         seed=args.seed,
     )
-    solution = solve_and_trace(problem, budget_bytes, chosen, sys.stderr if args.trace else None)
+    if args.trace:
+        solution = solve_and_trace(problem, budget_bytes, chosen, sys.stderr)
+    else:
+        with said("searching for a schedule"):
+            solution = solve_and_trace(problem, budget_bytes, chosen, None)
     seconds = round(time.monotonic() - started, 3)
     if args.out is not None:
         args.out.write_text(solution.schedule.to_json() + "\n")
@@ -102,14 +107,15 @@ def run_pareto(args: argparse.Namespace) -> int:
     """Print a front."""
     problem = read_document(args.problem, RematProblem)
     started = time.monotonic()
-    front = pareto(
-        problem,
-        points=args.points,
-        solver=args.solver,
-        preset=args.preset,
-        time_limit_s=args.time_limit_s,
-        seed=args.seed,
-    )
+    with said(f"solving {args.points} budgets"):
+        front = pareto(
+            problem,
+            points=args.points,
+            solver=args.solver,
+            preset=args.preset,
+            time_limit_s=args.time_limit_s,
+            seed=args.seed,
+        )
     figures = {
         "baseline_cost": problem.baseline_cost,
         "points": [solution_figures(problem, solution) for solution in front],

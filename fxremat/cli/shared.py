@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from rich.console import Console, RenderableType
 from torch import nn
 
 from fxremat.errors import OptionError
+from fxremat.estimate.estimate import factory_at
 from fxremat.plan.budget import Budget
 
 WIDTH = 100
@@ -45,14 +45,7 @@ def model_of(path: str) -> tuple[Callable[..., Any], Any]:
 
     Raises `OptionError` where there is no such factory or it returns something else.
     """
-    module_name, _, attribute = path.partition(":")
-    if not attribute:
-        raise OptionError(f"{path!r} names no factory: write module:function")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(f"there is no factory {path!r}: {error}") from error
-    made = factory()
+    made: object = factory_at(path)()
     if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
         raise OptionError(f"{path!r} must return a pair: a model and its inputs")
     model, inputs = cast("tuple[Any, Any]", made)

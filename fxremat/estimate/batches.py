@@ -17,7 +17,8 @@ from fxremat_solvers import Op, RematProblem, Rerun, Schedule, Value, simulate
 CAPS = (0.0, 0.1, 0.2, 0.35)
 """Extra times, over the step's, that the largest batch size is looked for at."""
 
-_LARGEST = 1 << 16
+LARGEST = 1 << 16
+"""No larger batch size is looked for."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,9 @@ def largest_batches(
     found: dict[float, BatchSize | None] = {}
     for cap in caps:
         low, high = 0, 1
-        while high <= _LARGEST and within(high, cap):
+        while high <= LARGEST and within(high, cap):
             low, high = high, 2 * high
-        while high - low > 1 and low < _LARGEST:
+        while high - low > 1 and low < LARGEST:
             middle = (low + high) // 2
             low, high = (middle, high) if within(middle, cap) else (low, middle)
         found[cap] = known[low] if low else None

@@ -20,6 +20,7 @@ from fxremat.estimate.attention import map_attention
 from fxremat.estimate.autocast import map_autocast
 from fxremat.estimate.batches import (
     CAPS,
+    LARGEST,
     BatchSize,
     Line,
     Room,
@@ -40,6 +41,7 @@ from fxremat.estimate.trace import trace_step
 from fxremat.frontend.compiled import call_arguments
 from fxremat.lower.lowering import Lowering
 from fxremat.nodes import op_name
+from fxremat.pipeline.progress import Say, said
 from fxremat.plan.budget import Budget
 
 _POINTS_AGAIN = 8  # where one example is traced otherwise than several
@@ -109,13 +111,17 @@ def estimate(
     def step(batch: int | None) -> _Step:
         return _traced(model, inputs, batch, spec, cast, optimizer)
 
-    started = time.perf_counter()
-    first = step(None)
-    line = None if sizes == [] else _line(first, step, spec)
-    traced = time.perf_counter()
-    problem, resident = first.lowering.problem, first.resident
-    deadline = time.monotonic() + time_limit_s
-    front = front_of(problem, points=points, time_limit_s=time_limit_s)
+    with said("tracing the step") as say:
+        started = time.perf_counter()
+        first = step(None)
+        say("tracing it at other batch sizes")
+        line = None if sizes == [] else _line(first, step, spec)
+        traced = time.perf_counter()
+        problem, resident = first.lowering.problem, first.resident
+        deadline = time.monotonic() + time_limit_s
+        front = front_of(problem, points=points, time_limit_s=time_limit_s, say=say)
+        say("looking for the largest batch")
+        batches, largest = _batches(line, first, spec, front, sizes, time_limit_s / 4, say)
     most = front.plans[-1].peak_bytes
     left = spec.usable_bytes - resident.nbytes
     budget_bytes = left if asked is None else asked.to_bytes(most)
@@ -136,7 +142,6 @@ def estimate(
         if fits(found):
             plan = planned(problem, found, max(deadline, time.monotonic() + 1))
             at_budget = point(plan.peak_bytes, plan.extra_seconds, plan.bound_seconds)
-    batches, largest = _batches(line, first, spec, front, sizes, time_limit_s / 4)
     return Estimate(
         device=spec,
         batch=first.batch,
@@ -161,6 +166,7 @@ def estimate(
             has_line=line is not None or sizes == [],
             is_real=first.is_real,
             has_module=first.has_module,
+            at_most=_at_most(largest) if sizes is None else None,
         ),
         trace_s=traced - started,
         plan_s=time.perf_counter() - traced,
@@ -181,7 +187,7 @@ def factory_at(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise OptionError(f"there is no factory {path!r}: {error}") from error
     if not callable(found):
-        raise OptionError(f"{path!r} is a {type(found).__name__}: a factory is called")
+        raise OptionError(f"{path!r} is {found!r:.60}: name a function that makes a model")
     return found
 
 
@@ -247,20 +253,27 @@ def _made(
         takes_batch = False
     if takes_batch and batch is not None:
         given, batch = {"batch_size": batch}, None
-    is_real = False
+    made: tuple[Any, Any] | None = None
     try:
         with torch.device("meta"):
-            made = factory(**given)
+            made = _pair(factory(**given))
+    except OptionError:
+        raise
     except Exception:
-        # It needs numbers (a generator's, a file's): then it has its memory.
-        made = factory(**given)
-        is_real = True
-    if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
-        raise OptionError("the factory must return a pair: a model and its inputs")
-    model, inputs = cast("tuple[Any, Any]", made)
+        pass
+    # What needs numbers (a generator's, a file's) has its memory, and so has what a function reads:
+    # that is no parameter of anything, which could be moved.
+    is_real = made is None or not isinstance(made[0], nn.Module)
+    model, inputs = _pair(factory(**given)) if made is None or is_real else made
     if isinstance(model, nn.Module):
         model.train()
     return model, inputs, batch, is_real
+
+
+def _pair(made: object) -> tuple[Any, Any]:
+    if not isinstance(made, tuple) or len(cast("tuple[Any, ...]", made)) != 2:
+        raise OptionError("the factory must return a pair: a model and its inputs")
+    return cast("tuple[Any, Any]", made)
 
 
 def _line(first: _Step, step: Callable[[int | None], _Step], spec: DeviceSpec) -> Line | None:
@@ -286,6 +299,7 @@ def _batches(
     front: Front,
     sizes: list[int] | None,
     time_limit_s: float,
+    say: Say,
 ) -> tuple[tuple[BatchSize, ...], tuple[tuple[float, BatchSize | None], ...]]:
     """The batch sizes that were looked at, and the largest at each extra time."""
     if line is None or first.batch is None:
@@ -299,7 +313,7 @@ def _batches(
     )
     own, schedules = first.lowering.problem, front.schedules
     if line.first is not own:
-        again = plans_of(line.first, points=_POINTS_AGAIN, time_limit_s=time_limit_s)
+        again = plans_of(line.first, points=_POINTS_AGAIN, time_limit_s=time_limit_s, say=say)
         schedules = [each.schedule for each in again]
 
     def plan(batch: int) -> BatchSize:
@@ -313,6 +327,12 @@ def _batches(
     largest = largest_batches(plan, CAPS)
     shown = {each.batch: each for each in largest.values() if each is not None}
     return tuple(shown[batch] for batch in sorted(shown)), tuple(largest.items())
+
+
+def _at_most(largest: Sequence[tuple[float, BatchSize | None]]) -> int | None:
+    """The batch size at which the search ended, where it did."""
+    ended = any(each is not None and each.batch >= LARGEST for _, each in largest)
+    return LARGEST if ended else None
 
 
 def _batch_sizes(sizes: Sequence[int] | None) -> list[int] | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fxremat.pipeline.progress import Say
 from fxremat_solvers import (
     RematProblem,
     Schedule,
@@ -55,22 +56,41 @@ class Front:
         return [plan.schedule for plan in self.plans]
 
 
-def front_of(problem: RematProblem, *, points: int, time_limit_s: float) -> Front:
+def front_of(problem: RematProblem, *, points: int, time_limit_s: float, say: Say) -> Front:
     """Plans for `points` budgets, closer to each other where memory is short.
 
-    Bounds are left out once the time is up.
+    Bounds are left out once the time is up. `say` hears what goes on.
     """
     deadline = time.monotonic() + time_limit_s
-    kept = plans_of(problem, points=points, time_limit_s=time_limit_s / 4)
-    return Front(tuple(planned(problem, each, deadline) for each in kept))
+    kept = plans_of(problem, points=points, time_limit_s=time_limit_s / 4, say=say)
+    found: list[Planned] = []
+    for each in kept:
+        say(f"bound {len(found) + 1} of {len(kept)}")
+        found.append(planned(problem, each, deadline))
+    return Front(rising(found))
 
 
-def plans_of(problem: RematProblem, *, points: int, time_limit_s: float) -> list[Solution]:
+def rising(plans: Sequence[Planned]) -> tuple[Planned, ...]:
+    """The same plans: what the least extra time is in more memory, it is in less, too."""
+    found: list[Planned] = []
+    least = 0.0
+    for plan in reversed(plans):
+        least = max(least, plan.bound_seconds or 0.0)
+        known = plan.bound_seconds is not None
+        found.append(replace(plan, bound_seconds=least) if known else plan)
+    return tuple(reversed(found))
+
+
+def plans_of(
+    problem: RematProblem, *, points: int, time_limit_s: float, say: Say
+) -> list[Solution]:
     """The plans of the front alone; the one of the least memory is searched for in that time."""
     most = simulate(problem, baseline(problem)).peak_bytes
+    say("searching for the least budget")
     least = floor(problem, time_limit_s=max(0.1, time_limit_s))
     found = [least]
     for k in range(1, points):
+        say(f"planning budget {k} of {points}")
         budget = least.peak_bytes + int((most - least.peak_bytes) * (k / (points - 1)) ** 1.5)
         found.append(cheapest(problem, budget, [each.schedule for each in found[-1:]]))
     found.append(cheapest(problem, most))

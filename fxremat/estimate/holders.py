@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fxremat.lower.lowering import Lowering
-from fxremat.plan.plan import source_line
+from fxremat.plan.plan import GIVEN_GRADIENTS, source_line
 from fxremat.report.explain import folded, module_path
 from fxremat_solvers import Schedule, live_at, simulate
 
@@ -46,11 +46,11 @@ def peak_of(lowering: Lowering, schedule: Schedule) -> Peak:
             continue
         storage = lowering.storage_of[value]
         if storage is None:
-            key = ("", problem.values[value].name, False)
+            key = ("", _named(problem.values[value].name), False)
         elif storage in results:
             key = (folded(module_path(storage.maker)), "gradients of parameters", True)
         else:
-            source = source_line(storage.maker) or problem.values[value].name
+            source = source_line(storage.maker) or _named(problem.values[value].name)
             key = (folded(module_path(storage.maker)), source, False)
         found.setdefault(key, []).append(nbytes)
     holders = [
@@ -63,6 +63,10 @@ def peak_of(lowering: Lowering, schedule: Schedule) -> Peak:
         workspace_bytes=simulation.runs[step].workspace_bytes,
         holders=tuple(_by_bytes(holders)),
     )
+
+
+def _named(name: str) -> str:
+    return GIVEN_GRADIENTS if name.startswith("tangents_") else name
 
 
 def _by_bytes(holders: Sequence[Holder]) -> list[Holder]:

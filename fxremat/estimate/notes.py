@@ -15,6 +15,7 @@ def notes_on(
     has_line: bool,
     is_real: bool,
     has_module: bool,
+    at_most: int | None = None,
 ) -> tuple[str, ...]:
     """What to know of the figures of one estimate."""
     graph = lowering.graph
@@ -66,12 +67,20 @@ def notes_on(
             "Other batch sizes are not answered: the inputs have no common first dimension, or "
             "the step runs other ops at another size."
         )
+    if at_most is not None:
+        notes.append(
+            f"Batch sizes are looked for up to {at_most:,}: larger ones fit, too. Ask for them by "
+            "batch_sizes."
+        )
     if not has_module:
         notes.append(
             "The model is a function: which parameters it reads isn't known, so that they and the "
             "optimizer's state aren't counted."
         )
     if is_real:
-        notes.append("The factory doesn't work on the meta device: its model was allocated.")
+        notes.append(
+            "The factory's model was allocated: it is a function, or can't be made on the meta "
+            "device."
+        )
     notes.append("Plans are quick ones; optimize searches longer, and no plan is below the bound.")
     return tuple(notes)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from fxremat.estimate.record import Figures, Point
-from fxremat.estimate.text import percent, seconds, verdict
+from fxremat.estimate.text import examples_a_second, percent, seconds, verdict
 from fxremat.report.explain import human_bytes
 
 _WIDTH, _HEIGHT = 760, 360
@@ -212,8 +212,8 @@ def _largest(found: Figures) -> str:
     rows = [
         (
             f"{cap:+.0%}",
-            "none" if size is None else str(size.batch),
-            "" if size is None or not size.seconds else f"{size.batch / size.seconds:.2f}",
+            "none" if size is None else f"{size.batch:,}",
+            examples_a_second(size),
         )
         for cap, size in found.largest
     ]
@@ -223,7 +223,7 @@ def _largest(found: Figures) -> str:
 def _sizes(found: Figures) -> str:
     rows = [
         (
-            str(each.batch),
+            f"{each.batch:,}",
             human_bytes(each.all_bytes),
             percent(each.extra),
             "fits" if each.fits else "doesn't fit",

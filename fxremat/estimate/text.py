@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fxremat.estimate.batches import BatchSize
 from fxremat.estimate.record import Figures
 from fxremat.report.explain import human_bytes
 
@@ -25,6 +26,14 @@ def rendered(found: Figures) -> RenderableType:
 def seconds(value: float) -> str:
     """``12.3 ms``"""
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.2f} ms"
+
+
+def examples_a_second(size: BatchSize | None) -> str:
+    """``1,234``; empty where no time is known."""
+    if size is None or not size.seconds:
+        return ""
+    rate = size.batch / size.seconds
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}"
 
 
 def percent(share: float | None) -> str:
@@ -110,8 +119,8 @@ def _batches(found: Figures) -> RenderableType:
     for heading in ("extra time up to", "batch", "examples a second"):
         table.add_column(heading, justify="right")
     for cap, size in found.largest:
-        rate = "" if size is None or not size.seconds else f"{size.batch / size.seconds:.2f}"
-        table.add_row(f"{cap:+.0%}", "none" if size is None else str(size.batch), rate)
+        batch = "none" if size is None else f"{size.batch:,}"
+        table.add_row(f"{cap:+.0%}", batch, examples_a_second(size))
     if not found.batches:
         return table
     sizes = Table(title="Batch sizes", title_justify="left")
@@ -119,7 +128,7 @@ def _batches(found: Figures) -> RenderableType:
         sizes.add_column(heading, justify="right")
     for each in found.batches:
         fits = "yes" if each.fits else "no"
-        sizes.add_row(str(each.batch), human_bytes(each.all_bytes), percent(each.extra), fits)
+        sizes.add_row(f"{each.batch:,}", human_bytes(each.all_bytes), percent(each.extra), fits)
     return Group(table, Text(), sizes)
 
 

@@ -76,4 +76,6 @@ def _raise_readable(error: Exception) -> NoReturn:
             "torch itself fails when it traces the model, before there is a graph to estimate. "
             f"Rewrite the line, or leave it out:\n{inside}"
         ) from torch_hooks.shown_cause(error)
+    if torch_hooks.shorten(error):
+        raise error from None
     raise error

@@ -301,7 +301,9 @@ def compiled_of(optimized: object) -> Compiled:
     found = getattr(optimized, "__fxremat__", None)
     if not isinstance(found, Compiled):
         raise OptionError(
-            f"{type(optimized).__name__} is not what fxremat.optimize returned: give that object"
+            f"{type(optimized).__name__} is not what fxremat.optimize returned: give that object. "
+            "What torch.compile(backend='fxremat') planned is in the list of fxremat.explain(), "
+            "and explain(graph=...) reports on one of it"
         )
     return found
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
 from fxremat.pipeline.runner import Between, State
+
+Say = Callable[[str], None]
 
 # Planning that is shorter shows nothing.
 _QUIET_S = 2.0
@@ -55,19 +57,31 @@ class _Line:
 @contextmanager
 def shown(doing: str) -> Generator[Between, None, None]:
     """Around some planning; what it gives stands between the passes, and hears which are over."""
+    with said(doing) as say:
+
+        def look(name: str, state: State, _seconds: float) -> State:
+            if name in _AFTER:
+                say(_AFTER[name])
+            return state
+
+        yield look
+
+
+@contextmanager
+def said(doing: str) -> Generator[Say, None, None]:
+    """Around anything that may take long; what it gives says what goes on from then."""
     line = _Line(sys.stderr, doing)
 
-    def look(name: str, state: State, _seconds: float) -> State:
-        line.doing = _AFTER.get(name, line.doing)
-        return state
+    def say(text: str) -> None:
+        line.doing = text
 
     if not sys.stderr.isatty():
-        yield look
+        yield say
         return
     writer = threading.Thread(target=line.write, daemon=True)
     writer.start()
     try:
-        yield look
+        yield say
     finally:
         line.over.set()
         writer.join()

@@ -305,6 +305,10 @@ def _infeasible(
     )
 
 
+# AOTAutograd calls them tangents: what backward is given, one for each result of the step.
+GIVEN_GRADIENTS = "gradients of what the step returns"
+
+
 def holders_at_peak(lowering: Lowering, simulation: Simulation) -> tuple[tuple[str, int], ...]:
     """The values that hold memory at a replay's peak, largest first: (description, bytes)."""
     problem = lowering.problem
@@ -315,6 +319,8 @@ def holders_at_peak(lowering: Lowering, simulation: Simulation) -> tuple[tuple[s
 def _describe(lowering: Lowering, value: int) -> str:
     name, storage = lowering.problem.values[value].name, lowering.storage_of[value]
     where = source_line(storage.maker) if storage is not None else ""
+    if not where and name.startswith("tangents_"):
+        where = GIVEN_GRADIENTS
     return f"{name}{f' ({where})' if where else ''}"
 
 

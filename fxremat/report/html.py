@@ -60,7 +60,8 @@ def _summary(report: Figures) -> str:
 
 def _rows(report: Figures) -> str:
     return "".join(
-        f"<tr><td>{_text(row.module)}</td><td><code>{_text(row.source)}</code></td>"
+        f"<tr><td>{_text(row.module).replace('.', '.<wbr>')}</td>"
+        f"<td><code>{_text(row.source)}</code></td>"
         f"<td class=n>{row.layers}</td><td class=n>{_bytes(row.kept_bytes)}</td>"
         f"<td class=n>{_bytes(row.recomputed_bytes)}</td><td class=n>{row.runs or ''}</td>"
         f"<td class=n>{f'{1e3 * row.recomputed_seconds:.3f}' if row.runs else ''}</td>"

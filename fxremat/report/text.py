@@ -107,11 +107,14 @@ def _rows(rows: Sequence[Row]) -> Table:
         ("recomputed", True),
         ("ms", True),
     )
-    for row in rows[:_MOST]:
+    # Lines of code get the room that names of layers leave.
+    names = [ending(row.module, _MODULE) for row in rows[:_MOST]]
+    width = _LINE + _MODULE - max(map(len, (*names, "layers")))
+    for name, row in zip(names, rows, strict=False):
         line = f"{row.policy}: {row.source}" if row.policy else row.source
         table.add_row(
-            Text(ending(row.module, _MODULE)),
-            Text(beginning(line, _LINE)),
+            Text(name),
+            Text(beginning(line, width)),
             f"x{row.layers}" if row.layers > 1 else "",
             *_figures(row.kept_bytes, row.recomputed_bytes, row.recomputed_seconds),
         )

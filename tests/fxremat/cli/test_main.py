@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,14 @@ def test_bench_measures(capsys: Capture) -> None:
     assert planned["peak_bytes"] < plain["peak_bytes"]
 
 
+def test_bench_plans_steps_of_several_graphs(capsys: Capture) -> None:
+    arguments = ("bench", "tests.fxremat.cli.factories:breaks", "--budgets", "1.0", "--steps", "1")
+    code, found = answer(capsys, *arguments)
+    assert code == 0
+    planned = found["rows"][1]
+    assert 0 < planned["planned_bytes"] <= planned["budget_bytes"]
+
+
 def test_the_cache_is_shown_and_cleared(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +135,35 @@ def test_errors_are_one_line(
     assert len(said.err.splitlines()) == 1
     assert said.err.startswith("fxremat: ")
     assert json.loads(said.out)["error"] == error
+
+
+def test_a_break_is_said_with_its_place(capsys: Capture) -> None:
+    for command in (("explain", "--budget", "0.5"), ("estimate", "--device", "l4")):
+        assert main([command[0], "tests.fxremat.cli.factories:breaks", *command[1:]]) == 1
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert re.search(r"one graph.*data-dependent.*\(factories\.py:\d+\)$", said)
+        assert "fullgraph" not in said
+
+
+def test_a_factory_that_fails_has_its_traceback(capsys: Capture) -> None:
+    for command in ("explain", "estimate"):
+        budget = ("--budget", "0.5", "--json")
+        assert main([command, "tests.fxremat.cli.factories:fails", *budget]) == 3
+        said = capsys.readouterr()
+        assert 'factories.py", line' in said.err
+        assert json.loads(said.out) == {"error": "ValueError", "message": "no data here"}
+        assert main([command, "tests.fxremat.cli.factories:NUMBER", *budget]) == 2
+        assert "name a function" in capsys.readouterr().err
+
+
+def test_a_reader_may_leave(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        assert main(["cache", "--json"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_bad_usage_is_two() -> None:

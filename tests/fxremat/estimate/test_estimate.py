@@ -13,10 +13,12 @@ import torch
 import fxremat
 from benchmarks import zoo
 from fxremat.__main__ import main
-from fxremat.estimate.batches import BatchSize, largest_batches
+from fxremat.estimate.batches import LARGEST, BatchSize, largest_batches
 from fxremat.estimate.device import DEVICES
+from fxremat.estimate.front import Planned, rising
 from fxremat.frontend.compiled import compiled_of
-from fxremat_solvers import RematProblem, simulate
+from fxremat_solvers import RematProblem, Schedule, simulate
+from tests.fxremat.cli.factories import reads_a_tensor
 from tests.fxremat.estimate import small
 
 QUICK = {"points": 3, "time_limit_s": 1.0}
@@ -114,6 +116,35 @@ def test_the_largest_batch_is_found_by_bisection() -> None:
     sizes = [size.batch for size in found.values() if size is not None]
     assert sizes == [20, 30, 40, 50]
     assert largest_batches(lambda batch: replace(plan(batch), fits=False))[0.35] is None
+
+
+def test_a_search_that_ends_says_so() -> None:
+    given = (torch.nn.Linear(8, 8), torch.zeros(4, 8))
+    searched = fxremat.estimate(*given, device="h100", **QUICK)
+    asked = fxremat.estimate(*given, device="h100", batch_sizes=[LARGEST], **QUICK)
+    assert searched.largest[0][1] == searched.batches[-1]
+    assert searched.batches[-1].batch == LARGEST
+    assert "up to 65,536: larger ones fit" in str(searched)
+    assert "larger ones fit" not in str(asked)
+    assert "gradients of what the step returns" in str(searched)
+    assert "tangents" not in str(searched)
+
+
+def test_a_bound_holds_for_less_memory_too() -> None:
+    plans = [Planned(Schedule(()), n, 9.0 - n, bound) for n, bound in enumerate((1.0, None, 3.0))]
+    assert [plan.bound_seconds for plan in rising(plans)] == [3.0, None, 3.0]
+
+
+def test_a_function_may_read_what_its_factory_made() -> None:
+    found = fxremat.estimate(reads_a_tensor, device="l4", batch_sizes=[], **QUICK)
+    assert found.peak_bytes > 0
+    assert any("was allocated" in note for note in found.notes)
+
+
+def test_an_op_of_the_model_that_fails_is_short() -> None:
+    with pytest.raises(RuntimeError, match="reduction dim") as caught:
+        fxremat.estimate(torch.nn.Linear(8, 8), torch.zeros(4, 9), device="l4", **QUICK)
+    assert len(caught.traceback) < 12
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+import fxremat
 from fxremat.pipeline import progress
-from fxremat.pipeline.progress import shown
+from fxremat.pipeline.progress import Say, shown
 
 
 class Terminal(io.StringIO):
@@ -41,6 +46,21 @@ def test_it_says_what_goes_on(terminal: Terminal) -> None:
         assert look("lower", state, 0.0) is state  # type: ignore[arg-type]
         assert waited_for(terminal, "searching for a plan")
     assert terminal.getvalue().endswith("\r\x1b[K"), "the line is taken away"
+
+
+def test_an_estimate_says_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    @contextmanager
+    def listening(doing: str) -> Generator[Say, None, None]:
+        heard.append(doing)
+        yield heard.append
+
+    monkeypatch.setattr(sys.modules["fxremat.estimate.estimate"], "said", listening)
+    model, x = torch.nn.Linear(8, 8), torch.zeros(4, 8)
+    fxremat.estimate(model, x, device="l4", points=2, time_limit_s=1.0)
+    assert heard[0] == "tracing the step"
+    assert {"planning budget 1 of 2", "looking for the largest batch"} <= set(heard)
 
 
 def test_an_error_takes_it_away(terminal: Terminal) -> None:

@@ -19,7 +19,7 @@ from tests.fxremat.report.models import factory
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "wbr"}
 
 
 @pytest.fixture(scope="module")
