@@ -128,7 +128,7 @@ def bench_table(rows: Sequence[Row]) -> list[str]:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for row in rows:
-        if row["status"] == "ok":
+        if row["status"] == "ok" and row.get("kind") != "batch":
             facts, time = row["facts"], row["time"]
             span = f"{time['median']:.3f} [{time['low']:.3f}, {time['high']:.3f}]"
             planning = facts.get("planning_s")
@@ -144,6 +144,14 @@ def bench_table(rows: Sequence[Row]) -> list[str]:
                 "" if planning is None else f"{planning:.1f}",
             )
             lines.append(f"| {' | '.join(cells)} |")
+    batches = [row for row in rows if row["status"] == "ok" and row.get("kind") == "batch"]
+    if batches:
+        lines += ["", "The largest batch in what eager takes for the first:", ""]
+        lines += ["| model, method | room, MiB | batch | eager's |", "| --- | ---: | ---: | ---: |"]
+    for row in batches:
+        room, first = mib(row["budget_bytes"]), row["numbers"]["batch"]
+        name = f"{row['model']}, {row['method']}"
+        lines.append(f"| {name} | {room} | {row['largest_batch']} | {first} |")
     return lines
 
 
@@ -161,11 +169,11 @@ def inductor_table(rows: Sequence[Row]) -> list[str]:
                 judged(row),
                 mib(row["plain_peak_bytes"]),
                 mib(row["budget_bytes"]),
-                mib(row["planned_peak_bytes"]),
+                mib(row.get("planned_peak_bytes")),
                 mib(row["measured_peak_bytes"]),
                 f"{1e3 * row['step_s']:.2f}",
                 f"{row['of_plain_time']:.3f}",
-                f"{1 + row['predicted_extra']:.3f}",
+                f"{1 + row['predicted_extra']:.3f}" if "predicted_extra" in row else "",
                 f"{row['first_step_s']:.1f}",
                 f"{row['plain_first_step_s']:.1f}",
                 "plain's" if row["has_plain_bits"] else f"others, {error:.1e}",
