@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import math
 import os
 import shutil
 import statistics
@@ -297,7 +298,7 @@ def main() -> None:
     about = {
         **records.environment(1),
         "commit": commit(),
-        "command": " ".join(["python -m benchmarks.inductor", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.inductor", *records.told(sys.argv[1:])]),
     }
     shared = [variant for variant in args.variants if variant in OURS or _is_share(variant)]
     alone = [shared, *([each] for each in args.variants if each not in shared)]
@@ -407,7 +408,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{kept:.4f}",
         time_text,
         f"{1 + row['predicted_extra']:.3f}",
-        f"{1 + row['predicted_bound']:.3f}",
+        # Of a plan that needs its writes in place there is none.
+        f"{1 + row['predicted_bound']:.3f}" if math.isfinite(row["predicted_bound"]) else "",
         bits,
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,15 @@ def compact(folder: Path, file: str = FILE) -> None:
         temporary = folder / (file + ".new")
         temporary.write_text(text)
         temporary.replace(folder / file)
+
+
+def told(words: Sequence[str]) -> list[str]:
+    """What a command was told, but for `--out`: where rows were written is no fact about them."""
+    return [
+        word
+        for k, word in enumerate(words)
+        if word != "--out" and (k == 0 or words[k - 1] != "--out")
+    ]
 
 
 def find(rows: Iterable[Row], **wanted: Any) -> Row | None:

@@ -88,7 +88,7 @@ def main() -> None:
             **{name: [each[name] for each in found] for name in found[0]},
             **records.environment(1),
             "commit": commit(),
-            "command": " ".join(["python -m benchmarks.restart", *sys.argv[1:]]),
+            "command": " ".join(["python -m benchmarks.restart", *records.told(sys.argv[1:])]),
         }
         records.append(args.out, row)
         print(model, *(f"{each['planning_s']:.2f} s" for each in found), flush=True)
