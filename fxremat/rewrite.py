@@ -359,12 +359,14 @@ class _Writer:
         return views[node]
 
     def _seen_anew(self, node: fx.Node) -> torch.Tensor | None:
-        """A view's value over memory that was written in place; None where it has its own."""
+        """The value of a kernel's view over memory that was written in place, else None."""
+        if not (isinstance(node.target, Kernel) and node.target.is_view):
+            return None
         storage, value = self.joint.storage_of[node], traced_value(node)
         source = next(
             (arg for arg in node.all_input_nodes if self.joint.storage_of.get(arg) is storage), None
         )
-        if source is None or not isinstance(value, torch.Tensor):
+        if source is None:
             return None
         over = traced_value(self._tensor(named(self.joint, source)))
         if torch_hooks.storage_key(over) == torch_hooks.storage_key(value) or (
