@@ -44,7 +44,8 @@ def percent(share: float | None) -> str:
 def verdict(found: Figures) -> str:
     """One line: does it fit, and at what cost."""
     if found.at_budget is None:
-        return "no plan fits"
+        budget, least = human_bytes(found.budget_bytes), human_bytes(found.floor_bytes)
+        return f"no plan within {budget}: the least is {least}"
     if not found.optimizer_fits:
         return "the step fits, the optimizer's step doesn't"
     extra = found.at_budget.extra
