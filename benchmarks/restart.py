@@ -1,6 +1,7 @@
 """What planning takes in a process that begins, and in one that begins again.
 
 python -m benchmarks.restart [MODEL ...] [--size bench] [--budget 0.5] [--out DIR]
+python -m benchmarks.restart --kept DIR [--into PAGE]      the table of kept rows
 
 A training script's first step runs in three processes, one after the other, on one thread. The
 first finds no cache; the others find what it left. Seconds are wall time: of planning, which is all
@@ -22,11 +23,13 @@ import torch
 import fxremat
 from benchmarks import records, zoo
 from benchmarks.cuda.machine import commit
+from benchmarks.marks import show
 from benchmarks.own_process import child_environment, print_row, rows_of
 
 OUT = Path("benchmarks/results/restart")
 MODELS = ("gpt2-eager", "bert-sdpa", "llama-sdpa", "t5", "vit-sdpa", "resnet50", "unet", "mamba")
 PROCESSES = 3
+BEGIN, END = "<!-- restart: begin -->", "<!-- restart: end -->"
 
 
 def first_step(model: str, size: str, budget: float) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def table(out: Path) -> str:
         planning = " | ".join(f"{each:.2f}" for each in row["planning_s"])
         steps = " | ".join(f"{each:.1f}" for each in row["first_step_s"])
         lines.append(f"| {row['model']} | {planning} | {steps} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -67,8 +70,13 @@ def main() -> None:
     parser.add_argument("--size", choices=("tiny", "quick", "bench"), default="bench")
     parser.add_argument("--budget", type=float, default=0.5, help="of the step memory")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--kept", type=Path, help="show the rows of this folder, measure nothing")
+    parser.add_argument("--into", type=Path, help="show them in this page, between its two marks")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.kept:
+        show(table(args.kept), args.into, BEGIN, END)
+        return
     if args.one:
         torch.set_num_threads(1)
         print_row(first_step(args.models[0], args.size, args.budget))
