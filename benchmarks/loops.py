@@ -277,7 +277,8 @@ def table(out: Path) -> str:
         "| recurrence, steps | method | peak, MiB | evaluations / n | time / plain | gradients |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for row in records.load(out).values():
+    rows = records.load(out).values()
+    for row in sorted(rows, key=lambda row: (row["problem"], -row["steps"])):
         each = "" if row["evaluations"] is None else f"{row['evaluations'] / row['steps']:.2f}"
         peak = row["peak_bytes"] / 2**20
         bits = "bitwise" if row["bitwise"] else f"off by {row['error']:.1e}"
