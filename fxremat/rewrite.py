@@ -362,13 +362,8 @@ class _Writer:
         """The value of a kernel's view over memory that was written in place, else None."""
         if not (isinstance(node.target, Kernel) and node.target.is_view):
             return None
-        storage, value = self.joint.storage_of[node], traced_value(node)
-        source = next(
-            (arg for arg in node.all_input_nodes if self.joint.storage_of.get(arg) is storage), None
-        )
-        if source is None:
-            return None
-        over = traced_value(self._tensor(named(self.joint, source)))
+        value = traced_value(node)
+        over = traced_value(self._tensor(named(self.joint, viewed(self.joint, node))))
         if torch_hooks.storage_key(over) == torch_hooks.storage_key(value) or (
             over.dtype != value.dtype
         ):

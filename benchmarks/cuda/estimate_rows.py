@@ -15,6 +15,7 @@ import torch
 import fxremat
 from benchmarks import zoo
 from benchmarks.cuda.job import Job, Rows
+from benchmarks.cuda.needs import needs_of
 from benchmarks.measure import Step, clock_of, step_peak
 from fxremat.estimate.device import DEVICES, device_of
 from fxremat_solvers import quick
@@ -26,7 +27,8 @@ SHARES = (0.7, 0.5)
 def jobs(models: Mapping[str, Mapping[str, int]], device: str, size: str) -> Iterator[Job]:
     yield Job("rates", functools.partial(rates, device), "rates")
     for model, numbers in models.items():
-        yield Job(model, functools.partial(row, model, numbers, device, size), model)
+        run = functools.partial(row, model, numbers, device, size)
+        yield Job(model, run, model, needs_of(model))
 
 
 def spec_for(device: str) -> fxremat.DeviceSpec | str:

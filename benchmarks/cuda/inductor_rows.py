@@ -9,7 +9,8 @@ from typing import Any
 import fxremat
 from benchmarks import zoo
 from benchmarks.cuda.job import Job, Rows
-from benchmarks.inductor import OURS, Make, Variant, least_bytes, make, row_of
+from benchmarks.cuda.needs import needs_of
+from benchmarks.inductor import OURS, Variant, least_bytes, make, row_of
 from benchmarks.zoo import Workload
 
 ROUNDS = 10
@@ -26,7 +27,7 @@ def jobs(models: Mapping[str, Mapping[str, int]], device: str, size: str) -> Ite
         for variant in variants:
             build = functools.partial(workload, model, numbers, device, size)
             run = functools.partial(row, made, model, variant, build)
-            yield Job(f"{model}|{variant}", run, model)
+            yield Job(f"{model}|{variant}", run, model, needs_of(model))
 
 
 def workload(model: str, numbers: Mapping[str, int], device: str, size: str) -> Workload:
@@ -34,15 +35,14 @@ def workload(model: str, numbers: Mapping[str, int], device: str, size: str) -> 
 
 
 def row(made: Made, model: str, variant: str, build: Any, _rows: Rows) -> Mapping[str, Any]:
-    """`made` has plain's and the first of ours, whose kernels the others run."""
-    if made.get("plain") is None or made["plain"].name != f"{model} plain":
+    """`made` has plain's, by the model, and the first of ours, whose kernels the others run."""
+    if model not in made:
         made.clear()
-        made["plain"] = Variant.of(f"{model} plain", build(), make("plain", 0))
-    plain = made["plain"]
+        made[model] = Variant.of("plain", build(), make("plain", 0))
+    plain = made[model]
     within = least_bytes(build()) if variant == "floor" else plain.peak_bytes
-    how: Make = make(variant, within)
     try:
-        ours = Variant.of(variant, build(), how)
+        ours = Variant.of(variant, build(), make(variant, within))
     except fxremat.BudgetInfeasible as error:
         return {"status": "below the floor", "floor_bytes": error.floor_bytes}
     is_ours = variant in OURS
@@ -52,17 +52,15 @@ def row(made: Made, model: str, variant: str, build: Any, _rows: Rows) -> Mappin
         plain.time_step()
         ours.time_step()
     found = row_of(ours, plain, kernels)
-    error = {"relative_error": found["gradient_error"]}
-    budget = found.get("budget_bytes")
     return {
         **found,
         "model": model,
         # What peers compute is in their rows, and no fault of this project's.
         "bitwise": found["has_plain_bits"] or not is_ours,
         "reference": "torch.compile",
-        "comparison": error,
+        "comparison": {"relative_error": found["gradient_error"]},
         # With nothing to recompute, what it takes is its budget.
-        "budget_bytes": None if variant == "kernels" else budget,
+        "budget_bytes": None if variant == "kernels" else found.get("budget_bytes"),
         "measured_peak_bytes": found["peak_bytes"],
         "plain_peak_bytes": plain.peak_bytes,
         "first_step_s": ours.first_s,

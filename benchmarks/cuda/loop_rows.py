@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from benchmarks.cuda.job import Job, Rows
 from benchmarks.measure import clock_of
 
 ROUNDS = 3
+
+Gradients = tuple[torch.Tensor, ...]
 
 # A grid and a state of some MiB, so that kernels rather than launches take the time.
 LARGE: Mapping[str, int] = {"steps": 400, "side": 2048, "rows": 8192, "width": 512}
@@ -28,16 +31,46 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A problem, what the plain loop leaves twice, and the peaks of plain and of checkpoints."""
+
+    problem: loops.Problem
+    exact: Gradients
+    repeated: Gradients
+    peak_bytes: int
+    checkpoint_bytes: int
+
+    @staticmethod
+    def of(name: str, sizes: Mapping[str, int], device: str) -> Plain:
+        steps = sizes["steps"]
+        if name == "heat":
+            problem = loops.heat(sizes["side"], device)
+        else:
+            problem = loops.ode(steps, sizes["rows"], sizes["width"], device)
+        exact = loops.differentiate(loops.plain, problem, steps)
+        repeated = loops.differentiate(loops.plain, problem, steps)
+        loops.differentiate(loops.sqrt_checkpoint, problem, steps)
+        peaks = (
+            peak_of(way, problem, steps, device) for way in (loops.plain, loops.sqrt_checkpoint)
+        )
+        return Plain(problem, exact, repeated, *peaks)
+
+
 def jobs(device: str) -> Iterator[Job]:
+    """A job a loop and way. The first of a loop's runs it plainly, too."""
+    made: dict[str, Plain] = {}  # of one loop at a time: they hold the device's memory
     on_device = torch.device(device).type != "cpu"
     ways = WAYS if on_device else dict(list(WAYS.items())[:3])
     for name in ("heat", "ode") if on_device else ("heat",):
         for way, options in ways.items():
-            run = functools.partial(row, name, options, LARGE if on_device else SMALL, device)
+            sizes = LARGE if on_device else SMALL
+            run = functools.partial(row, made, name, options, sizes, device)
             yield Job(f"{name}|{way}", run, name)
 
 
 def row(
+    made: dict[str, Plain],
     name: str,
     options: Mapping[str, Any],
     sizes: Mapping[str, int],
@@ -45,14 +78,13 @@ def row(
     _rows: Rows,
 ) -> Mapping[str, Any]:
     """A way to run a loop, beside the plain one and checkpoints around sqrt(n) steps."""
-    steps = sizes["steps"]
-    problem = problem_of(name, sizes, device)
-    own = {**options}
-    exact, plain_bytes = traced(loops.plain, problem, steps, device)
-    repeated, _ = traced(loops.plain, problem, steps, device)
-    _, checkpoint_bytes = traced(loops.sqrt_checkpoint, problem, steps, device)
+    if name not in made:
+        made.clear()
+        made[name] = Plain.of(name, sizes, device)
+    plain, steps = made[name], sizes["steps"]
+    problem, own = plain.problem, {**options}
     if "budget" in own:
-        own["budget"] = int(own["budget"] * checkpoint_bytes)
+        own["budget"] = int(own["budget"] * plain.checkpoint_bytes)
     planned = None
     if own.pop("while_", False):
         method = loops.online(own["slots"])
@@ -64,8 +96,10 @@ def row(
         planned = plan.peak_bytes
         method = loops.compiled(plan) if own.get("compile") else loops.looped(schedule=plan)
     problem.calls = 0
-    found, measured = traced(method, problem, steps, device, warm=True)
+    found = loops.differentiate(method, problem, steps)
     calls = problem.calls
+    loops.differentiate(method, problem, steps)
+    measured = peak_of(method, problem, steps, device)
     clock = clock_of(device)
     seconds: dict[str, list[float]] = {each: [] for each in ("plain", "loop")}
     for _ in range(ROUNDS):
@@ -75,42 +109,23 @@ def row(
             seconds[each].append(clock() - began)
     return {
         "model": f"{name}, {steps} steps",
-        "bitwise": all(map(torch.equal, exact, found)),
-        "eager_repeats": all(map(torch.equal, exact, repeated)),
-        "eager_error": loops.error(exact, repeated),
+        "bitwise": all(map(torch.equal, plain.exact, found)),
+        "eager_repeats": all(map(torch.equal, plain.exact, plain.repeated)),
+        "eager_error": loops.error(plain.exact, plain.repeated),
         "reference": "plain loop",
-        "comparison": {"relative_error": loops.error(exact, found)},
+        "comparison": {"relative_error": loops.error(plain.exact, found)},
         "budget_bytes": own.get("budget"),
         "planned_peak_bytes": planned,
         "measured_peak_bytes": measured,
-        "plain_peak_bytes": plain_bytes,
-        "checkpoint_peak_bytes": checkpoint_bytes,
+        "plain_peak_bytes": plain.peak_bytes,
+        "checkpoint_peak_bytes": plain.checkpoint_bytes,
         "evaluations": calls,
         "of_plain_time": min(seconds["loop"]) / min(seconds["plain"]),
         "step_s": min(seconds["loop"]),
     }
 
 
-def problem_of(name: str, sizes: Mapping[str, int], device: str) -> loops.Problem:
-    if name == "heat":
-        return loops.heat(sizes["side"], device)
-    return loops.ode(sizes["steps"], sizes["rows"], sizes["width"], device)
-
-
-def traced(
-    method: Callable[..., Any],
-    problem: loops.Problem,
-    steps: int,
-    device: str,
-    *,
-    warm: bool = False,
-) -> tuple[tuple[torch.Tensor, ...], int]:
-    """Gradients of a way's first run, and the peak of its second, or of its third."""
-    found = loops.differentiate(method, problem, steps)
-    calls = problem.calls
-    if warm:
-        loops.differentiate(method, problem, steps)
-    run = lambda: loops.differentiate(method, problem, steps)  # noqa: E731
-    peak = fxremat.measure_peak(run, device=device).peak_bytes
-    problem.calls = calls
-    return found, peak
+def peak_of(method: Callable[..., Any], problem: loops.Problem, steps: int, device: str) -> int:
+    """What a way takes that has run before."""
+    run = functools.partial(loops.differentiate, method, problem, steps)
+    return fxremat.measure_peak(run, device=device).peak_bytes

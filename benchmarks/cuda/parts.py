@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import broken, zoo
+from benchmarks import broken
 from benchmarks.broken import check
 from benchmarks.cell import Cell, run
 from benchmarks.cuda import estimate_rows, inductor_rows, loop_rows
 from benchmarks.cuda.job import Job, Rows
+from benchmarks.cuda.needs import needs_of
 from benchmarks.exactness import Setting, Untouched, run_budget, untouched
 from benchmarks.runner import Waiting, resolve
 
@@ -188,9 +189,3 @@ def batch_row(cell: Cell, eager: str, rows: Rows) -> Mapping[str, Any]:
         return {**asdict(cell), "status": "unavailable", "reason": reason}
     found = replace(cell, budget_bytes=int(row["peak_bytes"]))
     return {**asdict(found), **run(found, BENCH_EFFORT)}
-
-
-def needs_of(model: str) -> tuple[str, ...]:
-    """The package whose code the model is, where that isn't this project's own."""
-    package = zoo.get(model).source.partition(" ")[0]
-    return () if package.startswith("benchmarks.") else (package,)

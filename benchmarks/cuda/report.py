@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.cuda.states import FINISHED, budget_of, is_bad, judged
@@ -56,6 +56,17 @@ def machine_lines(about: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def table(
+    head: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], Sequence[str]]
+) -> list[str]:
+    """The lines of a table of the rows that have figures."""
+    return [*head, *(line(cells(row)) for row in rows if row["status"] == "ok")]
+
+
+def line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def tests_table(rows: Sequence[Row]) -> list[str]:
     lines = ["| test | result | seconds | recorded |", "| --- | --- | ---: | --- |"]
     for row in rows:
@@ -67,83 +78,85 @@ def tests_table(rows: Sequence[Row]) -> list[str]:
 
 
 def exactness_table(rows: Sequence[Row]) -> list[str]:
-    lines = [
+    head = (
         "| cell | result | reference | eager repeats | budget, MiB | planned | allocated "
         "| requested | error | seconds |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        if row["status"] == "ok":
-            cells = (
-                row["key"].replace("|", " "),
-                judged(row),
-                row["reference"],
-                {True: "yes", False: f"no, {row.get('eager_error', 0):.1e}"}[
-                    row.get("eager_repeats", True)
-                ],
-                mib(row["budget_bytes"]),
-                mib(row["planned_peak_bytes"]),
-                mib(row["measured_peak_bytes"]),
-                mib(row.get("requested_peak_bytes")),
-                f"{row['comparison']['relative_error']:.1e}",
-                str(row["wall_s"]),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    )
+
+    def cells(row: Row) -> Sequence[str]:
+        return (
+            row["key"].replace("|", " "),
+            judged(row),
+            row["reference"],
+            {True: "yes", False: f"no, {row.get('eager_error', 0):.1e}"}[
+                row.get("eager_repeats", True)
+            ],
+            mib(row["budget_bytes"]),
+            mib(row["planned_peak_bytes"]),
+            mib(row["measured_peak_bytes"]),
+            mib(row.get("requested_peak_bytes")),
+            f"{row['comparison']['relative_error']:.1e}",
+            str(row["wall_s"]),
+        )
+
+    return table(head, rows, cells)
 
 
 def graphs_table(rows: Sequence[Row]) -> list[str]:
-    lines = [
+    head = (
         "| step | result | graphs | reference | eager repeats | unplanned, MiB | budget | planned "
         "| allocated | error | step, ms | of the graphs unplanned | seconds |",
         "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        if row["status"] == "ok":
-            explained = row.get("explained")
-            planned = explained.get("planned_peak_bytes") if isinstance(explained, dict) else None
-            cells = (
-                row["key"].replace("|", " "),
-                judged(row),
-                str(row["graphs"]),
-                row["reference"],
-                "yes" if row.get("eager_repeats", True) else f"no, {row['eager_error']:.1e}",
-                mib(row["baseline_peak_bytes"]),
-                mib(row["budget_bytes"]),
-                mib(planned),
-                mib(row["measured_peak_bytes"]),
-                f"{row['comparison']['relative_error']:.1e}",
-                f"{1e3 * row['fxremat_s']:.2f}",
-                f"{1e3 * row['reference_s']:.2f}",
-                str(row["wall_s"]),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    )
+
+    def cells(row: Row) -> Sequence[str]:
+        explained = row.get("explained")
+        planned = explained.get("planned_peak_bytes") if isinstance(explained, dict) else None
+        return (
+            row["key"].replace("|", " "),
+            judged(row),
+            str(row["graphs"]),
+            row["reference"],
+            "yes" if row.get("eager_repeats", True) else f"no, {row['eager_error']:.1e}",
+            mib(row["baseline_peak_bytes"]),
+            mib(row["budget_bytes"]),
+            mib(planned),
+            mib(row["measured_peak_bytes"]),
+            f"{row['comparison']['relative_error']:.1e}",
+            f"{1e3 * row['fxremat_s']:.2f}",
+            f"{1e3 * row['reference_s']:.2f}",
+            str(row["wall_s"]),
+        )
+
+    return table(head, rows, cells)
 
 
 def bench_table(rows: Sequence[Row]) -> list[str]:
-    lines = [
+    head = (
         "| model, method | result | peak, MiB | requested | predicted | step, ms | time / eager "
         "| gradients | planning, s |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
-    ]
-    for row in rows:
-        if row["status"] == "ok" and row.get("kind") != "batch":
-            facts, time = row["facts"], row["time"]
-            span = f"{time['median']:.3f} [{time['low']:.3f}, {time['high']:.3f}]"
-            planning = facts.get("planning_s")
-            cells = (
-                f"{row['model']}, {row['method']} {row['point']}".rstrip(),
-                judged(row),
-                mib(row["peak_bytes"]),
-                mib(row.get("requested_peak_bytes")),
-                mib(facts.get("predicted_peak_bytes")),
-                f"{1e3 * time['step_s']:.2f}",
-                span,
-                gradients(row),
-                "" if planning is None else f"{planning:.1f}",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+    )
+
+    def cells(row: Row) -> Sequence[str]:
+        facts, time = row["facts"], row["time"]
+        span = f"{time['median']:.3f} [{time['low']:.3f}, {time['high']:.3f}]"
+        planning = facts.get("planning_s")
+        return (
+            f"{row['model']}, {row['method']} {row['point']}".rstrip(),
+            judged(row),
+            mib(row["peak_bytes"]),
+            mib(row.get("requested_peak_bytes")),
+            mib(facts.get("predicted_peak_bytes")),
+            f"{1e3 * time['step_s']:.2f}",
+            span,
+            gradients(row),
+            "" if planning is None else f"{planning:.1f}",
+        )
+
+    steps = [row for row in rows if row.get("kind") != "batch"]
+    lines = table(head, steps, cells)
     batches = [row for row in rows if row["status"] == "ok" and row.get("kind") == "batch"]
     if batches:
         lines += ["", "The largest batch in what eager takes for the first:", ""]
@@ -156,54 +169,54 @@ def bench_table(rows: Sequence[Row]) -> list[str]:
 
 
 def inductor_table(rows: Sequence[Row]) -> list[str]:
-    lines = [
+    head = (
         "| cell | result | plain torch.compile, MiB | budget | planned | allocated | step, ms "
         "| of plain's | predicted | first step, s | plain's | bits |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for row in rows:
-        if row["status"] == "ok":
-            error = row["comparison"]["relative_error"]
-            cells = (
-                row["key"].replace("|", " "),
-                judged(row),
-                mib(row["plain_peak_bytes"]),
-                mib(row["budget_bytes"]),
-                mib(row.get("planned_peak_bytes")),
-                mib(row["measured_peak_bytes"]),
-                f"{1e3 * row['step_s']:.2f}",
-                f"{row['of_plain_time']:.3f}",
-                f"{1 + row['predicted_extra']:.3f}" if "predicted_extra" in row else "",
-                f"{row['first_step_s']:.1f}",
-                f"{row['plain_first_step_s']:.1f}",
-                "plain's" if row["has_plain_bits"] else f"others, {error:.1e}",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    )
+
+    def cells(row: Row) -> Sequence[str]:
+        error = row["comparison"]["relative_error"]
+        return (
+            row["key"].replace("|", " "),
+            judged(row),
+            mib(row["plain_peak_bytes"]),
+            mib(row["budget_bytes"]),
+            mib(row.get("planned_peak_bytes")),
+            mib(row["measured_peak_bytes"]),
+            f"{1e3 * row['step_s']:.2f}",
+            f"{row['of_plain_time']:.3f}",
+            f"{1 + row['predicted_extra']:.3f}" if "predicted_extra" in row else "",
+            f"{row['first_step_s']:.1f}",
+            f"{row['plain_first_step_s']:.1f}",
+            "plain's" if row["has_plain_bits"] else f"others, {error:.1e}",
+        )
+
+    return table(head, rows, cells)
 
 
 def loops_table(rows: Sequence[Row]) -> list[str]:
-    lines = [
+    head = (
         "| loop | result | plain, MiB | checkpoint, sqrt(n) | budget | planned | allocated "
         "| evaluations | time / plain | error |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        if row["status"] == "ok":
-            cells = (
-                row["key"].replace("|", ", "),
-                judged(row),
-                mib(row["plain_peak_bytes"]),
-                mib(row["checkpoint_peak_bytes"]),
-                mib(row["budget_bytes"]),
-                mib(row["planned_peak_bytes"]),
-                mib(row["measured_peak_bytes"]),
-                str(row["evaluations"]),
-                f"{row['of_plain_time']:.2f}",
-                f"{row['comparison']['relative_error']:.1e}",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    )
+
+    def cells(row: Row) -> Sequence[str]:
+        return (
+            row["key"].replace("|", ", "),
+            judged(row),
+            mib(row["plain_peak_bytes"]),
+            mib(row["checkpoint_peak_bytes"]),
+            mib(row["budget_bytes"]),
+            mib(row["planned_peak_bytes"]),
+            mib(row["measured_peak_bytes"]),
+            str(row["evaluations"]),
+            f"{row['of_plain_time']:.2f}",
+            f"{row['comparison']['relative_error']:.1e}",
+        )
+
+    return table(head, rows, cells)
 
 
 def estimate_table(rows: Sequence[Row]) -> list[str]:
@@ -241,7 +254,7 @@ def estimate_table(rows: Sequence[Row]) -> list[str]:
                 "" if whole else f"{100 * point['estimated_extra']:.1f} %",
                 "" if whole else f"{100 * point['measured_extra']:.1f} %",
             )
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(line(cells))
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 import time
@@ -76,11 +77,9 @@ def run_solve(args: argparse.Namespace) -> int:
         time_limit_s=args.time_limit_s,
         seed=args.seed,
     )
-    if args.trace:
-        solution = solve_and_trace(problem, budget_bytes, chosen, sys.stderr)
-    else:
-        with said("searching for a schedule"):
-            solution = solve_and_trace(problem, budget_bytes, chosen, None)
+    with contextlib.nullcontext() if args.trace else said("searching for a schedule"):
+        trace = sys.stderr if args.trace else None
+        solution = solve_and_trace(problem, budget_bytes, chosen, trace)
     seconds = round(time.monotonic() - started, 3)
     if args.out is not None:
         args.out.write_text(solution.schedule.to_json() + "\n")

@@ -223,10 +223,23 @@ def examples_of(module: fx.GraphModule) -> list[Any]:
     return [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
 
 
-def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bool) -> Wrapper:
-    """One half of a step, compiled and read."""
+def compile_half(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bool) -> Any:
+    """What Inductor makes of a forward or a backward graph, without CUDA graphs."""
     from torch._inductor import compile_fx
     from torch._inductor.utils import BoxedBool
+
+    return compile_fx.compile_fx_inner(
+        module,
+        examples,
+        static_input_idxs=(),
+        cudagraphs=BoxedBool(False),
+        is_backward=is_backward,
+        is_inference=False,
+    )
+
+
+def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bool) -> Wrapper:
+    """One half of a step, compiled and read."""
     from torch._inductor.virtualized import V
 
     apart = V.set_choices_handler(_with_draws_apart(V.choices))
@@ -238,14 +251,7 @@ def _compile(module: fx.GraphModule, examples: Sequence[Any], *, is_backward: bo
         _noting_in_place(recorded, given),
         apart,
     ):
-        compiled = compile_fx.compile_fx_inner(
-            module,
-            examples,
-            static_input_idxs=(),
-            cudagraphs=BoxedBool(False),
-            is_backward=is_backward,
-            is_inference=False,
-        )
+        compiled = compile_half(module, examples, is_backward=is_backward)
     assert recorded.wrapper is not None
     assert recorded.module is not None
     graph = recorded.wrapper.graph

@@ -22,7 +22,7 @@ from torch._functorch import partitioners
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensorMode
 
-from fxremat.inductor_hooks.compile import examples_of, known, reinterpret
+from fxremat.inductor_hooks.compile import compile_half, examples_of, known, reinterpret
 from fxremat.inductor_hooks.lines import LOCK
 from fxremat.torch_hooks import lazy_graph_module
 
@@ -112,9 +112,8 @@ def _generate(
     module: fx.GraphModule, inputs: Sequence[Any], visible: Sequence[int], *, is_backward: bool
 ) -> tuple[str, list[Any]]:
     """The wrapper of one half, and the strides of what it returns."""
-    from torch._inductor import compile_fx, config
+    from torch._inductor import config
     from torch._inductor.graph import GraphLowering
-    from torch._inductor.utils import BoxedBool
 
     module = copy_graph(module)
     output = next(iter(module.graph.find_nodes(op="output")))
@@ -138,14 +137,7 @@ def _generate(
         GraphLowering.compile_to_module = compile_to_module
         try:
             with config.patch(known(config, off)), torch.no_grad():
-                compile_fx.compile_fx_inner(
-                    module,
-                    inputs,
-                    static_input_idxs=(),
-                    cudagraphs=BoxedBool(False),
-                    is_backward=is_backward,
-                    is_inference=False,
-                )
+                compile_half(module, inputs, is_backward=is_backward)
         except _Generated:
             pass
         finally:

@@ -11,6 +11,7 @@ many, as planning wants them, would take twice as long to compile as those of pl
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -44,6 +45,7 @@ class Bindings:
     tail: str
 
     @staticmethod
+    @functools.cache
     def of(template: str) -> Bindings | None:
         """Its parts; None where it isn't written as expected."""
         found = re.fullmatch(
@@ -108,16 +110,17 @@ def compile_together(
     from torch._inductor.async_compile import get_compile_threads
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
+    if not kernels:
+        return []
     files = max(1, min(get_compile_threads(), len(kernels) // KERNELS_A_FILE))
     parts = [kernels[first::files] for first in range(files)]
     submit_fn = submit if files > 1 else None
     loads = [
         CppPythonBindingsCodeCache.load_async(joined_source(part), "cpu", submit_fn=submit_fn)
         for part in parts
-        if part
     ]
     functions = dict[Waiting, Callable[..., Any]]()
-    for part, load in zip(parts, loads, strict=False):
+    for part, load in zip(parts, loads, strict=True):
         module = load()
         functions |= {each: getattr(module, f"kernel_{k}") for k, each in enumerate(part)}
     return [functions[kernel] for kernel in kernels]

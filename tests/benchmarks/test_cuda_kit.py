@@ -14,12 +14,12 @@ from benchmarks.counters import requested_above
 from benchmarks.cuda import machine, report, states, wheels
 from benchmarks.cuda.__main__ import parts_of
 from benchmarks.cuda.install import lacking, package_of, usable
+from benchmarks.cuda.needs import needs_of
 from benchmarks.cuda.parts import (
     BENCH_METHODS,
     BENCH_NUMBERS,
     EXACT_SETTINGS,
     jobs_of,
-    needs_of,
 )
 from benchmarks.cuda.run import PARTS, Options, run, run_part
 from benchmarks.own_process import child_environment
