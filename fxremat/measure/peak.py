@@ -6,7 +6,9 @@ allocator's counters. Nothing here looks at a graph: this is what predictions ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +53,7 @@ def measure_peak(
 
     Run it a few times before: compilation and first calls allocate more than later ones. To
     measure a training step, set gradients to None first, so that they count as the step's.
+    Python's collector of cycles waits meanwhile: it would free at any moment what was made before.
     On the CPU it sees the calling thread and autograd's, no other thread that `function` starts.
     CUDA figures are whole 512-byte blocks, and the call resets torch's peak statistics. Raises
     `ProfilerBusyError` where a profiler is running already.
@@ -58,7 +61,7 @@ def measure_peak(
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        with counters_kept():
+        with counters_kept(), _nothing_collected():
             before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
             function()
@@ -83,7 +86,7 @@ def measure_moments(function: Callable[[Callable[[], None]], Any], device: torch
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        with counters_kept():
+        with counters_kept(), _nothing_collected():
             recorder = CudaRecorder(device)
             function(recorder.mark)
             return recorder.finish()
@@ -100,7 +103,20 @@ def _cpu_events(function: Callable[[], Any]) -> list[int]:
         )
     with (
         quiet_profiler(),
+        _nothing_collected(),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
     ):
         function()
     return torch_hooks.memory_events(recorded)
+
+
+@contextmanager
+def _nothing_collected() -> Generator[None]:
+    """A tensor of before, in a cycle, isn't freed while something else is measured."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
