@@ -1,10 +1,11 @@
 """The portfolio: strategies by name, each a tuple of steps over one state.
 
 `brief` is for graphs of which many are planned, `fast` is the default of the solvers and of the
-compiler, `thorough` takes five times as many edits and an integer program. All begin alike: brute
-force where the graph is tiny, greedy's walks, then annealing beside the bound. Where nothing fits
-the lowest peak found is another start. Where plan and bound of a training graph are then far apart
-come restarts, and cold runs from the best of them.
+compiler. Both begin with brute force where the graph is tiny, then come greedy's walks and annealing
+beside the bound. Where nothing fits the lowest peak found is another start. Where plan and bound of
+a training graph are far apart `fast` goes on with restarts, and cold runs from the best of them.
+`thorough` is `fast`, then a search from the beginning with five times the edits and an integer
+program; the better plan counts.
 
 Limit: a plan for a lower budget may be cheaper than the one found for a higher one.
 """
@@ -28,6 +29,7 @@ from fxremat_solvers.search.lowest_peak import lowest_peak
 from fxremat_solvers.search.parallel import processors
 from fxremat_solvers.search.state import Report, State, Step, follow
 from fxremat_solvers.search.steps import (
+    Afresh,
     Anneal,
     BruteForce,
     ColdWaves,
@@ -71,7 +73,8 @@ def _round(rounds: Anneal, when: Callable[[State], bool]) -> Anneal:
     return replace(rounds, most=1, when=when)
 
 
-_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), Greedy(), Unrolled())
+_WALKS: tuple[Step, ...] = (Greedy(), Unrolled())
+_BEGIN: tuple[Step, ...] = (BruteForce(), PeakBound(), *_WALKS)
 
 BRIEF: tuple[Step, ...] = (
     *_BEGIN,
@@ -90,7 +93,9 @@ FAST: tuple[Step, ...] = (
 )
 
 THOROUGH: tuple[Step, ...] = (
-    *_BEGIN,
+    *FAST,
+    Afresh(),
+    *_WALKS,
     Together((CutBound(thorough=True),), (_round(_THOROUGH, first_round),)),
     Together((StagedProgram(),), (_round(_THOROUGH, beside_program),)),
     FromProgram(),
@@ -163,8 +168,8 @@ def portfolio(
         starts=(plain,),
     )
     state, reports = follow(PRESETS[options.preset] if strategy is None else strategy, state)
-    chosen = state.incumbent
-    if not state.fits:
+    chosen = state.plan
+    if chosen.peak_bytes > budget_bytes:
         # The one that depends on sizes alone, not a lower peak that this search came upon: asked
         # for as a budget, the next search must reach it.
         until = time.monotonic() + limit_s

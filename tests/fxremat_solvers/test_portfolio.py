@@ -13,6 +13,7 @@ from fxremat_solvers import RematProblem, SolverError, Status, baseline, floor, 
 from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.portfolio import PRESETS, portfolio
 from fxremat_solvers.reference.exact import exact
+from fxremat_solvers.search.steps import Afresh, Greedy
 from fxremat_solvers.testing import chain, layered, transformer, unet
 from tests.fxremat_solvers.budgets import share_of_peak
 from tests.fxremat_solvers.joint_graphs import NAMES, joint_graph
@@ -218,6 +219,19 @@ def test_every_step_says_what_it_did():
         traced.solution.cost,
         traced.solution.lower_bound,
     )
+
+
+def test_thorough_is_never_worse_than_fast():
+    """It is fast, and then a search of its own: what that finds counts where it is better."""
+    fast = PRESETS["fast"]
+    assert PRESETS["thorough"][: len(fast) + 1] == (*fast, Afresh())
+    problem = transformer(3)
+    budget = share_of_peak(problem, 0.5)
+    options = SolveOptions(time_limit_s=60.0)
+    searched, walked = (portfolio(problem, budget, options, s) for s in (fast, (Greedy(),)))
+    both = portfolio(problem, budget, options, (*fast, Afresh(), Greedy()))
+    assert both.solution.cost == searched.solution.cost < walked.solution.cost
+    assert both.solution.lower_bound == searched.solution.lower_bound
 
 
 def test_a_strategy_without_any_of_its_steps_still_plans():

@@ -19,7 +19,7 @@ class State:
 
     `starts` are the plans to search from beside `incumbent`, the best plan. `rounds` counts rounds
     of annealing, `idle` says that the last one gained little. `lowest` is the plan of the lowest
-    peak, where it was searched for.
+    peak, where it was searched for. `aside` is the plan of a search before this one.
     """
 
     problem: RematProblem
@@ -37,6 +37,13 @@ class State:
     idle: bool = False
     restarted: bool = False
     lowest: Candidate | None = None
+    aside: Candidate | None = None
+
+    @property
+    def plan(self) -> Candidate:
+        """The best plan of this search and the one before."""
+        found = [self.incumbent] if self.aside is None else [self.aside, self.incumbent]
+        return best(found, self.budget_bytes)
 
     @property
     def fits(self) -> bool:
@@ -53,8 +60,8 @@ class State:
     def settled(self) -> bool:
         """Whether no step can do better: the plan is optimal, or nothing fits."""
         nothing_fits = self.proof.bound == float("inf")
-        near = self.incumbent.cost - self.proof.bound <= same_cost(self.problem)
-        return nothing_fits or (self.fits and near)
+        near = self.plan.cost - self.proof.bound <= same_cost(self.problem)
+        return nothing_fits or (self.plan.peak_bytes <= self.budget_bytes and near)
 
     @property
     def remaining_s(self) -> float:
@@ -106,7 +113,7 @@ def _report(step: Step, seconds: float, before: State, after: State) -> Report:
     return Report(
         step=step.name,
         seconds=seconds,
-        cost=(before.incumbent.cost, after.incumbent.cost),
-        peak_bytes=(before.incumbent.peak_bytes, after.incumbent.peak_bytes),
+        cost=(before.plan.cost, after.plan.cost),
+        peak_bytes=(before.plan.peak_bytes, after.plan.peak_bytes),
         bound=(before.proof.bound, after.proof.bound),
     )

@@ -154,7 +154,7 @@ class CutBound:
             return state
         until = _half(state)
         proof = by_cuts(state.problem, state.budget_bytes, thorough=self.thorough, deadline=until)
-        return replace(state, proof=proof)
+        return replace(state, proof=replace(proof, bound=max(proof.bound, state.proof.bound)))
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ class LowestPeak:
             return state
         # With time of its own, for a search that is cut off depends on more than sizes.
         until = time.monotonic() + state.time_limit_s
-        found = lowest_peak(state.problem, deadline=until)
+        found = state.lowest or lowest_peak(state.problem, deadline=until)
         return replace(state, starts=(*state.starts, found), lowest=found).better(found)
 
 
@@ -365,6 +365,21 @@ class ColdWaves:
             seed=state.seed + (1 << 16),
         )
         return state.better(found)
+
+
+@dataclass(frozen=True)
+class Afresh:
+    """Another search from the beginning: the plan so far is kept aside, and the better one counts.
+
+    A search that went on from that plan would end near it.
+    """
+
+    name: str = "afresh"
+
+    def __call__(self, state: State) -> State:
+        plain = state.baseline
+        begun = replace(state, aside=state.plan, incumbent=plain, starts=(plain,), rounds=0)
+        return replace(begun, idle=False, restarted=False)
 
 
 @dataclass(frozen=True)
