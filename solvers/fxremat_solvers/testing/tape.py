@@ -27,9 +27,12 @@ class Node:
     cost: float
     saved: tuple[int, ...]
     parameter_bytes: int
-    workspace_bytes: int
     extra: int | None
-    recomputable: bool
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """All that it makes."""
+        return (self.output,) if self.extra is None else (self.output, self.extra)
 
 
 @dataclass
@@ -55,8 +58,6 @@ class Tape:
         saves: Sequence[int] = (),
         parameter_bytes: int = 0,
         extra_bytes: int = 0,
-        workspace_bytes: int = 0,
-        recomputable: bool = True,
     ) -> int:
         """One forward op; `extra_bytes` is a second output that its gradient reads."""
         output = self.value(name, nbytes)
@@ -66,18 +67,7 @@ class Tape:
         saved = (*saves, *(inputs if save_inputs else ()), *((output,) if save_output else ()))
         if extra is not None:
             saved = (*saved, extra)
-        node = Node(
-            name,
-            tuple(inputs),
-            output,
-            cost,
-            saved,
-            parameter_bytes,
-            workspace_bytes,
-            extra,
-            recomputable,
-        )
-        self.nodes.append(node)
+        self.nodes.append(Node(name, tuple(inputs), output, cost, saved, parameter_bytes, extra))
         return output
 
     def finish(
@@ -91,17 +81,7 @@ class Tape:
 
         So are those of `weights`, inputs that several ops may share.
         """
-        ops = [
-            plain_op(
-                node.name,
-                node.inputs,
-                (node.output,) if node.extra is None else (node.output, node.extra),
-                node.cost,
-                node.workspace_bytes,
-                node.recomputable,
-            )
-            for node in self.nodes
-        ]
+        ops = [plain_op(node.name, node.inputs, node.outputs, node.cost) for node in self.nodes]
         first_backward = len(ops)
         outputs = [loss]
         gradient: dict[int, int] = {loss: self.value("grad.loss", self.values[loss].nbytes)}
@@ -109,13 +89,11 @@ class Tape:
         for node in reversed(self.nodes):
             if node.output not in gradient:
                 continue
-            made: list[int] = []
-            for source in dict.fromkeys(node.inputs):
-                if source in given or source in constants:
-                    continue
-                made.append(self.value(f"grad.{node.name}.{source}", self.values[source].nbytes))
-            targets = [
-                s for s in dict.fromkeys(node.inputs) if s not in given and s not in constants
+            fixed = {*given, *constants}
+            targets = [source for source in dict.fromkeys(node.inputs) if source not in fixed]
+            made = [
+                self.value(f"grad.{node.name}.{source}", self.values[source].nbytes)
+                for source in targets
             ]
             parameter: list[int] = []
             if node.parameter_bytes:
@@ -123,15 +101,8 @@ class Tape:
                 outputs.extend(parameter)
             reads = tuple(dict.fromkeys((gradient[node.output], *node.saved)))
             share = 2.0 if node.parameter_bytes else 1.0
-            ops.append(
-                plain_op(
-                    f"grad.{node.name}",
-                    reads,
-                    (*made, *parameter),
-                    LAUNCH_S + share * (node.cost - LAUNCH_S),
-                    node.workspace_bytes,
-                )
-            )
+            cost = LAUNCH_S + share * (node.cost - LAUNCH_S)
+            ops.append(plain_op(f"grad.{node.name}", reads, (*made, *parameter), cost))
             for source, part in zip(targets, made, strict=True):
                 if source in gradient:
                     total = self.value(f"grad.{source}", self.values[source].nbytes)
