@@ -1,6 +1,6 @@
 """Every solver on the joint graphs of real models, at every budget: when does which one pay?
 
-python -m benchmarks.ablation run [--fixtures ...] [--solvers ...] [--preset fast|thorough]
+python -m benchmarks.ablation run [--fixtures ...] [--solvers ...] [--budgets ...]
 python -m benchmarks.ablation report [--into docs/solver-results.md]
 python -m benchmarks.ablation leave-one-out [--preset fast|thorough] [--without ...]
 python -m benchmarks.ablation left-out [--into docs/solver-results.md]
@@ -10,8 +10,9 @@ one's own; the kept rows are in `benchmarks/results/ablation` and `.../leave_one
 `leave_one_out` has the last two.
 
 Solvers: "greedy" (lookahead eviction, best of its rules), "mincut" (once-only plans by priced
-cuts), "ilp" (integer program, 10 s) and "auto" (the portfolio, by a preset). Each is asked on
-graphs of the size that it is meant for. Seconds are of processor time, all threads together.
+cuts), "ilp" (integer program, 10 s), and the portfolio by its presets "fast", the default, and
+"thorough". Each is asked on graphs of the size that it is meant for. Seconds are of processor time,
+all threads together.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from fxremat_solvers import (
     PRESETS,
     SOLVERS,
     RematProblem,
+    SolveOptions,
     baseline,
     floor,
     simulate,
@@ -45,33 +47,41 @@ from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 
 OUT = Path("bench-output/ablation")
 BUDGETS = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3", "0.2", "floor")
-COMPARED = ("greedy", "mincut", "ilp", "auto")
-LONG = "auto-24x"  # of kept rows: the portfolio with 24 times the edits of "thorough"
+PORTFOLIO = ("fast", "thorough")
+COMPARED = ("greedy", "mincut", "ilp", *PORTFOLIO)
 _TIME_LIMIT_S = {"ilp": 10.0}
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
-def measure(problem: RematProblem, budget_bytes: int, solver: str, preset: str) -> dict[str, Any]:
-    """What a solver finds under a budget, in shares of the baseline's cost, and what it took."""
-    limit_s = _TIME_LIMIT_S.get(solver, 300.0)
+def measure(problem: RematProblem, budget_bytes: int, compared: str) -> dict[str, Any]:
+    """What one of them finds under a budget, in shares of the baseline's cost, and what it took."""
+    options = _options(compared)
     began = time.process_time()
-    solution = solve(problem, budget_bytes, solver=solver, preset=preset, time_limit_s=limit_s)
+    solution = solve(problem, budget_bytes, options)
     seconds = time.process_time() - began
+    solver = options.solver
     # What a solver can't fit, `solve` hands to the search for the floor: not this solver's plan.
     own = SOLVERS[solver].has_presets or solution.solver in (solver, "baseline")
     return {
+        "solver": solver,
+        "preset": options.preset if SOLVERS[solver].has_presets else None,
         **leave_one_out.figures(problem, budget_bytes, solution, own),
         "seconds": round(seconds, 3),
     }
 
 
-def run(
-    names: Sequence[str],
-    solvers: Sequence[str],
-    budgets: Sequence[str],
-    preset: str,
-    folder: Path,
-) -> None:
+def _options(compared: str) -> SolveOptions:
+    limit_s = _TIME_LIMIT_S.get(compared, 300.0)
+    if compared in PORTFOLIO:
+        return SolveOptions(preset=compared, time_limit_s=limit_s)
+    return SolveOptions(solver=compared, time_limit_s=limit_s)
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    return row["preset"] or row["solver"]
+
+
+def run(names: Sequence[str], solvers: Sequence[str], budgets: Sequence[str], folder: Path) -> None:
     """Measure what isn't among the rows in `folder` yet."""
     done = records.load(folder)
     for name in names:
@@ -89,62 +99,65 @@ def run(
             "peak_lower_bound": peak_lower_bound(problem),
         }
         cells = list(itertools.product(budgets, solvers))
-        for budget, solver in track(cells, description=name):
-            key = f"{name}/{budget}/{solver}"
+        for budget, compared in track(cells, description=name):
+            key = f"{name}/{budget}/{compared}"
             budget_bytes = lowest if budget == "floor" else int(float(budget) * peak)
-            if key in done or len(problem.ops) > SOLVERS[solver].most_ops:
+            if key in done or len(problem.ops) > SOLVERS[_options(compared).solver].most_ops:
                 continue
             if budget_bytes < lowest:
                 continue
             row = {"key": key, **about, "budget": budget, "budget_bytes": budget_bytes}
-            row |= {"solver": solver, "preset": preset}
-            row |= measure(problem, budget_bytes, solver, preset)
+            row |= measure(problem, budget_bytes, compared)
             records.append(folder, row | records.environment(1) | {"commit": commit()})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a fixture and budget: every solver's extra time in per cent, the bound, the gap."""
-    solvers = [s for s in (*COMPARED, LONG) if any(row["solver"] == s for row in rows)]
+    """One line a fixture and budget: every solver's extra time in per cent, the bound, the gap.
+
+    The bound is the highest that one of them proved.
+    """
+    solvers = [s for s in COMPARED if any(_compared(row) == s for row in rows)]
     lines = [
-        "| graph | ops | budget | " + " | ".join(solvers) + " | bound | gap of auto | auto, s |",
+        "| graph | ops | budget | " + " | ".join(solvers) + " | bound | gap of fast | fast, s |",
         "|---" * (6 + len(solvers)) + "|",
     ]
     for (fixture, budget), group in itertools.groupby(
         sorted(rows, key=lambda r: (r["fixture"], BUDGETS.index(r["budget"]))),
         key=lambda r: (r["fixture"], r["budget"]),
     ):
-        by = {row["solver"]: row for row in group}
-        own = by.get("auto")
+        by = {_compared(row): row for row in group}
+        own = by.get("fast")
         if own is None:
             continue
+        bound = max(row["bound"] for row in by.values() if row["bound"] is not None)
         share = f" ({own['budget_bytes'] / own['baseline_peak_bytes']:.3f})"
         cells = [_percent(by[s]["extra"], "no fit") if s in by else "" for s in solvers]
-        gap = "" if own["extra"] is None else _percent(own["extra"] - own["bound"], "")
+        gap = "" if own["extra"] is None else _percent(max(0.0, own["extra"] - bound), "")
         lines.append(
             f"| {fixture} | {own['ops']} | {budget}{share if budget == 'floor' else ''} | "
             + " | ".join(cells)
-            + f" | {_percent(own['bound'], '')} | {gap} | {own['seconds']:.1f} |"
+            + f" | {_percent(bound, '')} | {gap} | {own['seconds']:.1f} |"
         )
     return "\n".join(lines)
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Per solver against auto: how often it fits, how far above it is, the worst of both."""
-    by = {(row["fixture"], row["budget"], row["solver"]): row for row in rows}
+    """Per solver against fast: how often it fits, how far above it is, the worst of both."""
+    by = {(row["fixture"], row["budget"], _compared(row)): row for row in rows}
     lines = [
-        "| solver | plans that fit | above auto, median | most above | most below auto | "
+        "| solver | plans that fit | above fast, median | most above | most below fast | "
         "seconds, median |",
         "|---|---|---|---|---|---|",
     ]
-    for solver in (*COMPARED, LONG):
-        own = [row for row in rows if row["solver"] == solver]
+    for solver in COMPARED:
+        own = [row for row in rows if _compared(row) == solver]
         if not own:
             continue
-        pairs = [(row, by.get((row["fixture"], row["budget"], "auto"))) for row in own]
+        pairs = [(row, by.get((row["fixture"], row["budget"], "fast"))) for row in own]
         over = [
-            row["extra"] - auto["extra"]
-            for row, auto in pairs
-            if auto is not None and row["fits"] and auto["fits"]
+            row["extra"] - fast["extra"]
+            for row, fast in pairs
+            if fast is not None and row["fits"] and fast["fits"]
         ]
         lines.append(
             f"| {solver} | {sum(row['fits'] for row in own)} of {len(own)} | "
@@ -166,13 +179,13 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             points = [
                 (r["budget_bytes"] / r["baseline_peak_bytes"], 100 * r["extra"])
                 for r in rows
-                if r["fixture"] == name and r["solver"] == solver and r["fits"]
+                if r["fixture"] == name and _compared(r) == solver and r["fits"]
             ]
             panel.plot(*zip(*sorted(points), strict=True), marker=".", label=solver)
         bounds = [
             (r["budget_bytes"] / r["baseline_peak_bytes"], 100 * r["bound"])
             for r in rows
-            if r["fixture"] == name and r["solver"] == "auto" and r["bound"] is not None
+            if r["fixture"] == name and _compared(r) == "fast" and r["bound"] is not None
         ]
         panel.plot(*zip(*sorted(bounds), strict=True), color="black", ls="--", label="bound")
         panel.set_yscale("symlog", linthresh=10)
@@ -202,7 +215,7 @@ def main() -> None:
     for command in (go, leave):
         command.add_argument("--fixtures", nargs="*", default=fixtures, choices=fixtures)
         command.add_argument("--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS)
-        command.add_argument("--preset", default="fast", choices=list(PRESETS))
+    leave.add_argument("--preset", default="fast", choices=list(PRESETS))
     report, left = commands.add_parser("report"), commands.add_parser("left-out")
     for command in (report, left):
         command.add_argument("--into", type=Path)
@@ -215,7 +228,7 @@ def main() -> None:
         command.add_argument("--out", type=Path, default=folder)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.fixtures, args.solvers, args.budgets, args.preset, args.out)
+        run(args.fixtures, args.solvers, args.budgets, args.out)
         return
     if args.command == "leave-one-out":
         about = args.preset, args.without, args.floors
