@@ -33,7 +33,7 @@ from fxremat_solvers.portfolio import portfolio
 from fxremat_solvers.search.greedy import compile_walk
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.state import Step
-from fxremat_solvers.search.steps import ColdWaves, Restarted, Together
+from fxremat_solvers.search.steps import Anneal, ColdWaves, Restarted, Together
 
 OUT = Path("bench-output/leave_one_out")
 WHOLE = "nothing"
@@ -104,6 +104,10 @@ def _without(step: Step) -> Iterator[tuple[str, Any, Strategy]]:
             yield f"restarts, kind {k + 1}", kind, (replace(step, batches=rest),)
     elif isinstance(step, ColdWaves):
         yield "half of the waves", step, (replace(step, waves=(step.waves + 1) // 2),)
+        if len(step.recipes) > 4:
+            yield "half of the cold recipes", step, (replace(step, recipes=step.recipes[:4]),)
+    elif isinstance(step, Anneal) and step.spare:
+        yield "spare round", step, (replace(step, spare=False),)
 
 
 def run(

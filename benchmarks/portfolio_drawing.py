@@ -68,7 +68,7 @@ def column(rows: Sequence[Sequence[Sequence[str]]], left: int) -> Iterator[str]:
         for side, names in enumerate(row):
             wide = HALF if len(row) == 2 else COLUMN - GAP
             x = left + side * (COLUMN - GAP - HALF)
-            fill = BOUND if OF_BOUND.issuperset(names) else PLAN
+            fill = BOUND if OF_BOUND.intersection(names) else PLAN
             yield (
                 f'<rect x="{x}" y="{y}" width="{wide}" height="{tall * BOX}" rx="5" '
                 f'fill="{fill}" stroke="#888"/>'

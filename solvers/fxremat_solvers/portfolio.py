@@ -1,11 +1,11 @@
 """The portfolio: strategies by name, each a tuple of steps over one state.
 
 `brief` is for graphs of which many are planned, `fast` is the default of the solvers and of the
-compiler. Both begin with brute force where the graph is tiny, then come greedy's walks and annealing
-beside the bound. Where nothing fits the lowest peak found is another start. Where plan and bound of
-a training graph are far apart `fast` goes on with restarts, and cold runs from the best of them.
-`thorough` is `fast`, then a search from the beginning with five times the edits and an integer
-program; the better plan counts.
+compiler. Both begin with brute force where the graph is tiny, then come greedy's walks, and
+annealing beside the bound. Where nothing fits the lowest peak found is another start. Where plan
+and bound of a training graph are far apart `fast` goes on with restarts, and cold runs from the
+best of them. `thorough` is `fast`, then a search from the beginning with five times the edits and
+an integer program; the better plan counts.
 
 Limit: a plan for a lower budget may be cheaper than the one found for a higher one.
 """
@@ -24,7 +24,7 @@ from fxremat_solvers.model.simulate import baseline
 from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.search.greedy import compile_walk
 from fxremat_solvers.search.kernel import kernel
-from fxremat_solvers.search.local_search import HOT_SWAPS, TIGHT, WARM
+from fxremat_solvers.search.local_search import HOT_SWAPS, MORE_COLD, TIGHT, WARM
 from fxremat_solvers.search.lowest_peak import lowest_peak
 from fxremat_solvers.search.parallel import processors
 from fxremat_solvers.search.state import Report, State, Step, follow
@@ -34,7 +34,6 @@ from fxremat_solvers.search.steps import (
     BruteForce,
     ColdWaves,
     CutBound,
-    DeeperProgram,
     Edits,
     FromProgram,
     Greedy,
@@ -66,6 +65,7 @@ _THOROUGH = Anneal(
     Edits(2_500, most=800_000, large_per_op=500, cap=3_000_000),
     free_order=Edits(4_000, work=3e9),
     rounds=3,
+    spare=True,
 )
 
 
@@ -103,7 +103,7 @@ THOROUGH: tuple[Step, ...] = (
     LowestPeak(),
     _THOROUGH,
     Together(
-        (DeeperProgram(),),
+        (StagedProgram(deeper=True), FromProgram()),
         (
             Restarted(
                 (
@@ -121,9 +121,9 @@ THOROUGH: tuple[Step, ...] = (
                     Restarts(WARM, 5, Edits(5_000, most=800_000), 2, above=_BIG, below=_HUGE),
                 )
             ),
-            ColdWaves(6, Edits(1_250, most=200_000), below=_BIG),
-            ColdWaves(5, Edits(1_250, most=200_000), above=_BIG, below=_HUGE),
-            ColdWaves(3, Edits(1_250, most=300_000), above=_HUGE),
+            ColdWaves(6, Edits(1_250, most=200_000), MORE_COLD, below=_BIG),
+            ColdWaves(5, Edits(1_250, most=200_000), MORE_COLD, above=_BIG, below=_HUGE),
+            ColdWaves(3, Edits(1_250, most=300_000), MORE_COLD, above=_HUGE),
         ),
     ),
 )

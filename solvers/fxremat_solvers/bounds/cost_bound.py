@@ -62,10 +62,10 @@ class Tuning:
     in ops and what they read and make, keep graphs of thousands of ops to seconds. Prices are
     shares of the baseline's cost over the budget: the first one tried, and the least that makes a
     position decisive. `work` is columns times steps of branch and bound spent on programs over
-    stages, for every op and at most; `deeper_work` the same in `deeper`, which ends with a program
-    that adds less than `worth` of the baseline's cost. Above `staged` ops there is no program: on
-    training graphs, and on others, of which chains see little. How much the rest matters has not
-    been measured.
+    stages, for every op and at most; `deeper_work` the same where it goes deeper, which ends with a
+    program that adds less than `worth` of the baseline's cost. Above `staged` ops there is no
+    program: on training graphs, and on others, of which chains see little. How much the rest
+    matters has not been measured.
     """
 
     many: Sampling = Sampling(24, 10)
@@ -97,7 +97,7 @@ class Proof:
     bound: float
     schedules: tuple[tuple[int, ...], ...] = ()
     positions: tuple[int, ...] | None = None
-    """Of the main chain, for `deeper` to go on with."""
+    """Of the main chain, for `by_program` to go on with."""
 
 
 def lower_bound(
@@ -143,46 +143,32 @@ def by_cuts(problem: RematProblem, budget_bytes: int, *, thorough: bool, deadlin
     return _proof(problem, Staged(extra, positions=positions))
 
 
-def by_program(problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float) -> Proof:
-    """`known`, the proof by cuts, with what the integer program adds where there is one."""
-    per_op, most = TUNING.work
-    work = min(per_op * len(problem.ops), most)
-    return _further(problem, budget_bytes, known, work, -math.inf, deadline)
-
-
-def deeper(
-    problem: RematProblem, budget_bytes: int, known: Proof, *, deadline: float = math.inf
+def by_program(
+    problem: RematProblem,
+    budget_bytes: int,
+    known: Proof,
+    *,
+    deeper: bool = False,
+    deadline: float = math.inf,
 ) -> Proof:
-    """A proof with more positions and with further schedules; it takes some seconds.
+    """`known`, the proof so far, with what the integer program adds where there is one.
 
-    `known` is the proof for the same problem and budget so far.
+    `deeper` goes on from an earlier program's proof for some seconds, to more positions.
     """
-    worth = TUNING.worth * problem.baseline_cost
-    return _further(problem, budget_bytes, known, TUNING.deeper_work, worth, deadline)
+    if known.positions is None or not has_program(problem):
+        return known
+    per_op, most = TUNING.work
+    work = TUNING.deeper_work if deeper else min(per_op * len(problem.ops), most)
+    worth = TUNING.worth * problem.baseline_cost if deeper else -math.inf
+    chain = main_chain(problem, budget_bytes)
+    extra = known.bound - problem.baseline_cost
+    found = by_stages(problem, budget_bytes, chain, known.positions, work, extra, worth, deadline)
+    return _proof(problem, found)
 
 
 def has_program(problem: RematProblem) -> bool:
     """Whether the graph is small enough for the integer program."""
     return len(problem.ops) <= TUNING.staged[problem.first_backward_op is None]
-
-
-def _further(
-    problem: RematProblem,
-    budget_bytes: int,
-    known: Proof,
-    work: int,
-    worth: float,
-    deadline: float,
-) -> Proof:
-    """`known` with what the integer program adds, where there is one."""
-    if known.positions is None or not has_program(problem):
-        return known
-    chain = main_chain(problem, budget_bytes)
-    extra = known.bound - problem.baseline_cost
-    found = by_stages(
-        problem, budget_bytes, chain, known.positions, work, extra, worth, deadline=deadline
-    )
-    return _proof(problem, found)
 
 
 def _proof(problem: RematProblem, found: Staged) -> Proof:

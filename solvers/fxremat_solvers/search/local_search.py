@@ -84,11 +84,19 @@ WARM = (Recipe(temperature=(1.0, 0.01), price=(0.03, 5.0)),)
 HOT_SWAPS = (Recipe(temperature=(3.0, 0.003), price=(0.03, 5.0), swap=4.0),)
 # From the best plan on: cold, so that most of what it holds stays. Of ten such runs from the best
 # of several restarts three improved it (median of six low budgets); of TIGHT's, twice as long, two.
-_COLD = (
+COLD = (
     Recipe(temperature=(0.1, 0.003), price=(0.3, 5.0)),
     Recipe(temperature=(0.05, 0.003), price=(2.0, 5.0)),
     Recipe(temperature=(0.02, 0.003), price=(0.3, 5.0)),
     Recipe(temperature=(0.008, 0.003), price=(2.0, 5.0)),
+)
+# Where waves are long, every second one takes others.
+MORE_COLD = (
+    *COLD,
+    Recipe(temperature=(0.05, 0.003), price=(0.3, 5.0)),
+    Recipe(temperature=(0.003, 0.001), price=(2.0, 5.0)),
+    Recipe(temperature=(0.1, 0.003), price=(2.0, 5.0)),
+    Recipe(temperature=(0.008, 0.003), price=(0.3, 5.0)),
 )
 _POLISH = Recipe(temperature=(0.03, 0.003), price=(0.003, 0.5))
 
@@ -160,11 +168,23 @@ def annealed(search: Search, budget_bytes: int, *batches: Batch) -> list[Candida
 
 
 def descended(
-    search: Search, start: Candidate, budget_bytes: int, *, edits: int, waves: int, seed: int
+    search: Search,
+    start: Candidate,
+    budget_bytes: int,
+    recipes: Sequence[Recipe],
+    *,
+    edits: int,
+    waves: int,
+    seed: int,
 ) -> Candidate:
-    """The best of `waves` of four cold runs of `edits` each; a wave starts from the best so far."""
+    """The best of `waves` of four cold runs of `edits` each; a wave starts from the best so far.
+
+    Waves take the recipes in turn, four at a time.
+    """
     for wave in range(waves):
-        wave_of = Batch([start], _COLD, edits, runs=len(_COLD), seed=seed * waves + wave)
+        first = 4 * wave % len(recipes)
+        four = recipes[first : first + 4]
+        wave_of = Batch([start], four, edits, runs=4, seed=seed * waves + wave)
         tried = annealed(search, budget_bytes, wave_of)
         start = best([start, *tried], budget_bytes)
     return start

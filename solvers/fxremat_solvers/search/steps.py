@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from fxremat_solvers.bounds.cost_bound import by_cuts, by_program, deeper, has_program
+from fxremat_solvers.bounds.cost_bound import by_cuts, by_program, has_program
 from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.model.incumbent import best, candidate
@@ -21,6 +21,7 @@ from fxremat_solvers.reference.exact import TINY_OPS, exact
 from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import (
+    COLD,
     Batch,
     Recipe,
     Search,
@@ -159,29 +160,25 @@ class CutBound:
 
 @dataclass(frozen=True)
 class StagedProgram:
-    """An integer program over few positions: a higher bound, and schedules to start from."""
+    """An integer program over few positions: a higher bound, and schedules to start from.
 
-    name: str = "staged program"
+    `deeper` goes on from there to more positions, where plan and bound are far apart.
+    """
 
-    def __call__(self, state: State) -> State:
-        if not state.prove or not has_program(state.problem):
-            return state
-        proof = by_program(state.problem, state.budget_bytes, state.proof, deadline=_half(state))
-        return replace(state, proof=proof)
+    deeper: bool = False
 
-
-@dataclass(frozen=True)
-class DeeperProgram:
-    """More of the staged program, where plan and bound are far apart."""
-
-    name: str = "deeper program"
+    @property
+    def name(self) -> str:
+        """What it is called where it reports."""
+        return "deeper program" if self.deeper else "staged program"
 
     def __call__(self, state: State) -> State:
-        if not _far_apart(state):
+        if not state.prove or (self.deeper and not _far_apart(state)):
             return state
-        proof = deeper(state.problem, state.budget_bytes, state.proof, deadline=state.deadline)
-        after = replace(state, proof=proof)
-        return _led_to(after) if proof.schedules else after
+        until = state.deadline if self.deeper else _half(state)
+        problem, budget, known = state.problem, state.budget_bytes, state.proof
+        proof = by_program(problem, budget, known, deeper=self.deeper, deadline=until)
+        return state if proof is known else replace(state, proof=proof)
 
 
 @dataclass(frozen=True)
@@ -193,21 +190,16 @@ class FromProgram:
     def __call__(self, state: State) -> State:
         if not state.proof.schedules:
             return state
-        after = _led_to(state)
+        found = [candidate(state.problem, ops, "stages") for ops in state.proof.schedules]
+        led = best(found, state.budget_bytes)
+        after = replace(state, starts=(*state.starts, led)).better(led)
         gain = state.incumbent.cost - after.incumbent.cost
-        led = gain >= TUNING.worth * state.problem.cost_scale
-        if state.rounds > 1 and not led and len(state.problem.ops) > TUNING.small:
+        gained = gain >= TUNING.worth * state.problem.cost_scale
+        if state.rounds > 1 and not gained and len(state.problem.ops) > TUNING.small:
             # Of eight plans that a second round lowered a third lowered one, and that was so far
             # from its bound that restarts follow anyway.
             return replace(after, idle=True)
-        return replace(after, idle=False) if led else after
-
-
-def _led_to(state: State) -> State:
-    """With the best of the schedules that the program led to."""
-    found = [candidate(state.problem, ops, "stages") for ops in state.proof.schedules]
-    led = best(found, state.budget_bytes)
-    return replace(state, starts=(*state.starts, led)).better(led)
+        return replace(after, idle=False) if gained else after
 
 
 def first_round(state: State) -> bool:
@@ -235,6 +227,7 @@ class Anneal:
     """Rounds of annealing from the first starts and the best plan, while `when` holds.
 
     At most `most` here and `rounds` in the whole strategy, and none after one that gains little.
+    A `spare` round comes on top where there is an integer program, for one goes on beside it.
     Graphs without a backward part get one round, of `free_order` edits: nothing says which order
     is a good one.
     """
@@ -244,23 +237,31 @@ class Anneal:
     rounds: int
     most: int = 1 << 10
     when: Callable[[State], bool] = gaining
+    spare: bool = False
     name: str = "anneal"
 
     def __call__(self, state: State) -> State:
-        rounds = 1 if _is_free(state) else self.rounds
+        turns = self._turns(state)
         here = 0
         while (
             here < self.most
-            and state.rounds < rounds
+            and state.rounds < len(turns)
             and not state.idle
             and state.remaining_s > 0
             and self.when(state)
         ):
-            state = self._round(state, rounds)
+            state = self._round(state, turns[state.rounds])
             here += 1
         return state
 
-    def _round(self, state: State, rounds: int) -> State:
+    def _turns(self, state: State) -> tuple[int, ...]:
+        """What each round's seed is made of: a spare one has the last, the others keep theirs."""
+        if _is_free(state):
+            return (0,)
+        spare = (self.rounds - 1,) if self.spare and has_program(state.problem) else ()
+        return (*spare, *range(self.rounds))
+
+    def _round(self, state: State, turn: int) -> State:
         problem, n_ops = state.problem, len(state.problem.ops)
         free = _is_free(state)
         runs = 4 if n_ops <= TUNING.middle and not free else 2
@@ -274,9 +275,9 @@ class Anneal:
             state.budget_bytes,
             edits=(self.free_order if free else self.edits).of(n_ops),
             runs=runs,
-            seed=state.seed * rounds + state.rounds,
+            seed=state.seed * self.rounds + turn,
             # Where a round is too short for all recipes the third has the others.
-            recipe=runs if state.rounds == 2 else 0,
+            recipe=runs if turn == 2 else 0,
         )
         after = state.better(found)
         gain = state.incumbent.cost - after.incumbent.cost
@@ -348,6 +349,7 @@ class ColdWaves:
 
     waves: int
     edits: Edits
+    recipes: tuple[Recipe, ...] = COLD
     above: int = 0
     below: int = 1 << 40
     name: str = "cold waves"
@@ -360,6 +362,7 @@ class ColdWaves:
             _search(state),
             state.incumbent,
             state.budget_bytes,
+            self.recipes,
             edits=self.edits.of(n_ops),
             waves=self.waves,
             seed=state.seed + (1 << 16),

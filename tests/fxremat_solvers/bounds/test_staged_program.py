@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxremat_solvers import RematProblem, Status, simulate
-from fxremat_solvers.bounds.cost_bound import Proof, deeper, main_chain, proof
+from fxremat_solvers.bounds.cost_bound import Proof, by_program, main_chain, proof
 from fxremat_solvers.bounds.staged_program import by_stages
 from fxremat_solvers.reference.exact import exact
 from tests.fxremat_solvers.budgets import budget_between, share_of_peak
@@ -73,10 +73,10 @@ def test_deeper_goes_on_where_the_proof_ended() -> None:
     problem = block_stack(6)
     budget = share_of_peak(problem, 0.4)
     first = proof(problem, budget)
-    second = deeper(problem, budget, first)
+    second = by_program(problem, budget, first, deeper=True)
     assert second.bound >= first.bound
     done = Proof(first.bound, (), None)
-    assert deeper(problem, budget, done) is done
+    assert by_program(problem, budget, done, deeper=True) is done
     assert proof(problem, 1) == Proof(math.inf)
 
 
@@ -87,6 +87,6 @@ def test_a_deadline_leaves_a_weaker_bound() -> None:
     hurried = proof(problem, budget, deadline=-math.inf)
     assert problem.baseline_cost < hurried.bound < whole.bound
     assert hurried.schedules == ()
-    later = deeper(problem, budget, hurried)
+    later = by_program(problem, budget, hurried, deeper=True)
     assert hurried.bound < later.bound
-    assert deeper(problem, budget, hurried, deadline=-math.inf) == hurried
+    assert by_program(problem, budget, hurried, deeper=True, deadline=-math.inf) == hurried

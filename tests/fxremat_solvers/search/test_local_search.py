@@ -9,6 +9,7 @@ from fxremat_solvers.model.incumbent import best, candidate
 from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import (
+    COLD,
     HOT_SWAPS,
     TIGHT,
     Batch,
@@ -44,7 +45,7 @@ def test_cold_runs_go_on_from_a_plan_and_keep_it_within_the_budget():
     for _ in range(2):
         compiled = kernel(problem)
         search = Search(problem, compiled, scale_of(problem), time.monotonic() + 300, threads=2)
-        plan = descended(search, start, budget, edits=5_000, waves=2, seed=0)
+        plan = descended(search, start, budget, COLD, edits=5_000, waves=2, seed=0)
         assert plan.peak_bytes <= budget
         assert plan.cost < start.cost
         found.add(plan.ops)
