@@ -88,8 +88,14 @@ FAST: tuple[Step, ...] = (
     Together((CutBound(),), (_round(_FAST, first_round),)),
     LowestPeak(),
     _FAST,
-    Restarted((Restarts(TIGHT, 8, Edits(1_000, most=160_000, per_square=6)),)),
-    ColdWaves(6, Edits(250, most=40_000, per_square=1.5)),
+    Restarted(
+        (
+            Restarts(TIGHT, 8, Edits(1_000, most=160_000, per_square=6), below=_HUGE),
+            Restarts(TIGHT, 4, Edits(320_000, most=320_000), above=_HUGE),
+        )
+    ),
+    ColdWaves(8, Edits(250, most=40_000, per_square=1.5), below=_HUGE),
+    ColdWaves(6, Edits(250, most=40_000), above=_HUGE),
 )
 
 THOROUGH: tuple[Step, ...] = (
