@@ -106,8 +106,11 @@ def _without(step: Step) -> Iterator[tuple[str, Any, Strategy]]:
         yield "half of the waves", step, (replace(step, waves=(step.waves + 1) // 2),)
         if len(step.recipes) > 4:
             yield "half of the cold recipes", step, (replace(step, recipes=step.recipes[:4]),)
-    elif isinstance(step, Anneal) and step.spare:
-        yield "spare round", step, (replace(step, spare=False),)
+    elif isinstance(step, Anneal) and step.most > 1:
+        if step.patience > 1:
+            yield "patience", step, (replace(step, patience=1),)
+        if step.spare:
+            yield "spare round", step, (replace(step, spare=False),)
 
 
 def run(

@@ -60,6 +60,7 @@ _FAST = Anneal(
     Edits(500, most=160_000, large_per_op=100, cap=600_000),
     free_order=Edits(800, work=6e8),
     rounds=3,
+    patience=2,  # of short rounds a second one may gain where one did not
 )
 _THOROUGH = Anneal(
     Edits(2_500, most=800_000, large_per_op=500, cap=3_000_000),

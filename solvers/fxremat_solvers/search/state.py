@@ -18,7 +18,7 @@ class State:
     """A search so far.
 
     `starts` are the plans to search from beside `incumbent`, the best plan. `rounds` counts rounds
-    of annealing, `idle` says that the last one gained little. `lowest` is the plan of the lowest
+    of annealing, `idle` those at the end that gained little. `lowest` is the plan of the lowest
     peak, where it was searched for. `aside` is the plan of a search before this one.
     """
 
@@ -34,7 +34,7 @@ class State:
     starts: tuple[Candidate, ...] = ()
     proof: Proof = NO_PROOF
     rounds: int = 0
-    idle: bool = False
+    idle: int = 0
     restarted: bool = False
     lowest: Candidate | None = None
     aside: Candidate | None = None

@@ -198,8 +198,8 @@ class FromProgram:
         if state.rounds > 1 and not gained and len(state.problem.ops) > TUNING.small:
             # Of eight plans that a second round lowered a third lowered one, and that was so far
             # from its bound that restarts follow anyway.
-            return replace(after, idle=True)
-        return replace(after, idle=False) if gained else after
+            return replace(after, idle=state.rounds)
+        return replace(after, idle=0) if gained else after
 
 
 def first_round(state: State) -> bool:
@@ -226,7 +226,8 @@ def gaining(state: State) -> bool:
 class Anneal:
     """Rounds of annealing from the first starts and the best plan, while `when` holds.
 
-    At most `most` here and `rounds` in the whole strategy, and none after one that gains little.
+    At most `most` here and `rounds` in the whole strategy, and none after one that gains little, or
+    up to `TUNING.middle` ops after `patience` of them.
     A `spare` round comes on top where there is an integer program, for one goes on beside it.
     Graphs without a backward part get one round, of `free_order` edits: nothing says which order
     is a good one.
@@ -237,16 +238,18 @@ class Anneal:
     rounds: int
     most: int = 1 << 10
     when: Callable[[State], bool] = gaining
+    patience: int = 1
     spare: bool = False
     name: str = "anneal"
 
     def __call__(self, state: State) -> State:
         turns = self._turns(state)
+        patience = self.patience if len(state.problem.ops) <= TUNING.middle else 1
         here = 0
         while (
             here < self.most
             and state.rounds < len(turns)
-            and not state.idle
+            and state.idle < patience
             and state.remaining_s > 0
             and self.when(state)
         ):
@@ -282,7 +285,7 @@ class Anneal:
         after = state.better(found)
         gain = state.incumbent.cost - after.incumbent.cost
         gained = not state.fits or gain >= TUNING.worth * problem.cost_scale
-        return replace(after, rounds=state.rounds + 1, idle=not gained)
+        return replace(after, rounds=state.rounds + 1, idle=0 if gained else state.idle + 1)
 
 
 @dataclass(frozen=True)
@@ -382,7 +385,7 @@ class Afresh:
     def __call__(self, state: State) -> State:
         plain = state.baseline
         begun = replace(state, aside=state.plan, incumbent=plain, starts=(plain,), rounds=0)
-        return replace(begun, idle=False, restarted=False)
+        return replace(begun, idle=0, restarted=False)
 
 
 @dataclass(frozen=True)
