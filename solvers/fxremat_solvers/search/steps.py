@@ -245,16 +245,14 @@ class Anneal:
     def __call__(self, state: State) -> State:
         turns = self._turns(state)
         patience = self.patience if len(state.problem.ops) <= TUNING.middle else 1
-        here = 0
+        last = min(len(turns), state.rounds + self.most)
         while (
-            here < self.most
-            and state.rounds < len(turns)
+            state.rounds < last
             and state.idle < patience
             and state.remaining_s > 0
             and self.when(state)
         ):
             state = self._round(state, turns[state.rounds])
-            here += 1
         return state
 
     def _turns(self, state: State) -> tuple[int, ...]:
