@@ -1,6 +1,6 @@
 """Graphs of the kind and size that other papers solve, at their budgets.
 
-python -m benchmarks.published [--moccasin FOLDER]
+python -m benchmarks.published [--preset fast|thorough] [--moccasin FOLDER] [--out FOLDER]
 
 The graphs are our generators', and the papers' costs were measured on their devices: figures side
 by side say "of the same order", not "better by so much". But for the random layered graphs that
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records
-from fxremat_solvers import RematProblem, baseline, simulate, solve
+from benchmarks.cuda.machine import commit
+from fxremat_solvers import PRESETS, RematProblem, baseline, simulate, solve
 from fxremat_solvers.testing import dag, layered, layered_network, resnet, unet, vgg
 
-OUT = Path("benchmarks/results/published")
+OUT = Path("bench-output/published")
 GIB = 2**30
 # ResNet-50 at batch 184 on 224 x 224, extra time in per cent: MONeT (ICLR 2021), which ran
 # Checkmate with Gurobi for 24 hours. Random layered graphs: Moccasin (ICML 2023) in an
@@ -77,9 +78,9 @@ def moccasin(folder: Path) -> Iterator[tuple[str, RematProblem, int, dict[str, f
             yield name, problem, math.ceil(share * peak), LAYERED.get((len(order), share), {})
 
 
-def measure(problem: RematProblem, budget_bytes: int) -> dict[str, Any]:
+def measure(problem: RematProblem, budget_bytes: int, preset: str) -> dict[str, Any]:
     began, began_s = time.process_time(), time.perf_counter()
-    solution = solve(problem, budget_bytes, time_limit_s=30.0)
+    solution = solve(problem, budget_bytes, preset=preset, time_limit_s=60.0)
     seconds, clock_s = time.process_time() - began, time.perf_counter() - began_s
     peak = simulate(problem, baseline(problem)).peak_bytes
     return {
@@ -96,14 +97,18 @@ def measure(problem: RematProblem, budget_bytes: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moccasin", type=Path, help="solve the graphs in this folder only")
-    folder: Path | None = parser.parse_args().moccasin
+    parser.add_argument("--preset", default="fast", choices=list(PRESETS))
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    folder: Path | None = args.moccasin
     if folder and not any(folder.glob("random_layered_*.json")):
         parser.error(f"{folder} has no random_layered_*.json")
     print("| graph | ops | of its peak | fxremat | bound | seconds | published |")
     print("|---|---|---|---|---|---|---|")
     for name, problem, budget_bytes, others in moccasin(folder) if folder else cases():
-        row = {"key": name, **measure(problem, budget_bytes), "published": others}
-        records.append(OUT, row | records.environment(1))
+        row = {"key": f"{name}/{args.preset}", "preset": args.preset, "commit": commit()}
+        row |= {**measure(problem, budget_bytes, args.preset), "published": others}
+        records.append(args.out, row | records.environment(1))
         said = ", ".join(f"{who} {extra:g} %" for who, extra in others.items())
         extra = "no fit" if row["status"] == "infeasible" else f"{row['extra_percent']:.2f} %"
         print(
@@ -111,7 +116,7 @@ def main() -> None:
             f"{row['bound_percent']:.2f} % | {row['seconds']:.1f} | {said} |",
             flush=True,
         )
-    records.compact(OUT)
+    records.compact(args.out)
 
 
 if __name__ == "__main__":
