@@ -23,7 +23,7 @@ from fxremat_solvers import (
     quick,
     simulate,
 )
-from fxremat_solvers.bounds.cost_bound import lower_bound
+from fxremat_solvers.bounds.cost_bound import proof
 
 _BOUND_S = 10.0  # of one budget
 
@@ -120,7 +120,7 @@ def planned(problem: RematProblem, solution: Solution, deadline: float) -> Plann
     bound = None if extra else 0.0
     if extra and time.monotonic() < deadline:
         until = min(deadline, time.monotonic() + _BOUND_S)
-        found = lower_bound(problem, solution.peak_bytes, thorough=False, deadline=until)
+        found = proof(problem, solution.peak_bytes, thorough=False, deadline=until).bound
         if math.isfinite(found):
             bound = min(extra, max(0.0, found - problem.baseline_cost))
     return Planned(solution.schedule, solution.peak_bytes, extra, bound)

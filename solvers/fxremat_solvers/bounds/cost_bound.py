@@ -100,20 +100,6 @@ class Proof:
     """Of the main chain, for `by_program` to go on with."""
 
 
-def lower_bound(
-    problem: RematProblem,
-    budget_bytes: int,
-    *,
-    thorough: bool = True,
-    deadline: float = math.inf,
-) -> float:
-    """A lower bound on the cost of any schedule whose peak is at most `budget_bytes`.
-
-    That of `proof`, which says what it is a bound of.
-    """
-    return proof(problem, budget_bytes, thorough=thorough, deadline=deadline).bound
-
-
 def proof(
     problem: RematProblem,
     budget_bytes: int,

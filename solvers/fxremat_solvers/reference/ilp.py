@@ -3,8 +3,8 @@
 See `fxremat_solvers.reference.retention` for the formulation and its papers. The program covers
 a class of schedules (first runs in one fixed order, a bounded number of recomputations);
 `IlpDetail` says which class was solved and what was proven for it. The `lower_bound` of the
-returned `Solution` is never that class's bound: it is `cost_bound.lower_bound`, which holds for any
-schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
+returned `Solution` is never that class's bound: it is that of `cost_bound.proof`, which holds for
+any schedule, and the status is OPTIMAL only where the cost meets it (to the solvers' tolerance,
 `same_cost`) or the baseline fits.
 
 Limits: about 200 ops with recomputation at most once in backward; the number of candidate
@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from fxremat_solvers.bounds.cost_bound import lower_bound
+from fxremat_solvers.bounds.cost_bound import proof
 from fxremat_solvers.model.incumbent import best, candidate, same_cost, solution
 from fxremat_solvers.model.problem import Op, RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution, Status
@@ -100,7 +100,7 @@ def ilp(
         order = plain.ops
     ordered = _permuted(problem, order)
     rank = {op: k for k, op in enumerate(order)}
-    general = lower_bound(problem, budget_bytes, deadline=began + time_limit_s / 2)
+    general = proof(problem, budget_bytes, deadline=began + time_limit_s / 2).bound
     found = plain
     if warm_start is not None:
         found = best([plain, candidate(problem, warm_start.ops, "ilp")], budget_bytes)

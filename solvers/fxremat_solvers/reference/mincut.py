@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxremat_solvers.bounds.cost_bound import lower_bound
+from fxremat_solvers.bounds.cost_bound import proof
 from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Network, minimum_cut, network
 from fxremat_solvers.model.arrays import Floats, Integers
 from fxremat_solvers.model.incumbent import candidate, solution
@@ -103,7 +103,7 @@ def mincut(
     found = candidate(problem, tuple(map(int, steps)), "mincut")
     bound = 0.0
     if with_bound and search.best is not None:
-        bound = lower_bound(problem, budget_bytes, deadline=search.deadline)
+        bound = proof(problem, budget_bytes, deadline=search.deadline).bound
     return solution(problem, found, budget_bytes, lower_bound=bound, cut_off=cut_off)
 
 

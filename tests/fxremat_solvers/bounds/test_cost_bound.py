@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxremat_solvers import RematProblem, Status, simulate
-from fxremat_solvers.bounds.cost_bound import lower_bound, main_chain, proof
+from fxremat_solvers.bounds.cost_bound import main_chain, proof
 from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 from fxremat_solvers.bounds.prices import top_of_lines, top_of_planes
 from fxremat_solvers.bounds.relaxation import evaluate, relax
@@ -63,29 +63,29 @@ def test_any_positions_at_any_prices_bound_the_optimum(
 
 def test_the_bound_meets_a_plan_that_leaves_the_random_op_alone() -> None:
     problem = dropout_chain()
-    assert lower_bound(problem, 17) == 59.0
+    assert proof(problem, 17).bound == 59.0
     for budget in range(exact(problem, 1).peak_bytes, 23):
-        assert lower_bound(problem, budget) <= exact(problem, budget).cost
+        assert proof(problem, budget).bound <= exact(problem, budget).cost
 
 
 def test_budgets_that_nothing_meets_have_an_infinite_bound() -> None:
     problem = time_stepping(5)
-    assert lower_bound(problem, 2) == math.inf
+    assert proof(problem, 2).bound == math.inf
     assert exact(problem, 2).status is Status.INFEASIBLE
 
 
 def test_where_the_baseline_fits_its_cost_is_the_bound() -> None:
     problem = block_stack(2)
     peak = peak_of(problem)
-    assert lower_bound(problem, peak) == problem.baseline_cost
+    assert proof(problem, peak).bound == problem.baseline_cost
 
 
 def test_the_bound_falls_with_the_budget_and_is_the_same_each_time() -> None:
     problem = block_stack(3)
     peak = peak_of(problem)
-    bounds = [lower_bound(problem, int(peak * f)) for f in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)]
+    bounds = [proof(problem, int(peak * f)).bound for f in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)]
     assert bounds == sorted(bounds, reverse=True)
-    assert lower_bound(problem, int(peak * 0.5)) == bounds[1]
+    assert proof(problem, int(peak * 0.5)).bound == bounds[1]
 
 
 def test_a_plan_for_a_stack_of_blocks_is_close_to_the_bound() -> None:
