@@ -252,18 +252,18 @@ class Anneal:
             and state.remaining_s > 0
             and self.when(state)
         ):
-            state = self._round(state, turns[state.rounds])
+            state = self._round(state, turns)
         return state
 
     def _turns(self, state: State) -> tuple[int, ...]:
         """What each round's seed is made of: a spare one has the last, the others keep theirs."""
         if _is_free(state):
             return (0,)
-        spare = (self.rounds - 1,) if self.spare and has_program(state.problem) else ()
+        spare = (self.rounds,) if self.spare and has_program(state.problem) else ()
         return (*spare, *range(self.rounds))
 
-    def _round(self, state: State, turn: int) -> State:
-        problem, n_ops = state.problem, len(state.problem.ops)
+    def _round(self, state: State, turns: tuple[int, ...]) -> State:
+        turn, problem, n_ops = turns[state.rounds], state.problem, len(state.problem.ops)
         free = _is_free(state)
         runs = 4 if n_ops <= TUNING.middle and not free else 2
         starts = state.starts
@@ -276,7 +276,7 @@ class Anneal:
             state.budget_bytes,
             edits=(self.free_order if free else self.edits).of(n_ops),
             runs=runs,
-            seed=state.seed * self.rounds + turn,
+            seed=state.seed * len(turns) + turn,
             # Where a round is too short for all recipes the third has the others.
             recipe=runs if turn == 2 else 0,
         )
