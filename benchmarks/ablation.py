@@ -78,7 +78,7 @@ def _options(compared: str) -> SolveOptions:
 
 
 def _compared(row: Mapping[str, Any]) -> str:
-    return row["preset"] or row["solver"]
+    return row.get("preset") or row["solver"]
 
 
 def run(names: Sequence[str], solvers: Sequence[str], budgets: Sequence[str], folder: Path) -> None:

@@ -52,10 +52,6 @@ class Annealing:
     temperature: tuple[float, float]
     price: tuple[float, float]
     time_limit_s: float
-    price_steps: tuple[float, float] = (1.05, 0.97)
-    shift: float = 1.0
-    drop: float = 1.0
-    keep: float = 1.0
     swap: float = 1.0
     lower_the_peak: bool = False
 
@@ -107,8 +103,7 @@ class Kernel:
         k.edits = run.edits
         k.temperature_start, k.temperature_end = run.temperature
         k.price_start, k.price_end = run.price
-        k.price_up, k.price_down = run.price_steps
-        k.shift, k.drop, k.keep, k.swap = run.shift, run.drop, run.keep, run.swap
+        k.swap = run.swap
         k.lower_the_peak = int(run.lower_the_peak)
         k.pressure = 1.0
         k.n_best = len(steps)

@@ -22,11 +22,11 @@ from fxremat_solvers.search.kernel_moves import (
 from fxremat_solvers.search.kernel_price import op_at, price
 from fxremat_solvers.search.kernel_state import BLOCK, State
 
-_SHIFT = 0
+_SHIFT = 0  # kinds of moves; 2 undoes a recomputation
 _DROP = 1
-_KEEP = 2
 _SWAP = 3
 _HAULED = 0.5  # of the shifts
+_PRICE_UP, _PRICE_DOWN = 1.05, 0.97  # towards the end where the budget is passed, and elsewhere
 
 
 @spliced
@@ -36,9 +36,9 @@ def _cool(s: State, i: int) -> None:
     f = i / k.edits
     k.temperature = k.temperature_start * (k.temperature_end / k.temperature_start) ** f
     if f > 0.7 and k.over > 0:
-        k.pressure *= k.price_up
+        k.pressure *= _PRICE_UP
     elif f < 0.9:
-        k.pressure = max(1.0, k.pressure * k.price_down)
+        k.pressure = max(1.0, k.pressure * _PRICE_DOWN)
     k.byte_price = k.pressure * k.price_start * (k.price_end / k.price_start) ** f
 
 
@@ -47,13 +47,8 @@ def _propose(s: State) -> bool:
     """Make a random move and price it; is it taken?"""
     k = s.k[0]
     k.n_deleted = k.n_inserted = 0
-    x = uniform(s) * (k.shift + k.drop + k.keep + k.swap) - k.shift
-    kind = _SHIFT
-    if x >= 0:
-        x -= k.drop
-        kind = _DROP
-        if x >= 0:
-            kind = _KEEP if x - k.keep < 0 else _SWAP
+    # The others have a share of one each.
+    kind = min(int(uniform(s) * (_SWAP + k.swap)), _SWAP)
     if kind == _SHIFT:
         made = haul(s) if uniform(s) < _HAULED else shift(s)
     elif kind == _DROP:

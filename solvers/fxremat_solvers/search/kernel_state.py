@@ -85,12 +85,7 @@ class Scalars(Protocol):
     temperature_end: float
     price_start: float
     price_end: float
-    price_up: float
-    price_down: float
-    shift: float
-    drop: float
-    keep: float
-    swap: float
+    swap: float  # the share of swaps
 
 
 class Op(Protocol):
