@@ -64,10 +64,14 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Mode:
-    """The `form` of an operation's reruns and, where it is NEVER, the reason (for reports)."""
+    """The `form` of an operation's reruns and, where it is NEVER, the reason (for reports).
+
+    `again` says that backward reads nothing of it that forward made, but makes it again.
+    """
 
     form: Form
     reason: str = ""
+    again: bool = False
 
 
 _UNKNOWN = Cost(0.0, 0, 0, {}, 0, "", False)
