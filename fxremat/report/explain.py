@@ -27,7 +27,7 @@ from fxremat.report.front import FrontPoint
 from fxremat.report.html import page_of
 from fxremat.report.orders import Order, Timelines, timelines_of
 from fxremat.report.plot import Timeline, plot_timelines
-from fxremat.report.process import CompiledSteps, all_graphs, compiled_steps, one_of
+from fxremat.report.process import CompiledSteps, by_number, compiled_steps, one_of
 from fxremat.report.shapes import planned_shapes
 from fxremat.report.text import WIDTH as WIDTH
 from fxremat.report.text import human_bytes as human_bytes
@@ -84,14 +84,14 @@ def explain(optimized: object = None, *, graph: int | None = None) -> Report | C
 
     There is one graph for each input shape (and training flag); the report lists them all. Without
     arguments: a list of all graphs of the process, by `optimize` and by
-    ``torch.compile(backend="fxremat")``; the report on one of them is ``explain(graph=index)``.
+    ``torch.compile(backend="fxremat")``; the report on one of them is ``explain(graph=number)``.
     Raises `OptionError` where nothing has been compiled yet, or for a graph that is not there.
     """
     if optimized is None and graph is None:
         return compiled_steps()
     index = -1 if graph is None else graph
     if optimized is None:
-        backend, compiled = one_of(all_graphs(), index)
+        backend, compiled = by_number(index)
         return report_on(compiled, backend.history.graphs)
     compiled = _compiled_graph(optimized, index)
     return report_on(compiled, compiled_of(optimized).backend.history.graphs)
