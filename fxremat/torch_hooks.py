@@ -1251,6 +1251,11 @@ def checkpoint_policy(node: fx.Node) -> str:
     return getattr(node.meta.get("recompute"), "name", "")
 
 
+def checkpointed_region(node: fx.Node) -> object:
+    """Which call of torch's checkpointing a node is traced in; None outside of any."""
+    return node.meta.get("ac_graph_id")
+
+
 def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """`function.apply` without the part that looks for torch.func's transforms."""
     return super(torch.autograd.Function, function).apply
