@@ -64,10 +64,14 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Mode:
-    """The `form` of an operation's reruns and, where it is NEVER, the reason (for reports)."""
+    """The `form` of an operation's reruns and, where it is NEVER, the reason (for reports).
+
+    `again` says that backward reads nothing of it that forward made, but makes it again.
+    """
 
     form: Form
     reason: str = ""
+    again: bool = False
 
 
 _UNKNOWN = Cost(0.0, 0, 0, {}, 0, "", False)
@@ -161,6 +165,28 @@ class JointGraph:
     def scalar_tangents(self) -> tuple[fx.Node, ...]:
         """The gradients of scalar losses: the engine's caller holds them while backward runs."""
         return tuple(n for n in self.tangents if self.memory.is_held(traced_value(n)))
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The parameters and buffers that it reads, each storage once."""
+        static = [node for node, is_static in self._inputs() if is_static]
+        return sum(storage.nbytes for storage in {self.storage_of[node] for node in static})
+
+    @property
+    def batch_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the other inputs, which come anew with each step."""
+        batch = [node for node, is_static in self._inputs() if not is_static]
+        return tuple(tuple(map(int, traced_value(node).shape)) for node in batch)
+
+    def _inputs(self) -> list[tuple[fx.Node, bool]]:
+        """The tensors that forward is given, and whether each is a parameter or a buffer."""
+        static = set(self.static_lifetime_input_indices)
+        inputs = self.module.graph.find_nodes(op="placeholder")
+        return [
+            (node, index in static)
+            for index, node in enumerate(inputs)
+            if node in self.storage_of and node not in self.tangents
+        ]
 
     def storages_read(self, node: fx.Node) -> tuple[Storage, ...]:
         """The storages that a node reads, through whatever views, each once."""

@@ -1,8 +1,8 @@
-"""What the user wants kept, whatever a plan would gain by making it again.
+"""What the user wants kept, or made again, whatever a plan would gain by the other.
 
 Three ways to say so: `keep` around a value in a model, the patterns of a `Policy`, and torch's own
 selective checkpointing, whose regions are planned like everything else unless a policy honours
-them.
+them. What those must make again is `must_recompute`'s.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class Policy:
 
     `keep` are patterns (``*`` for anything) of what an op is called ("aten.mm"), of the module that
     it is in, as `named_modules()` has it ("blocks.*.attn"), or of its name in the graph ("gelu_3").
-    `regions` says whether what torch's selective checkpointing marks as MUST_SAVE is kept, too:
-    "honour" or "ignore". (MUST_RECOMPUTE is never enforced: plans recompute as the budget asks.)
+    `regions` says whether torch's selective checkpointing is obeyed, "honour" or "ignore": what it
+    marks as MUST_SAVE is kept, and what it marks as MUST_RECOMPUTE is not held from forward to
+    backward, but made again where backward needs it, at any budget.
 
     Raises `OptionError` for other arguments.
     """

@@ -17,6 +17,7 @@ import dataclasses
 import inspect
 import itertools
 import logging
+import operator
 import os
 import random
 import re
@@ -484,16 +485,26 @@ def requires_grad(tree: object) -> bool:
     return any(isinstance(t, torch.Tensor) and t.requires_grad for t in pytree.tree_leaves(tree))
 
 
+_POWERS = (torch.pow, operator.pow, operator.ipow, "pow", "pow_", "__pow__")
+
+
 def specialize_sizes(
     module: fx.GraphModule, example_inputs: Sequence[Any], *, numbers: bool
 ) -> None:
     """Fix every size in Dynamo's graph to the size that runs; with `numbers`, all numbers too.
 
     Installs guards, so that another size gets a compilation, and a plan, of its own. A number
-    that no tensor's size depends on (a step count, a weight of the loss) may stay symbolic.
+    that no tensor's size depends on (a step count, a weight of the loss) may stay symbolic, unless
+    it is part of a power: torch traces the gradient of one by other kernels than eager's.
     """
+    raised = [
+        value.meta.get("example_value")
+        for node in module.graph.nodes
+        if node.target in _POWERS
+        for value in node.all_input_nodes
+    ]
     traced = [node.meta.get("example_value") for node in module.graph.nodes]
-    sizes: list[Any] = [value for value in example_inputs if numbers]
+    sizes: list[Any] = [*raised, *(value for value in example_inputs if numbers)]
     for value in pytree.tree_leaves([list(example_inputs), traced]):
         if isinstance(value, torch.Tensor) and has_storage(value):
             storage: Any = value.untyped_storage().nbytes()  # of a view, it has a symbol of its own
@@ -1238,6 +1249,11 @@ def mark_of(node: fx.Node) -> str | None:
 def checkpoint_policy(node: fx.Node) -> str:
     """What torch's selective checkpointing says of a node ("MUST_SAVE"); empty outside of it."""
     return getattr(node.meta.get("recompute"), "name", "")
+
+
+def checkpointed_region(node: fx.Node) -> object:
+    """Which call of torch's checkpointing a node is traced in; None outside of any."""
+    return node.meta.get("ac_graph_id")
 
 
 def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:

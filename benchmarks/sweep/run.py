@@ -42,9 +42,14 @@ def sweep(
     Those with a row are passed over, but for the outcomes in `retry`.
     """
     done = records.load(out)
+    asked = {
+        label: module
+        for label, module in known.items()
+        if any(fnmatch.fnmatch(label, pattern.partition("/")[0]) for pattern in patterns)
+    }
     chosen = [
         name
-        for name in sources.names(known)
+        for name in sources.names(asked, console.print)
         if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
         and (name not in done or done[name]["outcome"] in retry)
     ]

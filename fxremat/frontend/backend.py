@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import threading
 import time
@@ -74,6 +75,7 @@ class _WeighedError(Exception):
 
 
 _backends: list[weakref.ref[Backend]] = []
+_numbers = itertools.count()
 
 
 def live_backends() -> list[Backend]:
@@ -91,7 +93,8 @@ class Backend:
     sees the states between the passes, before the log does. `at_once` says that further shapes are
     planned at once, and well when that has become worth it. `why_executor` says why it is this
     executor, where that was for us to choose. `waiting` are the calls of whole steps whose backward
-    is still to come.
+    is still to come. `number` counts the models and functions of the process, each of which has a
+    backend.
     """
 
     options: Options
@@ -108,6 +111,7 @@ class Backend:
     why_executor: str = ""
     waiting: weakref.WeakSet[_Backward] = field(default_factory=weakref.WeakSet["_Backward"])
     warned_of_autocast: bool = False
+    number: int = field(default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:
         _backends.append(weakref.ref(self))

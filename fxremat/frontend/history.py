@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from fxremat_solvers import RematProblem
 
 # How many of the nearest graphs give their schedules to a new one.
 _NEIGHBOURS = 4
+
+_numbers = itertools.count()
 
 
 class Origin(StrEnum):
@@ -44,7 +47,8 @@ class CompiledGraph:
 
     `capture_s` is the time that AOTAutograd took to trace it, `planning_s` all that fxremat added,
     and `seconds` what each pass of that took. `again` compiles it by another plan. `why_executor`
-    is empty where the user named the executor.
+    is empty where the user named the executor. `number` counts the graphs of the process; one that
+    is planned anew keeps it.
     """
 
     plan: Plan
@@ -56,6 +60,7 @@ class CompiledGraph:
     origin: Origin = Origin.SEARCHED
     why_executor: str = ""
     calls: Calls = field(default_factory=Calls)
+    number: int = field(default_factory=lambda: next(_numbers))
 
 
 @dataclass

@@ -7,6 +7,11 @@ recomputed. How an op runs again is its rerun: as it ran first, or
   rerun; the replay sets the current state aside meanwhile;
 - BatchNorm without the running statistics, which its first run alone reads and makes anew.
 
+An operation that backward must make again is two ops. The first one runs in forward, once. The
+second reads what the tangents make, stands before the first op that needs it, and makes values of
+its own, which all of backward reads. What reads the first one's values runs once, and before the
+tangents, so that no schedule holds them for backward.
+
 Four kinds of entry have no operation of their own:
 
 - *tangents*: between forward and backward stands one op that makes the tangents. It reads every
@@ -25,6 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import fx
@@ -74,6 +80,7 @@ class Lowering:
     stand for no operation; `storage_of[i]` the storage that value i stands for, None for states
     and tokens. `tangents_op` is the op between forward and backward. `in_place` has, by op, values
     that it makes, each with one of as many bytes that it can write it over where that one dies.
+    `again` are the ops that make again what backward must not find made.
     """
 
     graph: JointGraph
@@ -84,11 +91,22 @@ class Lowering:
     in_place: Mapping[int, tuple[tuple[int, int], ...]] = field(
         default_factory=dict[int, "tuple[tuple[int, int], ...]"]
     )
+    again: frozenset[int] = frozenset()
 
     @staticmethod
     def apply(graph: JointGraph) -> Lowering:
         """Lower a classified graph: costs in seconds, values in bytes on the step's device."""
-        return _Lowerer(graph).run()
+        return _Lowerer(graph, _made_again(graph)).run()
+
+    @cached_property
+    def plain(self) -> Lowering:
+        """The same graph where nothing need be recomputed: what plans are compared with."""
+        return _Lowerer(self.graph, frozenset()).run() if self.again else self
+
+    def reruns_in(self, schedule: Schedule) -> Counter[int]:
+        """How often a schedule recomputes each op, those that must be included."""
+        count = Counter(schedule)
+        return +Counter({op: n if op in self.again else n - 1 for op, n in count.items()})
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -131,7 +149,8 @@ class Lowering:
     def invert(self, schedule: Schedule) -> Program:
         """What a schedule runs. Raises `ScheduleError` where it can't be executed."""
         simulation = simulate(self.problem, schedule)
-        count = Counter(schedule)
+        reruns = self.reruns_in(schedule)
+        repeated = {self.operation_of[op] for op in reruns}
         written_over = self._written_in_place(schedule, simulation)
         runs: list[Run | None] = []
         for op, run, pairs in zip(schedule, simulation.runs, written_over, strict=True):
@@ -141,10 +160,10 @@ class Lowering:
                 continue
             storages = (self.storage_of[value] for value in run.outputs)
             makes = tuple(storage for storage in storages if storage is not None)
-            first = run is self.problem.ops[op]
+            first = run is self.problem.ops[op] and op not in self.again
             in_place = tuple((self._storage(made), self._storage(over)) for made, over in pairs)
-            repeated = count[op] > 1
-            runs.append(Run(operation, makes, run.workspace_bytes, first, repeated, in_place))
+            is_repeated = operation in repeated
+            runs.append(Run(operation, makes, run.workspace_bytes, first, is_repeated, in_place))
         boundary = schedule.ops.index(self.tangents_op)
         return Program(
             forward=tuple(run for run in runs[:boundary] if run is not None),
@@ -160,8 +179,16 @@ class Lowering:
 class _Lowerer:
     """Collects ops and values in one walk over the operations."""
 
-    def __init__(self, graph: JointGraph) -> None:
+    def __init__(self, graph: JointGraph, made_again: frozenset[Operation]) -> None:
         self.graph = graph
+        self.made_again = made_again
+        # How what isn't made again yet will be, and what backward has in the place of a value.
+        self.waiting: dict[Storage, tuple[Operation, Rerun]] = {}
+        self.renamed: dict[int, int] = {}
+        # Of the ops that read what backward must not find made, which are done before it begins.
+        self.read: list[int] = []
+        self.begun: list[int] = []
+        self.again: list[int] = []
         self.values: list[Value] = []
         self.ops: list[Op] = []
         self.operation_of: list[Operation | None] = []
@@ -185,6 +212,7 @@ class _Lowerer:
         for position, operation in enumerate(graph.operations):
             if position == graph.first_backward:
                 tangents_op = self._add_tangents(effect_token, random_token.values())
+            self._make_again(operation.reads)
             inputs = [self.value_of[s] for s in operation.reads]
             outputs = [self.value_of[s] for s in operation.makes]
             if all(storage.resident for storage in operation.reads):
@@ -210,6 +238,13 @@ class _Lowerer:
                 # The stream is drawn from in the order of the graph.
                 token = self._chain(operation, inputs, outputs, random_token.get(device))
                 random_token[device] = token
+            if not self.begun and not self.waiting.keys().isdisjoint(operation.reads):
+                self.read.append(self._token(operation))
+                outputs.append(self.read[-1])
+            if again is not None and operation in self.made_again:
+                made = [s for s in operation.makes if self.value_of[s] in again.outputs]
+                self.waiting.update(dict.fromkeys(made, (operation, again)))
+                again = None
             self._add(
                 operation.name,
                 inputs,
@@ -235,6 +270,48 @@ class _Lowerer:
             storage_of=tuple(self.storage_of),
             tangents_op=tangents_op,
             in_place=self._in_place(),
+            again=frozenset(self.again),
+        )
+
+    def _make_again(self, storages: Iterable[Storage]) -> None:
+        """Once backward has begun: the ops without which these are not there, inputs first."""
+        stack = [list(storages)] if self.begun else []
+        while stack:
+            if not stack[-1]:
+                stack.pop()
+                continue
+            storage = stack[-1].pop()
+            if storage not in self.waiting:
+                continue
+            operation, again = self.waiting[storage]
+            first = [s for s in operation.reads if s in self.waiting]
+            if first:
+                stack += [[storage], first]
+                continue
+            for made in operation.makes:
+                self.waiting.pop(made, None)
+            self._add_again(operation, again)
+
+    def _add_again(self, operation: Operation, again: Rerun) -> None:
+        """The op that makes again what an operation made, for backward alone."""
+        inputs = (*(self.renamed.get(value, value) for value in again.inputs), *self.begun)
+        for value in again.outputs:
+            storage, first = self.storage_of[value], self.values[value]
+            assert storage is not None
+            new = self._value(f"{first.name}_recomputed", first.nbytes, storage=storage)
+            self.renamed[value] = self.value_of[storage] = new
+        rerun = replace(
+            again, inputs=inputs, outputs=tuple(self.renamed[value] for value in again.outputs)
+        )
+        self.again.append(len(self.ops))
+        self._add(
+            f"{operation.name}_recomputed",
+            rerun.inputs,
+            rerun.outputs,
+            operation=operation,
+            cost=rerun.cost,
+            workspace_bytes=rerun.workspace_bytes,
+            again=rerun,
         )
 
     def _in_place(self) -> dict[int, tuple[tuple[int, int], ...]]:
@@ -309,8 +386,11 @@ class _Lowerer:
         held = (*graph.forward_outputs, *graph.made_by_call)
         inputs = [self.value_of[graph.storage_of[n]] for n in held]
         inputs += [effect_token] if effect_token is not None else []
-        inputs += random_tokens
+        inputs += [*random_tokens, *self.read]
         outputs = [self.value_of[graph.storage_of[n]] for n in graph.tangents]
+        if self.waiting:
+            self.begun = [self._value("backward_token", 0)]
+        outputs += self.begun
         self._add("tangents", list(dict.fromkeys(inputs)), list(dict.fromkeys(outputs)))
         return len(self.ops) - 1
 
@@ -367,6 +447,10 @@ class _Lowerer:
 
     def _token(self, operation: Operation) -> int:
         return self._value(f"{operation.name}_token", 0)
+
+
+def _made_again(graph: JointGraph) -> frozenset[Operation]:
+    return frozenset(operation for operation in graph.forward if operation.mode.again)
 
 
 def _fills(value: object, storage: Storage) -> bool:

@@ -6,6 +6,7 @@ among them say where the moments are.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import warnings
@@ -141,6 +142,18 @@ _starting = threading.Lock()
 
 # Threads whose recorder is gone, and whose profiler it could not stop.
 _left_running: list[threading.Thread] = []
+
+
+@atexit.register
+def _end_with_the_program() -> None:
+    """Where it ends in the middle of a step, as by an exception: torch's profiler, whose state
+    would go after what it logs with, ends the process by a signal otherwise."""
+    interrupt_recording()
+    for reference, _ in _running:
+        recorder = reference()
+        # Not `is_busy`: the main thread counts as stopped by now.
+        if recorder is not None and recorder.thread is threading.current_thread():
+            recorder.abandon()
 
 
 @dataclass(eq=False)

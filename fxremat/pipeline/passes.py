@@ -23,6 +23,7 @@ from fxremat.lower.accumulate import accumulated_bytes
 from fxremat.lower.lowering import Lowering
 from fxremat.measure.profile_ops import OpProfiles
 from fxremat.memory_model import MemoryModel
+from fxremat.must_recompute import remade
 from fxremat.pipeline.runner import Between, run_passes
 from fxremat.pipeline.states import (
     Annotated,
@@ -101,7 +102,7 @@ class Annotate:
 
 @dataclass(frozen=True)
 class Classify:
-    """May an operation be recomputed, and in which form; what the user wants kept runs once."""
+    """May an operation be recomputed, and in which form, or must it; what is kept runs once."""
 
     policy: Policy = NOTHING
     name: str = "classify"
@@ -115,7 +116,28 @@ class Classify:
                 "nothing. fxremat.explain lists the modules",
                 stacklevel=2,
             )
-        return Classified(classify(state.graph, kept.why))
+        graph = classify(state.graph, kept.why)
+        return Classified(self._with_regions(graph) if self.policy.regions == "honour" else graph)
+
+    def _with_regions(self, graph: JointGraph) -> JointGraph:
+        """The graph in which what must be recomputed is."""
+        if graph.executor == "inductor":
+            warnings.warn(
+                'regions="honour" has no effect on Inductor\'s kernels, which make many values at '
+                "once: use executor='eager'",
+                stacklevel=2,
+            )
+        found = remade(graph)
+        if found.refused:
+            names = [f"{o.name} ({why})" for o, why in list(found.refused.items())[:5]]
+            more = ", ..." if len(found.refused) > 5 else ""
+            warnings.warn(
+                f"{len(found.refused)} operations are marked as MUST_RECOMPUTE that can't be "
+                f"recomputed: what backward needs of them is held. They are {', '.join(names)}"
+                f"{more}",
+                stacklevel=2,
+            )
+        return found.graph
 
 
 @dataclass(frozen=True)
@@ -126,7 +148,8 @@ class Lower:
 
     def run(self, state: Classified) -> Lowered:
         lowering = Lowering.apply(state.graph)
-        return Lowered(lowering, lowering.replay(baseline(lowering.problem)))
+        plain = lowering.plain
+        return Lowered(lowering, plain.replay(baseline(plain.problem)))
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,15 @@ class Lowered:
     baseline: Simulation
 
     def check(self) -> None:
-        """Each operation is an op of the problem, once, under its own name."""
+        """Each operation is an op of the problem, once, under its own name.
+
+        Those that make again what backward must not find made are others beside them.
+        """
         lowering = self.lowering
         found = [
             (operation, op.name)
-            for operation, op in zip(lowering.operation_of, lowering.problem.ops, strict=True)
-            if operation is not None
+            for k, op in enumerate(lowering.problem.ops)
+            if k not in lowering.again and (operation := lowering.operation_of[k]) is not None
         ]
         if [operation for operation, _ in found] != list(lowering.graph.operations):
             raise VerificationError("the problem's ops are not the graph's operations")
@@ -174,7 +177,7 @@ class Planned:
 
     def summary(self) -> str:
         plan = self.plan
-        share = 100 * plan.extra_seconds / (plan.problem.baseline_cost or 1.0)
+        share = 100 * plan.extra_seconds / (plan.baseline_seconds or 1.0)
         return (
             f"{plan.peak_bytes:,} B of a budget of {plan.budget_bytes:,}, {share:.2f} % more time, "
             f"{plan.solution.solver}, {plan.solution.status}"

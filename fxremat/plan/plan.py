@@ -88,9 +88,14 @@ class Plan:
         return self.baseline.peak_bytes
 
     @property
+    def baseline_seconds(self) -> float:
+        """Predicted time of a step with nothing recomputed."""
+        return self.lowering.plain.problem.baseline_cost
+
+    @property
     def extra_seconds(self) -> float:
         """Predicted time of all recomputation, a step."""
-        return self.solution.cost - self.problem.baseline_cost
+        return self.solution.cost - self.baseline_seconds
 
     @cached_property
     def lowest(self) -> Solution:
@@ -222,6 +227,8 @@ def _solve(
     asked for again, with as much more to spend.
     """
     problem = lowering.problem
+    if lowering.again:
+        replay = lowering.replay(baseline(problem))
     if replay.peak_bytes <= budget_bytes:
         as_it_is = Solution(
             schedule=baseline(problem),
@@ -229,7 +236,7 @@ def _solve(
             peak_bytes=replay.peak_bytes,
             lower_bound=problem.baseline_cost,
             status=Status.OPTIMAL,
-            solver="nothing to recompute",
+            solver=f"nothing {'more ' if lowering.again else ''}to recompute",
         )
         return as_it_is, replay
     try:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -18,6 +18,7 @@ from fxremat.frontend.history import CompiledGraph, Origin
 from fxremat.frontend.loop_slots import loops_of
 from fxremat.frontend.outer_loss import outer_loss
 from fxremat.graph import Operation
+from fxremat.must_recompute import REMADE
 from fxremat.nodes import depends_on_data, is_effect, module_path
 from fxremat.plan.plan import Plan, holders_at_peak, source_line
 from fxremat.policy import KEPT
@@ -26,7 +27,7 @@ from fxremat.report.front import FrontPoint
 from fxremat.report.html import page_of
 from fxremat.report.orders import Order, Timelines, timelines_of
 from fxremat.report.plot import Timeline, plot_timelines
-from fxremat.report.process import CompiledSteps, all_graphs, compiled_steps, one_of
+from fxremat.report.process import CompiledSteps, by_number, compiled_steps, one_of
 from fxremat.report.shapes import planned_shapes
 from fxremat.report.text import WIDTH as WIDTH
 from fxremat.report.text import human_bytes as human_bytes
@@ -83,14 +84,14 @@ def explain(optimized: object = None, *, graph: int | None = None) -> Report | C
 
     There is one graph for each input shape (and training flag); the report lists them all. Without
     arguments: a list of all graphs of the process, by `optimize` and by
-    ``torch.compile(backend="fxremat")``; the report on one of them is ``explain(graph=index)``.
+    ``torch.compile(backend="fxremat")``; the report on one of them is ``explain(graph=number)``.
     Raises `OptionError` where nothing has been compiled yet, or for a graph that is not there.
     """
     if optimized is None and graph is None:
         return compiled_steps()
     index = -1 if graph is None else graph
     if optimized is None:
-        backend, compiled = one_of(all_graphs(), index)
+        backend, compiled = by_number(index)
         return report_on(compiled, backend.history.graphs)
     compiled = _compiled_graph(optimized, index)
     return report_on(compiled, compiled_of(optimized).backend.history.graphs)
@@ -119,9 +120,9 @@ def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> 
         baseline_peak_bytes=plan.baseline_peak_bytes,
         planned_peak_bytes=plan.peak_bytes,
         residual_bytes=sum(nbytes for _, nbytes in residuals(plan)),
-        baseline_seconds=plan.problem.baseline_cost,
+        baseline_seconds=plan.baseline_seconds,
         extra_seconds=plan.extra_seconds,
-        lower_bound_seconds=max(0.0, plan.solution.lower_bound - plan.problem.baseline_cost),
+        lower_bound_seconds=max(0.0, plan.solution.lower_bound - plan.baseline_seconds),
         status=str(plan.solution.status),
         solver=plan.solution.solver,
         floor_bytes=plan.lowest.peak_bytes if "lowest" in vars(plan) else None,
@@ -136,7 +137,7 @@ def report_on(compiled: CompiledGraph, graphs: Sequence[CompiledGraph] = ()) -> 
         timeline_bytes=plan.simulation.running_bytes,
         baseline_timeline_bytes=plan.baseline.running_bytes,
         boundary=boundary,
-        baseline_boundary=plan.lowering.tangents_op,
+        baseline_boundary=plan.lowering.plain.tangents_op,
         origin=compiled.origin,
         executor=plan.graph.executor,
         shapes=planned_shapes(graphs),
@@ -175,10 +176,12 @@ def _notes(compiled: CompiledGraph) -> tuple[str, ...]:
     if compiled.why_executor:
         notes.append(f"Run by executor {plan.graph.executor!r}: {compiled.why_executor}.")
     notes += map(str, loops_of(plan.graph.module))
-    asked = Counter(o.mode.reason for o in plan.graph.operations if _is_kept(o))
-    if asked:
-        reasons = (f"{reason.removeprefix(f'{KEPT}: ')} {n}" for reason, n in asked.items())
-        notes.append(f"Operations that are kept as asked: {', '.join(reasons)}.")
+    for how in (KEPT, REMADE):
+        reasons = (o.mode.reason for o in plan.graph.operations if o.mode.reason.startswith(how))
+        asked = Counter(reason.removeprefix(f"{how}: ") for reason in reasons)
+        if asked:
+            counts = ", ".join(f"{reason} {n}" for reason, n in asked.items())
+            notes.append(f"Operations that are {how}: {counts}.")
     sized = sum(depends_on_data(node) for node in plan.graph.made_by)
     if sized:
         notes.append(
@@ -215,7 +218,7 @@ def _rows(plan: Plan) -> tuple[Row, ...]:
         storage = lowering.storage_of[value]
         if storage in maker:
             kept[maker[storage]] += nbytes
-    runs = Counter(plan.schedule)
+    runs = lowering.reruns_in(plan.schedule)
     grouped: dict[tuple[str, str], list[tuple[Operation, int]]] = {}
     layers: dict[tuple[str, str], set[str]] = {}
     for op, operation in enumerate(lowering.operation_of):
@@ -238,15 +241,16 @@ def _row(
     kept: Counter[Operation],
 ) -> Row:
     problem = plan.problem
-    again = [(operation, op, runs[op] - 1) for operation, op in found if runs[op] > 1]
+    again = [(operation, op, runs[op]) for operation, op in found if runs[op]]
+    operations = {operation for operation, _ in found}
     return Row(
         module=key[0],
-        policy="kept" if any(_is_kept(operation) for operation, _ in found) else "",
+        policy=_asked_for(operations),
         source=key[1],
         layers=layers,
-        operations=len(found),
-        kept_bytes=sum(kept[operation] for operation, _ in found),
-        recomputed=len(again),
+        operations=len(operations),
+        kept_bytes=sum(kept[operation] for operation in operations),
+        recomputed=len({operation for operation, _, _ in again}),
         runs=sum(count for _, _, count in again),
         recomputed_bytes=sum(
             count * sum(problem.values[v].nbytes for v in problem.reruns[op].outputs)
@@ -259,8 +263,13 @@ def _row(
     )
 
 
-def _is_kept(operation: Operation) -> bool:
-    return operation.mode.reason.startswith(KEPT)
+def _asked_for(operations: Collection[Operation]) -> str:
+    """What the user asks for of some of these."""
+    reasons = [operation.mode.reason for operation in operations]
+    asked = {"kept": KEPT, "recomputed": REMADE}
+    return ", ".join(
+        word for word, how in asked.items() if any(reason.startswith(how) for reason in reasons)
+    )
 
 
 def folded(path: str) -> str:

@@ -23,7 +23,7 @@ def front_of(plan: Plan, *, points: int = 8, time_limit_s: float = 60.0) -> tupl
     problem = plan.problem
     with search_threads(plan.options):
         found = pareto(problem, points=points, time_limit_s=time_limit_s, seed=plan.options.seed)
-    base = problem.baseline_cost
+    base = plan.baseline_seconds
     return tuple(
         FrontPoint(
             peak_bytes=each.peak_bytes,

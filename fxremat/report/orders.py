@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fxremat.lower.lowering import Lowering
 from fxremat.plan.plan import Plan, source_line
 from fxremat_solvers import RematProblem, Schedule, Simulation
 
@@ -54,23 +55,29 @@ class Timelines:
 
 def timelines_of(plan: Plan) -> Timelines:
     """Both orders of a plan, in plain figures that hold no graph."""
-    problem, lowering = plan.problem, plan.lowering
-    values = tuple(
-        Held(value.name, "" if storage is None else source_line(storage.maker), value.nbytes)
-        for value, storage in zip(problem.values, lowering.storage_of, strict=True)
-    )
-    as_it_is = Schedule(tuple(range(len(problem.ops))))
+    lowering, plain = plan.lowering, plan.lowering.plain
+    as_it_is = Schedule(tuple(range(len(plain.problem.ops))))
+    values = _held(lowering)
+    # Where some are made again as asked, the two orders have different values.
+    others = 0 if plain is lowering else len(values)
     return Timelines(
-        values=values,
-        baseline=_order("baseline", problem, as_it_is, plan.baseline, lowering.tangents_op),
-        planned=_order("planned", problem, plan.schedule, plan.simulation, lowering.tangents_op),
+        values=(*values, *(_held(plain) if others else ())),
+        baseline=_order("baseline", plain, as_it_is, plan.baseline, others),
+        planned=_order("planned", lowering, plan.schedule, plan.simulation),
+    )
+
+
+def _held(lowering: Lowering) -> tuple[Held, ...]:
+    return tuple(
+        Held(value.name, "" if storage is None else source_line(storage.maker), value.nbytes)
+        for value, storage in zip(lowering.problem.values, lowering.storage_of, strict=True)
     )
 
 
 def _order(
-    label: str, problem: RematProblem, schedule: Schedule, replay: Simulation, tangents_op: int
+    label: str, lowering: Lowering, schedule: Schedule, replay: Simulation, values_from: int = 0
 ) -> Order:
-    first: set[int] = set()
+    problem, first = lowering.problem, set(lowering.again)
     again: list[bool] = []
     for op in schedule:
         again.append(op in first)
@@ -82,8 +89,10 @@ def _order(
         seconds=tuple(run.cost for run in replay.runs),
         nbytes=replay.running_bytes,
         workspace_bytes=tuple(run.workspace_bytes for run in replay.runs),
-        spans=_spans(problem, replay),
-        boundary=schedule.ops.index(tangents_op),
+        spans=tuple(
+            replace(span, value=values_from + span.value) for span in _spans(problem, replay)
+        ),
+        boundary=schedule.ops.index(lowering.tangents_op),
     )
 
 

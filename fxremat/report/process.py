@@ -25,10 +25,16 @@ _One = TypeVar("_One")
 class CompiledStep:
     """One graph of the process: where its code begins and ends, and how it was planned.
 
-    `graph` is its index for ``explain(graph=...)``, the one in `planned` is among its function's.
+    `graph` is its number for ``explain(graph=...)``, which stays when others are let go of; the one
+    in `planned` is its index among its model's. `model` is the number of the model or function, and
+    `parameter_bytes` are what the graph reads of its parameters and buffers, `inputs` the shapes of
+    what else it is given.
     """
 
     graph: int
+    model: int
+    parameter_bytes: int
+    inputs: tuple[tuple[int, ...], ...]
     name: str
     planned: PlannedShape
 
@@ -53,21 +59,25 @@ class CompiledSteps:
         table = table_of(
             "Planned in this process: fxremat.explain(graph=...) has more of each",
             ("graph", True),
+            ("model", True),
+            ("parameters", True),
             ("code", False),
             ("inputs", False),
-            ("as it is", True),
+            ("budget", True),
             ("planned", True),
             ("more time", True),
             ("calls", True),
         )
         for each in self.graphs:
             shape = each.planned
-            sizes = ", ".join("x".join(map(str, s)) or "number" for s in shape.input_shapes)
+            sizes = ", ".join("x".join(map(str, s)) or "number" for s in each.inputs)
             table.add_row(
                 str(each.graph),
-                Text(beginning(each.name, 34)),
-                beginning(sizes, 16),
-                human_bytes(shape.baseline_peak_bytes),
+                str(each.model),
+                human_bytes(each.parameter_bytes),
+                Text(beginning(each.name, 20)),
+                beginning(sizes, 12),
+                human_bytes(shape.budget_bytes),
                 human_bytes(shape.planned_peak_bytes),
                 f"{100 * shape.extra_seconds / (shape.baseline_seconds or 1.0):.2f} %",
                 str(shape.calls),
@@ -81,8 +91,22 @@ class CompiledSteps:
 
 
 def all_graphs() -> list[tuple[Backend, CompiledGraph]]:
-    """The compiled graphs that are alive, those of one function together, oldest first."""
-    return [(backend, graph) for backend in live_backends() for graph in backend.history.graphs]
+    """The compiled graphs that are alive, by their numbers."""
+    found = [(backend, graph) for backend in live_backends() for graph in backend.history.graphs]
+    return sorted(found, key=lambda each: each[1].number)
+
+
+def by_number(number: int) -> tuple[Backend, CompiledGraph]:
+    """A graph by its number; -1 is the newest. Raises `OptionError` where it is not there."""
+    found = all_graphs()
+    if number < 0 or not found:
+        return one_of(found, number)
+    numbers = [graph.number for _, graph in found]
+    if number not in numbers:
+        raise OptionError(
+            f"there is no graph {number}: those that are alive are {', '.join(map(str, numbers))}"
+        )
+    return found[numbers.index(number)]
 
 
 def compiled_steps() -> CompiledSteps:
@@ -92,9 +116,20 @@ def compiled_steps() -> CompiledSteps:
     for backend in live_backends():
         compiled = backend.history.graphs
         for graph, shape in zip(compiled, planned_shapes(compiled), strict=True):
-            graphs.append(CompiledStep(len(graphs), described(graph.plan.graph), shape))
+            read = graph.plan.graph
+            graphs.append(
+                CompiledStep(
+                    graph=graph.number,
+                    model=backend.number,
+                    parameter_bytes=read.parameter_bytes,
+                    inputs=read.batch_shapes,
+                    name=described(read),
+                    planned=shape,
+                )
+            )
         kinds = () if backend.tracker is None else backend.tracker.kinds
         together += [report_on_step(kind) for kind in kinds if kind.plan is not None]
+    graphs.sort(key=lambda each: each.graph)
     return CompiledSteps(tuple(graphs), tuple(together))
 
 

@@ -42,7 +42,7 @@ def planned_shapes(graphs: Sequence[CompiledGraph]) -> tuple[PlannedShape, ...]:
             budget_bytes=graph.plan.budget_bytes,
             baseline_peak_bytes=graph.plan.baseline_peak_bytes,
             planned_peak_bytes=graph.plan.peak_bytes,
-            baseline_seconds=graph.plan.problem.baseline_cost,
+            baseline_seconds=graph.plan.baseline_seconds,
             extra_seconds=graph.plan.extra_seconds,
             origin=graph.origin,
             calls=graph.calls.count,

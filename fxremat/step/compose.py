@@ -52,12 +52,14 @@ TUNING = Tuning()
 
 @dataclass
 class Front:
-    """The plans of a part that are known: nothing recomputed, the least saved, and others.
+    """The plans of a part that are known: the least recomputed, the least saved, and others.
 
-    One that never `changes` can only run by the second.
+    One that never `changes` can only run by the second. `baseline` recomputes nothing, which no
+    plan may do where something must be recomputed.
     """
 
     lowering: Lowering
+    baseline: PartPlan
     known: list[PartPlan]
     changes: bool = True
     solved: set[tuple[Limits, frozenset[int]]] = field(
@@ -67,12 +69,15 @@ class Front:
     @staticmethod
     def of(lowering: Lowering, least: Schedule, *, changes: bool = True) -> Front:
         """With the schedule that saves the least."""
-        as_it_is = part_plan(lowering, baseline(lowering.problem))
-        safe = part_plan(lowering, least)
-        return Front(lowering, [as_it_is, safe], changes)
+        plain = lowering.plain
+        as_it_is = part_plan(plain, baseline(plain.problem))
+        cheapest = as_it_is
+        if plain is not lowering:
+            cheapest = part_plan(lowering, baseline(lowering.problem))
+        return Front(lowering, as_it_is, [cheapest, part_plan(lowering, least)], changes)
 
     @property
-    def baseline(self) -> PartPlan:
+    def cheapest(self) -> PartPlan:
         return self.known[0]
 
     @property
@@ -176,7 +181,7 @@ def plan_calls(
     baseline_peak = peak_under(moments, as_it_is)
     budget_bytes = budget.to_bytes(max(baseline_peak, largest_step_bytes))
     room = [budget_bytes - moment.outside_bytes for moment in moments]
-    if baseline_peak > budget_bytes:
+    if peak_under(moments, [front.cheapest for front in calls]) > budget_bytes:
         _grow(moments, calls, room, quick)
     found, picked = _composed(moments, calls, room)
     if _improve(moments, calls, picked, thorough):
@@ -270,7 +275,7 @@ def _distinct(calls: Sequence[Front]) -> list[tuple[int, Front]]:
 def _grid(front: Front) -> list[Limits]:
     """Limits between what is saved at least and at most."""
     nobody = frozenset[int]()
-    least, most = front.least, front.baseline
+    least, most = front.least, front.cheapest
     low, high = least.saved_bytes(nobody), most.saved_bytes(nobody)
     beyond = least.backward_peak(nobody, 0) - low
     loose = max(p.backward_peak(nobody, 0) + p.forward_bytes for p in (least, most))

@@ -9,6 +9,7 @@ The first of these is recorded, too, and planned once more where uncompiled code
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import warnings
 import weakref
@@ -174,11 +175,15 @@ class StepTracker:
     """The steps of all the parts that share a budget.
 
     `largest_step_bytes` is the largest step memory, with nothing recomputed, of all kinds seen.
+    `refused` has the steps that the budget can't hold, by their calls, and what was raised then.
     `number` is the same on all ranks of a distributed run, which make theirs in the same order.
     """
 
     options: Options
     kinds: list[KindOfStep] = field(default_factory=list[KindOfStep])
+    refused: dict[tuple[Key, ...], BudgetInfeasible] = field(
+        default_factory=dict[tuple[Key, ...], BudgetInfeasible]
+    )
     largest_step_bytes: int = 0
     said: set[str] = field(default_factory=set[str])
     number: int = field(default_factory=lambda: next(_numbers))
@@ -301,10 +306,14 @@ class StepTracker:
     # Which plan.
 
     def _plan_for(self, step: _Step, key: Key, device: torch.device) -> PartPlan | None:
-        """The plan of the next call; None for the least one."""
+        """The plan of the next call; None for the least one. Raises `BudgetInfeasible`."""
+        keys = (*(call.key for call in step.calls), key)
+        if keys in self.refused:
+            # Not when it began: a step of fewer calls, or of others, may fit.
+            self._unplanned = 0
+            raise copy.copy(self.refused[keys])
         if step.safely:
             return None
-        keys = (*(call.key for call in step.calls), key)
         taken = tuple(call.plan for call in step.calls)
         for kind in self._candidates(step):
             plan = kind.plan
@@ -466,14 +475,18 @@ class StepTracker:
         with shown(f"planning a step of {len(fronts)} graphs"):
             plan = plan_calls(kind.moments, fronts, budget, largest, self._walk, self._search)
         plan = agreed_step(plan, fronts, options, purpose)
-        self.largest_step_bytes = max(self.largest_step_bytes, plan.baseline_peak_bytes)
+        if plan.baseline_peak_bytes > self.largest_step_bytes:
+            self.largest_step_bytes = plan.baseline_peak_bytes
+            self.refused.clear()  # A budget that is a share of it has grown.
         if plan.fits:
             kind.plan = plan
             return
         # Another step, of a smaller batch, may fit, and begins where this one isn't known.
         self.kinds.remove(kind)
         if not kind.compiled:
-            raise infeasible(plan)
+            error = infeasible(plan)
+            self.refused = {**dict(list(self.refused.items())[-_KINDS_LIMIT:]), kind.keys: error}
+            raise copy.copy(error)
         # What a compilation leaves behind is held until later; the next step tells.
         self._tries = _TRIES
 

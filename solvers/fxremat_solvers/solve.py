@@ -85,9 +85,7 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType(
         "auto": Solver(_auto, "the portfolio", proves=True, complete=True, has_presets=True),
         "greedy": Solver(_greedy, "lookahead eviction, by the best of its rules"),
         "mincut": Solver(_mincut, "priced cuts", proves=True, several_runs=False, most_ops=1_200),
-        "ilp": Solver(
-            _ilp, "the retention formulation", proves=True, several_runs=False, most_ops=700
-        ),
+        "ilp": Solver(_ilp, "the retention formulation", proves=True, most_ops=700),
         "exact": Solver(_exact, "all schedules", proves=True, complete=True, most_ops=MAX_OPS),
         "binomial": Solver(_binomial, "the closed form of uniform chains", needs_chain=True),
     }
@@ -118,7 +116,7 @@ def solve(
     if solver.has_presets:
         return solved
     live = candidate(problem, solved.schedule.ops, solved.solver)
-    if solved.status is not Status.INFEASIBLE:
+    if solver.complete or solved.status is not Status.INFEASIBLE:
         return replace(
             solved, schedule=Schedule(live.ops), cost=live.cost, peak_bytes=live.peak_bytes
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from fxremat_solvers import (
     ArgumentError,
     BudgetError,
     RematProblem,
+    SolveOptions,
     Status,
     UnknownSolverError,
     plain_op,
@@ -37,7 +39,7 @@ def test_plans_are_sound_at_any_budget(problem: RematProblem, of_peak: float):
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 8), st.floats(0, 1))
-@pytest.mark.parametrize("solver", ["auto", "greedy", "mincut", "ilp"])
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "exact"])
 def test_bounds_and_statuses_are_true_where_reruns_differ(
     solver: str, seed: int, n_ops: int, share: float
 ):
@@ -46,6 +48,20 @@ def test_bounds_and_statuses_are_true_where_reruns_differ(
     if budget > 0:
         best = exact(problem, budget).cost
         assert_sound(problem, budget, solve(problem, budget, solver=solver), best)
+
+
+@settings(max_examples=20, derandomize=True, deadline=None)
+@given(st.integers(0, 10**6), st.integers(4, 8), st.floats(0, 1))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_a_solver_says_of_itself_is_true(solver: str, seed: int, n_ops: int, share: float):
+    about, options = SOLVERS[solver], SolveOptions(solver, time_limit_s=300.0)
+    problem = random_reruns(seed, n_ops)
+    least = budget_between(problem, 0)
+    found = about.run(problem, budget_between(problem, share), options)
+    assert about.proves or found.lower_bound <= problem.baseline_cost
+    assert about.several_runs or max(Counter(found.schedule.ops).values()) <= 2
+    if about.complete:
+        assert about.run(problem, least - 1, options).peak_bytes == least
 
 
 @pytest.mark.parametrize("solver", ["auto", "exact", "greedy", "mincut", "ilp"])

@@ -24,7 +24,7 @@ LAYERS = (
     ("measure",),
     ("capture",),
     ("annotate",),
-    ("classify",),
+    ("classify", "must_recompute"),
     ("lower",),
     ("plan",),
     ("rewrite",),

@@ -52,6 +52,8 @@ RULES = (
     GreedyRule(cost=0.5, distance=0.5),
     GreedyRule(distance=0.0),
 )
+# Those for graphs on which all take too long.
+_FEW_RULES = (DEFAULT_RULE, GreedyRule(distance=0.0))
 
 
 def compile_walk() -> None:
@@ -65,7 +67,7 @@ def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidat
     A walk scans all that is held whenever room is made: its time grows with the square of the ops,
     about a second at 10,000.
     """
-    rules = RULES if len(problem.ops) <= TUNING.all_rules else (DEFAULT_RULE, RULES[-1])
+    rules = RULES if len(problem.ops) <= TUNING.all_rules else _FEW_RULES
     runs = [partial(greedy_ops, problem, budget_bytes, rule) for rule in rules]
     few = len(problem.ops) <= TUNING.one_thread
     walks = [run() for run in runs] if few else side_by_side(runs)

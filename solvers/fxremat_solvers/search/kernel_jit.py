@@ -26,15 +26,6 @@ import numba
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-_SOURCES = (
-    "kernel_anneal.py",
-    "kernel_apply.py",
-    "kernel_jit.py",
-    "kernel_moves.py",
-    "kernel_price.py",
-    "kernel_state.py",
-)
-
 _LOG = logging.getLogger("fxremat")
 _LONG_S = 2.0  # to load what was compiled takes a tenth of it
 _said: list[str] = []
@@ -103,10 +94,13 @@ def _jit(function: _Function, **options: Any) -> _Function:
     return njit(nogil=True, fastmath=False, error_model="numpy", _nrt=False, **options)(function)
 
 
+def sources() -> list[Path]:
+    """The files whose parts other files compile: a change of any of them compiles all anew."""
+    return sorted(Path(__file__).parent.glob("kernel_*.py"))
+
+
 def _digest() -> str:
     digest = hashlib.sha256()
-    for name in _SOURCES:
-        source = Path(__file__).with_name(name)
-        if source.exists():
-            digest.update(source.read_bytes())
+    for source in sources():
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:12]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -66,3 +68,27 @@ def test_one_that_another_thread_drops_ends_before_the_next() -> None:
         assert other.submit(recorded).result() is None
     assert recorded() is not None
     assert not torch_hooks.profiler_is_active()
+
+
+LEFT_HALFWAY = """
+import torch
+from fxremat.measure.recorder import start_recorder
+
+class Holder:
+    def gives_way(self):
+        return False
+
+holder = Holder()
+holder.recorder = start_recorder(torch.device("cpu"), holder.gives_way)
+holder.itself = holder
+raise ValueError("of the model's")
+"""
+
+
+def test_a_program_that_ends_while_one_runs_ends_as_usual() -> None:
+    """By an exception in a model's forward, say. torch's profiler would end it by a signal."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_HALFWAY], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.rstrip().endswith("ValueError: of the model's")

@@ -150,7 +150,7 @@ def test_what_is_written_in_place_may_be_spent(saved: dict[int, int], asked_for:
         budgets.append(budget)
         return replace(COUNTED, schedule=baseline(problem), cost=100 - budget, peak_bytes=budget)
 
-    lowering: Any = SimpleNamespace(problem=problem, replay=replay)
+    lowering: Any = SimpleNamespace(problem=problem, again=(), replay=replay)
     solution, simulation = planning._solve(lowering, whole, 20, Options(20), search)
     assert budgets == asked_for
     spent = max(budget for budget in budgets if budget - saved[budget] <= 20)
@@ -168,7 +168,9 @@ def test_a_second_search_that_fails_leaves_the_first_plan() -> None:
             raise RuntimeError("no luck")
         return replace(COUNTED, schedule=baseline(problem), peak_bytes=budget)
 
-    lowering: Any = SimpleNamespace(problem=problem, replay=lambda _: replace(whole, peak_bytes=15))
+    lowering: Any = SimpleNamespace(
+        problem=problem, again=(), replay=lambda _: replace(whole, peak_bytes=15)
+    )
     with pytest.warns(UserWarning, match="search for a cheaper plan failed .RuntimeError: no luck"):
         solution, _ = planning._solve(lowering, whole, 20, Options(20), search)
     assert solution.peak_bytes == 20

@@ -264,8 +264,9 @@ def test_a_budget_that_cannot_be_met_says_what_the_step_holds() -> None:
     optimized = fxremat.optimize(module, budget="200KB")
     for _ in range(2):  # the first one compiles, which may hold more
         backward_of(optimized, X)
-    with pytest.raises(fxremat.BudgetInfeasible, match="outside of the graphs") as caught:
-        backward_of(optimized, X)
+    for _ in range(3):  # Each time, and not each other time.
+        with pytest.raises(fxremat.BudgetInfeasible, match="outside of the graphs") as caught:
+            backward_of(optimized, X)
     again = fxremat.optimize(fresh(), budget=caught.value.floor_bytes)
     for _ in range(4):
         backward_of(again, X)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxremat_solvers import Op, ProblemFormatError, RematProblem, Rerun, Schedule, simulate
+from fxremat_solvers import (
+    Op,
+    ProblemFormatError,
+    RematProblem,
+    Rerun,
+    Schedule,
+    Value,
+    simulate,
+)
 from fxremat_solvers.testing import chain
 from tests.fxremat_solvers.random_problems import random_reruns
 from tests.fxremat_solvers.small_graphs import OLD_DOCUMENT
@@ -20,6 +29,18 @@ from tests.fxremat_solvers.small_graphs import OLD_DOCUMENT
 @settings(max_examples=120, deadline=None)
 def test_a_problem_read_back_is_the_same(seed: int, n_ops: int):
     problem = random_reruns(seed, n_ops)
+    assert RematProblem.from_json(problem.to_json()) == problem
+
+
+def test_no_field_is_lost_on_the_way():
+    """What a field says by default is read back even where it isn't written: none is at that."""
+    again = Rerun((0, 1), (2,), 5.0, 7)
+    op = Op("op", (0,), (1, 2), 3.0, 4, (again,))
+    values = (Value("in", 1), Value("state", 2, lazy=True), Value("out", 3))
+    problem = RematProblem((op,), values, inputs=(0,), outputs=(2,), first_backward_op=1)
+    for each in (problem, op, again, values[1]):
+        at_default = [f.name for f in fields(each) if getattr(each, f.name) == f.default]
+        assert not at_default, "set it above"
     assert RematProblem.from_json(problem.to_json()) == problem
 
 

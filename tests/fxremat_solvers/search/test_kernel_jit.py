@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import fxremat_solvers
 from fxremat_solvers.search import kernel_jit
 
 MODULE = """
@@ -53,6 +55,14 @@ def test_a_damaged_cache_is_compiled_anew(tmp_path: Path, damaged: str) -> None:
 def test_where_nothing_can_be_cached_it_is_compiled_each_time(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert run(tmp_path, tmp_path / "cache") == "42 8\n"
+
+
+def test_code_that_is_cached_is_renewed_when_a_part_of_it_changes() -> None:
+    """numba sees a change in the file of the function that is cached, and no other."""
+    for path in Path(fxremat_solvers.__file__).parent.rglob("*.py"):
+        decorators = set(re.findall(r"^@(part|spliced|compiled)$", path.read_text(), re.MULTILINE))
+        if decorators and path not in kernel_jit.sources():
+            assert "compiled" in decorators, f"{path.name}: call it kernel_..."
 
 
 @pytest.mark.parametrize("misses", [1, 0])
