@@ -12,6 +12,7 @@ import torch
 import torch._dynamo.config
 
 from benchmarks.sweep.check import check
+from fxremat import torch_hooks
 
 
 def report(module: str, name: str, answer: Connection, log: Path, executor: str) -> None:
@@ -21,6 +22,7 @@ def report(module: str, name: str, answer: Connection, log: Path, executor: str)
         os.dup2(sink.fileno(), 2)
     torch.set_num_threads(1)
     torch._dynamo.config.allow_rnn = True  # nn.RNN, nn.GRU and nn.LSTM are graph breaks otherwise
+    torch_hooks.ignore_log_calls()  # of what fxremat is compared with: they break graphs, too
     declare_torchvision()
     source = importlib.import_module(module)
     answer.send(check(lambda: source.make(name), executor=executor))

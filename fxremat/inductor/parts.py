@@ -25,6 +25,8 @@ def part_of(text: str) -> Part | None:
     call = statement.value if isinstance(statement, ast.Assign) else None
     if not isinstance(call, ast.Call) or len(call.args) != 4:
         return None
+    if not isinstance(call.func, ast.Name) or call.func.id != "reinterpret_tensor":
+        return None  # an op that returns a view
     try:
         size, stride, offset = map(ast.literal_eval, call.args[1:])
     except ValueError:

@@ -135,7 +135,9 @@ class _Reader:
                 raise _unread(line)
             if line.kind is Kind.ALLOCATE:
                 self.waiting[line.makes] = "\n".join(line.text)
-            elif line.kind is Kind.ALIAS:
+            elif line.kind is Kind.ALIAS or (
+                line.kind is Kind.ITEM and line.views[0] in self.aliases
+            ):
                 self._alias(line)
             elif line.kind is Kind.ITEM:
                 self._item(line)
@@ -358,7 +360,8 @@ def _why_once(line: Line, device_type: str) -> tuple[str, bool]:
         return "", False
     if _draws(line):
         # Inductor's own seeds, of a few bytes, are kept.
-        return ("draws seeds" if line.kind is Kind.OUT else ""), False
+        is_seeds = line.kind is Kind.OUT and op_name(line.op) == "randint"
+        return ("draws seeds" if is_seeds else ""), False
     if line.op.namespace not in ("aten", "prims"):
         return "custom op: not known to be deterministic and free of effects", True
     return why_not_repeatable(op_name(line.op), device_type), False

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -226,6 +227,9 @@ def _read_line(line: Any, text: tuple[str, ...], sources: dict[str, str], graph:
         node = line.node
         if node.get_mutation_names():
             return replace(unknown, name=node.get_kernel_name())
+        if _is_view(_op_of(node)):
+            source = node.get_inputs_that_alias_output()[0]
+            return Line(Kind.ALIAS, text, makes=node.get_name(), views=(source,))
         return Line(
             Kind.OP,
             text,
@@ -278,9 +282,40 @@ def _read_string(line: str, text: tuple[str, ...]) -> Line:
     if stripped.endswith(".zero_()") and stripped[: -len(".zero_()")].isidentifier():
         buffer = stripped[: -len(".zero_()")]
         return Line(Kind.OUT, text, "zero_", writes=(buffer,))
+    copied = _COPY.fullmatch(stripped)
+    if copied is not None:
+        return Line(Kind.OUT, text, "copy_", writes=(copied[1],))
+    changed = _IN_PLACE.match(stripped)
+    if changed is not None:
+        _, namespace, name, overload, buffer = changed.groups()
+        op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+        if _changes_only_first(op):
+            return Line(Kind.OUT, text, changed[1], writes=(buffer,), op=op)
     if " = get_raw_stream(" in stripped:
         return Line(Kind.STREAM, text)
     return Line(Kind.UNKNOWN, text, stripped)
+
+
+# Of complex numbers, which no kernel of Inductor's copies.
+_COPY = re.compile(r"(\w+)\.copy_\(\w+, (?:True|False)\)")
+# An op of the dispatcher that writes to its first argument, a whole buffer.
+_IN_PLACE = re.compile(r"(torch\.ops\.(\w+)\.(\w+_)\.(\w+))\((\w+)[,)]")
+
+
+def _changes_only_first(op: Any) -> bool:
+    """Whether an op writes to its first argument and to nothing else."""
+    first, *others = ((each.alias_info or None) for each in op._schema.arguments)
+    return (
+        first is not None and first.is_write and not any(info and info.is_write for info in others)
+    )
+
+
+def _is_view(op: Any) -> bool:
+    """Whether an op returns a part of its first argument, and does nothing else."""
+    if op is None or op._schema.is_mutable or len(op._schema.returns) != 1:
+        return False
+    (made,), given = op._schema.returns, op._schema.arguments
+    return made.alias_info is not None and bool(given) and given[0].alias_info is not None
 
 
 # How Triton's kernels name the pointers that they write to; all others they read.

@@ -51,6 +51,21 @@ class Convolutions(nn.Module):
         return nn.functional.cross_entropy(self.head(self.net(pixels).mean((2, 3))), targets)
 
 
+class Masked(nn.Module):
+    """Draws in place, as stochastic depth does, and goes through complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, rows: Tensor, targets: Tensor) -> Tensor:
+        for block in self.blocks:
+            found = nn.functional.gelu(block(rows))
+            found = found * torch.empty_like(found).bernoulli_(0.9)
+            rows = rows + torch.fft.fft(found).real
+        return nn.functional.cross_entropy(rows, targets)
+
+
 class Head(nn.Module):
     """A classifier of many classes, whose logits are most of its step; returns its loss."""
 
@@ -125,6 +140,15 @@ def test_draws_of_a_generator_are_replayed() -> None:
     runs = [graph.plan.problem.ops[op].name for op in graph.plan.schedule.ops]
     drawn = {op.nodes[0].name for op in graph.plan.graph.operations if op.mode.form is REPLAY}
     assert any(runs.count(name) > 1 for name in drawn)
+
+
+def test_draws_in_place_and_complex_numbers() -> None:
+    plain, own = made(Masked), made(Masked)
+    expected = run_steps(plain, torch.compile(plain, fullgraph=True), rows())
+    optimized = planned(own, 0.8)
+    assert_same(run_steps(own, optimized, rows()), expected)
+    about = fxremat.explain(optimized)
+    assert step_peak(own, optimized, rows()[0]) == about.planned_peak_bytes <= about.budget_bytes
 
 
 def test_another_budget_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

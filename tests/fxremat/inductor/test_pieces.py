@@ -158,3 +158,27 @@ def test_what_runs_once() -> None:
     assert read(backward, device="cuda")[0].once == "not deterministic"
     added = Line(Kind.KERNEL, ("k(x, a)",), "k", writes=("a",), source="atomic_add(", atomic=True)
     assert read(allocate("a"), added)[0].once == "adds up in the order of the threads"
+
+
+def test_an_op_that_returns_a_view_is_a_name_for_its_argument() -> None:
+    """As of complex numbers: what it gives is one of several results by its looks."""
+    (piece,) = read(
+        Line(Kind.ALIAS, ("a = torch.ops.aten.unsqueeze.default(x, 1)",), makes="a", views=("x",)),
+        Line(Kind.ITEM, ("b = a",), makes="b", views=("a",)),
+        allocate("c"),
+        call("one", "b", "c", writes=("c",)),
+    )
+    assert (list(piece.reads), list(piece.makes)) == (["x"], ["c"])
+    assert piece.text[1:3] == ["a = torch.ops.aten.unsqueeze.default(x, 1)", "b = a"]
+
+
+def test_only_inductors_seeds_are_drawn_once() -> None:
+    def drawn(name: str, op: object) -> Piece:
+        (piece,) = read(
+            allocate("a"), Line(Kind.OUT, (f"{name}(a, 0.5)",), name, writes=("a",), op=op)
+        )
+        return piece
+
+    assert drawn("bernoulli_", aten.bernoulli_.float).draws
+    assert not drawn("bernoulli_", aten.bernoulli_.float).once
+    assert drawn("randint", aten.randint.low_out).once == "draws seeds"
