@@ -81,7 +81,7 @@ def test_the_time_limit_holds() -> None:
         exact(random_problem(3, 14), 1, time_limit_s=0.0)
 
 
-@settings(max_examples=120, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.just(4), st.floats(0, 1))
 def test_the_model_spelled_out_is_that_of_the_oracle(seed: int, n_ops: int, share: float):
     """Every schedule of up to three more runs than ops, by the oracle alone."""
