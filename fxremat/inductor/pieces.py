@@ -135,9 +135,7 @@ class _Reader:
                 raise _unread(line)
             if line.kind is Kind.ALLOCATE:
                 self.waiting[line.makes] = "\n".join(line.text)
-            elif line.kind is Kind.ALIAS or (
-                line.kind is Kind.ITEM and line.views[0] in self.aliases
-            ):
+            elif line.kind is Kind.ALIAS:
                 self._alias(line)
             elif line.kind is Kind.ITEM:
                 self._item(line)
@@ -155,7 +153,10 @@ class _Reader:
         return self.aliases[name][1] if name in self.aliases else name
 
     def _item(self, line: Line) -> None:
-        """One of several results belongs to the piece that made them all."""
+        """One of several results belongs to the piece that made them all; of a view, it is one."""
+        if line.views[0] in self.aliases:
+            self._alias(line)
+            return
         piece = self.maker[line.views[0]]
         piece.text += line.text
         piece.makes[line.makes] = None

@@ -227,9 +227,9 @@ def _read_line(line: Any, text: tuple[str, ...], sources: dict[str, str], graph:
         node = line.node
         if node.get_mutation_names():
             return replace(unknown, name=node.get_kernel_name())
-        if _is_view(_op_of(node)):
-            source = node.get_inputs_that_alias_output()[0]
-            return Line(Kind.ALIAS, text, makes=node.get_name(), views=(source,))
+        views = tuple(node.get_inputs_that_alias_output())
+        if views and _is_view(_op_of(node)):
+            return Line(Kind.ALIAS, text, makes=node.get_name(), views=views)
         return Line(
             Kind.OP,
             text,
@@ -237,7 +237,7 @@ def _read_line(line: Any, text: tuple[str, ...], sources: dict[str, str], graph:
             makes=node.get_name(),
             layout=_layout_of(node),
             op=_op_of(node),
-            views=tuple(node.get_inputs_that_alias_output()),
+            views=views,
         )
     if isinstance(line, w.MultiOutputLine):
         buffer = graph.name_to_buffer.get(line.result_name)
@@ -304,18 +304,14 @@ _IN_PLACE = re.compile(r"(torch\.ops\.(\w+)\.(\w+_)\.(\w+))\((\w+)[,)]")
 
 def _changes_only_first(op: Any) -> bool:
     """Whether an op writes to its first argument and to nothing else."""
-    first, *others = ((each.alias_info or None) for each in op._schema.arguments)
-    return (
-        first is not None and first.is_write and not any(info and info.is_write for info in others)
-    )
+    infos = (each.alias_info for each in op._schema.arguments)
+    first, *others = (info is not None and info.is_write for info in infos)
+    return first and not any(others)
 
 
 def _is_view(op: Any) -> bool:
-    """Whether an op returns a part of its first argument, and does nothing else."""
-    if op is None or op._schema.is_mutable or len(op._schema.returns) != 1:
-        return False
-    (made,), given = op._schema.returns, op._schema.arguments
-    return made.alias_info is not None and bool(given) and given[0].alias_info is not None
+    """Whether an op returns a part of its argument; one made of others (reshape) may copy it."""
+    return op is not None and op.is_view and not op._can_decompose()
 
 
 # How Triton's kernels name the pointers that they write to; all others they read.

@@ -127,6 +127,7 @@ class Classify:
                 "once: use executor='eager'",
                 stacklevel=2,
             )
+            return graph
         found = remade(graph)
         if found.refused:
             names = [f"{o.name} ({why})" for o, why in list(found.refused.items())[:5]]
