@@ -32,7 +32,7 @@ from fxremat.errors import OptionError
 from fxremat.graph import Cost, JointGraph, Operation, Storage
 from fxremat.kernel import Kernel
 from fxremat.measure.device_ceilings import Ceilings, measured_ceilings
-from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
+from fxremat.measure.profile_ops import OpProfiles, profile_ops, signature, signatures
 from fxremat.memory_model import collective_workspace, storage_bytes
 from fxremat.nodes import depends_on_data, tensors_of, traced_value
 
@@ -82,12 +82,13 @@ def node_costs(
     limit_s = {"measured": math.inf, "auto": MEASURING_LIMIT_S}.get(cost, 0.0)
     if like is not None:
         limit_s = 0.0
-    profiled = profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=limit_s)
+    keys = signatures(joint.nodes)
+    profiled = profile_ops(keys, joint.device, profiles, timing_limit_s=limit_s)
     twins = {} if like is None else dict(zip(joint.nodes, like.nodes, strict=True))
     scaled: dict[str, tuple[float, str] | None] = {}
     costs: dict[fx.Node, Cost] = {}
     for node in joint.nodes:
-        key = signature(node) if measurable(node) else ""
+        key = keys.get(node, "")
         profile = profiled.get(key)
         found: tuple[float, str] | None = None
         if cost in ("auto", "measured") and profile is not None:

@@ -20,7 +20,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.graph import JointGraph
-from fxremat.measure.profile_ops import Layout, OpProfiles, measurable, profile_ops, signature
+from fxremat.measure.profile_ops import Layout, OpProfiles, profile_ops, signature, signatures
 from fxremat.nodes import (
     argument_by_storage,
     attribute,
@@ -47,11 +47,12 @@ def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
         return False
     changed = False
     copies: list[fx.Node] = []
+    keys = signatures(joint.nodes)
     try:
         with torch_hooks.real_ops(joint.device):
             while True:
-                profile_ops(joint.nodes, joint.device, profiles, timing_limit_s=0.0)
-                if not _pass_on(joint, profiles, mode, copies):
+                profile_ops(keys, joint.device, profiles, timing_limit_s=0.0)
+                if not _pass_on(joint, keys, profiles, mode, copies):
                     break
                 changed = True
     except torch_hooks.PassesThroughDynamo:
@@ -68,24 +69,23 @@ def set_kernel_layouts(joint: JointGraph, profiles: OpProfiles) -> bool:
 
 def _pass_on(
     joint: JointGraph,
+    keys: dict[fx.Node, str],
     profiles: OpProfiles,
     mode: torch_hooks.FakeTensorMode,
     copies: list[fx.Node],
 ) -> bool:
     """One walk over the graph: correct what is known, trace again what depends on it.
 
-    The copies that are put before views are added to `copies`.
+    Signatures in `keys` follow, and the copies that are put before views are added to `copies`.
     """
-    makers = {node for node in joint.nodes if node in joint.made_by and measurable(node)}
     changed: set[fx.Node] = set()
     for node in joint.module.graph.nodes:
         if node.op != "call_function" or is_mutable(node.target):
             continue
         before = traced_value(node)
         value = before
-        if any(arg in changed for arg in node.all_input_nodes) and not torch_hooks.makes_sizes(
-            node
-        ):
+        is_fed_anew = not changed.isdisjoint(node.all_input_nodes)
+        if is_fed_anew and not torch_hooks.makes_sizes(node):
             try:
                 after = _traced_again(node, mode)
             except (RuntimeError, ValueError):
@@ -94,10 +94,12 @@ def _pass_on(
                 copies.append(_with_copy(node, mode))
                 after = _traced_again(node, mode)
             value = _kept_where_equal(before, after, argument_by_storage(node))
+        if is_fed_anew and node in keys:
+            keys[node] = signature(node)
         if node.target is aten.view.default:
             value = _viewed(value, traced_value(node.args[0]), mode)
-        if node in makers:
-            profile = profiles.by_signature.get(signature(node))
+        if node in keys and node in joint.made_by:
+            profile = profiles.by_signature.get(keys[node])
             if profile is not None:
                 value = _laid_out(value, profile.layouts, mode)
         if any(a is not b for a, b in zip(outputs_of(before), outputs_of(value), strict=True)):

@@ -26,7 +26,7 @@ from fxremat.errors import BudgetInfeasible
 from fxremat.execute.eager import Eager
 from fxremat.graph import Cost, Form, JointGraph, Mode, Operation
 from fxremat.lower.accumulate import accumulated_bytes
-from fxremat.measure.profile_ops import OpProfiles, profile_ops, signature
+from fxremat.measure.profile_ops import OpProfiles, profile_ops, signatures
 from fxremat.memory_model import MemoryModel
 from fxremat.nodes import is_op, returned
 from fxremat.pipeline.observe import observers
@@ -189,10 +189,10 @@ class Search:
             graph.memory.new_tensor,
             graph.memory.is_held,
         )
-        ops = [moment.op for moment in moments if moment.op is not None]
-        found = profile_ops(ops, graph.device, self.profiles, timing_limit_s=0)
+        keys = signatures(moment.op for moment in moments if moment.op is not None)
+        found = profile_ops(keys, graph.device, self.profiles, timing_limit_s=0)
         peak = moments[-1].nbytes + accumulated_bytes(graph)
         for moment in moments:
-            profile = None if moment.op is None else found.get(signature(moment.op))
+            profile = None if moment.op is None else found.get(keys.get(moment.op, ""))
             peak = max(peak, moment.nbytes + (profile.workspace_bytes if profile else 0))
         return Tried(name, halves, peak, seconds)

@@ -63,8 +63,10 @@ _FROM_ONE = ("pivots", "LU_pivots")
 # Matrix exponentials halve a matrix until its norm is small, and take memory for each number of
 # halvings among the matrices of a batch: they are measured on norms up to this.
 _LARGEST_NORM = 2.0**14
-# Lengths and tables of attention over sequences of many lengths: invented ones mean nothing.
-_LENGTHS = (
+# A generator is the user's. Lengths and tables of attention over sequences of many lengths mean
+# nothing where they are invented.
+_NOT_INVENTED = (
+    "generator",
     "cum_seq_q",
     "cum_seq_k",
     "cu_seqlens_q",
@@ -97,8 +99,8 @@ def measurable(node: fx.Node) -> bool:
     arguments: list[Any] = torch_hooks.tree_leaves((node.args, node.kwargs))
     if any(isinstance(argument, torch.Generator) for argument in arguments):
         return False
-    given = [argument_of(node, name) for name in ("generator", *_LENGTHS)]
-    return all(argument is None for argument in given)
+    names = (argument.name for argument in schema_arguments(target))
+    return all(argument_of(node, name) is None for name in names if name in _NOT_INVENTED)
 
 
 def may_be_run(target: object) -> bool:
@@ -117,17 +119,22 @@ def signature(node: fx.Node) -> str:
     return f"{node.target}{layout}"
 
 
+def signatures(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
+    """The signatures of those nodes that are measurable."""
+    return {node: signature(node) for node in nodes if measurable(node)}
+
+
 def profile_ops(
-    nodes: Iterable[fx.Node], device: torch.device, known: OpProfiles, *, timing_limit_s: float
+    keys: Mapping[fx.Node, str], device: torch.device, known: OpProfiles, *, timing_limit_s: float
 ) -> dict[str, OpProfile]:
-    """Profiles of the given nodes by signature; what is not yet in `known` is run and added.
+    """Profiles of nodes by their `signatures`; what is not yet in `known` is run and added.
 
     What an earlier process measured is not run. Ops are timed as long as that takes less than
     `timing_limit_s` in all (0 for no timing, inf for each that wasn't). Ops
     that must not or can't be run by themselves (no kernel, out of memory, refusing such data) are
     left out of the result; so is what any other failure meets.
     """
-    wanted = {signature(node): node for node in nodes if measurable(node)}
+    wanted = {key: node for node, key in keys.items()}
     seen = {*known.by_signature, *known.unmeasured}
     recall([key for key in wanted if key not in seen], device, known)
     seen.update(known.by_signature)

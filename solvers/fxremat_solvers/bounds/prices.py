@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
 from fxremat_solvers.bounds.relaxation import Relaxation, evaluate
 from fxremat_solvers.model.arrays import Floats
-
-# SciPy is untyped.
-_optimize: Any = optimize
 
 _UNITS = 1.5e9
 """The integer cost of the whole baseline: cuts are rounded down to this resolution."""
@@ -67,7 +64,9 @@ def top_of_planes(
 
     A plane: its value at zero and its slopes. Where that can't be told the height is -inf.
     """
-    result = _optimize.linprog(
+    # Imported here: it takes longer than most problems, which never come here, take to solve.
+    optimize: Any = importlib.import_module("scipy.optimize")
+    result = optimize.linprog(
         np.array([0.0] * len(low) + [-1.0]),
         A_ub=np.array([[*(-slope), 1.0] for _, slope in cuts]),
         b_ub=np.array([value for value, _ in cuts]),

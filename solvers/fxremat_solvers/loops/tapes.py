@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
-from fxremat_solvers.loops.kernel_tapes import fill
 
 EXHAUSTIVE = 1500
 MISSES = 200
@@ -131,6 +130,9 @@ def tape_table(steps: int, room: int, state: int, tape: int) -> TapeTable:
     choices = np.zeros((len(rooms), steps + 1), dtype=np.int32)
     costs[:, 0] = 0
     exhaustive = steps <= EXHAUSTIVE
+    # Imported here: it brings numba, which takes a third of a second to import.
+    from fxremat_solvers.loops.kernel_tapes import fill
+
     fill(costs, choices, after_state, after_tape, steps, steps if exhaustive else MISSES)
     found = int(costs[-1, steps])
     return TapeTable(steps, found, exhaustive, choices, after_state, after_tape)
