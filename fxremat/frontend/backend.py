@@ -55,6 +55,7 @@ from fxremat.plan.agree import agreed, agreed_plan, agreed_schedule, plan_key
 from fxremat.plan.budget import Budget
 from fxremat.plan.options import Options
 from fxremat.plan.plan import Plan, follow, replay_schedules, source_line
+from fxremat.policy import NOTHING
 from fxremat.step.compose import Front
 from fxremat.step.least import least_saved
 from fxremat.step.part import Part, Run, Watch
@@ -290,6 +291,11 @@ class Backend:
         While the graphs that were weighed are held, their kernels aren't compiled again.
         """
         graphs: list[JointGraph] = []
+        if self.options.policy != NOTHING:
+            # A kernel makes many values at once: none of them can be kept or made again by itself.
+            self.executor = Eager()
+            self.why_executor = "a policy of what is kept or made again holds op by op"
+            return graphs
 
         def weigh_by(
             executor: Executor, module: fx.GraphModule, inputs: Sequence[Any]

@@ -66,7 +66,7 @@ def optimize(
     compiles, each as often as the plan says. The latter rounds as `torch.compile` does, so that
     gradients are bit for bit those of its kernels, not of the model as it is. "auto" takes the
     faster one, by the measured times of ops and kernels, and the one that can be planned; the
-    report says which and why.
+    report says which and why. With a `policy` it is "eager", whose ops can be kept one by one.
 
     `policy` has patterns of ops and modules whose results are kept in any case; see `Policy`, and
     `fxremat.keep` for one value.

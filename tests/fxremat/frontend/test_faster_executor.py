@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_the_report_says_why() -> None:
     assert "inductor" in note
     assert "eager" in note
     assert " ms" in note
+
+
+@pytest.mark.parametrize("policy", [fxremat.Policy(regions="honour"), "aten.gelu"])
+def test_a_policy_is_kept_op_by_op(policy: object) -> None:
+    """Inductor's kernels would keep none, and warn of that."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1))
+    optimized = fxremat.optimize(model, budget=1.0, executor="auto", cost="roofline", policy=policy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimized(torch.randn(8, 16)).sum().backward()
+    report = fxremat.explain(optimized)
+    assert report.executor == "eager"
+    assert any("a policy" in note for note in report.notes)
 
 
 def test_kernels_that_were_weighed_are_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:

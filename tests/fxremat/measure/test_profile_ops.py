@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 
 import fxremat
-from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature
+from fxremat.measure.profile_ops import OpProfiles, measurable, profile_ops, signature, signatures
 from tests.numerics.steps import check_input_gradient, plan_of
 
 aten = torch.ops.aten
@@ -103,7 +103,7 @@ def test_what_is_not_run(target: Any, args: Any, kwargs: Any) -> None:
     node = node_of(target, *args, **kwargs)
     assert not measurable(node)
     known = OpProfiles()
-    assert profile_ops([node], CPU, known, timing_limit_s=1.0) == {}
+    assert profile_ops(signatures([node]), CPU, known, timing_limit_s=1.0) == {}
     assert not known.unmeasured
 
 
@@ -127,7 +127,7 @@ def test_ops_that_fail_are_left_to_their_traces(error: type[Exception]) -> None:
 
     failing, sin = node_of(op_of_ours(fail), X), node_of(aten.sin.default, X)
     known = OpProfiles()
-    found = profile_ops([failing, sin], CPU, known, timing_limit_s=1.0)
+    found = profile_ops(signatures([failing, sin]), CPU, known, timing_limit_s=1.0)
     assert list(found) == [signature(sin)]
     assert known.unmeasured == {signature(failing)}
 
@@ -142,7 +142,7 @@ def test_an_op_that_fails_while_it_is_timed_keeps_its_memory() -> None:
         return x.sin()
 
     node = node_of(op_of_ours(fail_later), X)
-    (profile,) = profile_ops([node], CPU, OpProfiles(), timing_limit_s=1.0).values()
+    (profile,) = profile_ops(signatures([node]), CPU, OpProfiles(), timing_limit_s=1.0).values()
     assert profile.output_bytes == (X.nbytes,)
     assert profile.seconds is None
 
@@ -226,7 +226,7 @@ def test_signatures_tell_storages_apart() -> None:
         for part in (torch.zeros(10, 8), whole[:10], whole[20:30])
     ]
     assert len({signature(node) for node in nodes}) == 3
-    profiles = profile_ops(nodes, CPU, OpProfiles(), timing_limit_s=0.0)
+    profiles = profile_ops(signatures(nodes), CPU, OpProfiles(), timing_limit_s=0.0)
     # `copy` clones the whole storage that its first argument lies in.
     own, first, second = (profiles[signature(node)].output_bytes for node in nodes)
     assert own == (10 * 8 * 4,)
@@ -237,7 +237,7 @@ def test_what_is_marked_as_conjugated_or_negated_is_measured_so() -> None:
     z = torch.randn(64, dtype=torch.complex64)
     nodes = [node_of(aten.mul.Tensor, a, b) for a, b in ((z, z), (z.conj(), z))]
     nodes += [node_of(aten.mul.Tensor, a, z.real) for a in (z.real, z.conj().imag)]
-    profiles = profile_ops(nodes, CPU, OpProfiles(), timing_limit_s=0.0)
+    profiles = profile_ops(signatures(nodes), CPU, OpProfiles(), timing_limit_s=0.0)
     taken = [profiles[signature(node)].workspace_bytes for node in nodes]
     assert taken == [0, z.nbytes, 0, z.nbytes // 2]
 
@@ -245,14 +245,14 @@ def test_what_is_marked_as_conjugated_or_negated_is_measured_so() -> None:
 def test_pivots_count_from_one() -> None:
     pivots = torch.ones(8, dtype=torch.int32)
     node = node_of(aten.linalg_lu_solve.default, X, pivots, X)
-    assert profile_ops([node], CPU, OpProfiles(), timing_limit_s=0.0)
+    assert profile_ops(signatures([node]), CPU, OpProfiles(), timing_limit_s=0.0)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (16, 5, 5)])
 def test_matrix_exponentials_have_room_for_large_norms(shape: tuple[int, ...]) -> None:
     matrices = torch.rand(shape)
     node = node_of(aten.linalg_matrix_exp.default, matrices)
-    (profile,) = profile_ops([node], CPU, OpProfiles(), timing_limit_s=0).values()
+    (profile,) = profile_ops(signatures([node]), CPU, OpProfiles(), timing_limit_s=0).values()
     for norm in (0.1, 1.0, 10.0, 100.0, 10_000.0):
         given = matrices * norm
         taken = fxremat.measure_peak(lambda given=given: torch.linalg.matrix_exp(given))
