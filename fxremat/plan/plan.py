@@ -99,8 +99,12 @@ class Plan:
 
     @cached_property
     def lowest(self) -> Solution:
-        """The schedule that needs the least memory: searched for at the first use, then kept."""
-        return floor(self.problem)
+        """The schedule that needs the least memory: searched for at the first use, then kept.
+
+        Its peak is that of its replay, which counts what is written in place once.
+        """
+        found = floor(self.problem)
+        return replace(found, peak_bytes=self.lowering.replay(found.schedule).peak_bytes)
 
     def with_schedule(self, schedule: Schedule) -> Plan:
         """This plan by another schedule. Raises `ScheduleError` where it can't be executed."""

@@ -32,7 +32,7 @@ from fxremat.report.shapes import planned_shapes
 from fxremat.report.text import WIDTH as WIDTH
 from fxremat.report.text import human_bytes as human_bytes
 from fxremat.report.text import rendered
-from fxremat_solvers import live_after, simulate
+from fxremat_solvers import live_after
 
 _NO_ORDER = Order("", (), (), (), (), (), (), 0)
 _NOTHING = Timelines((), _NO_ORDER, _NO_ORDER)
@@ -206,7 +206,7 @@ def _holders(plan: Plan) -> tuple[tuple[str, int], ...]:
     """What holds the floor's peak where that is known, else the plan's; the largest of it."""
     replay = plan.simulation
     if "lowest" in vars(plan):
-        replay = simulate(plan.problem, plan.lowest.schedule)
+        replay = plan.lowering.replay(plan.lowest.schedule)
     return holders_at_peak(plan.lowering, replay)[:12]
 
 

@@ -157,6 +157,19 @@ def test_what_is_written_in_place_may_be_spent(saved: dict[int, int], asked_for:
     assert (solution.cost, simulation.peak_bytes) == (100 - spent, spent - saved[spent])
 
 
+def test_the_floor_counts_what_is_written_in_place_once() -> None:
+    problem = chain(20)
+
+    def replay(schedule: Schedule) -> Any:
+        counted = fxremat_solvers.simulate(problem, schedule)
+        return replace(counted, peak_bytes=counted.peak_bytes - 1)
+
+    lowering: Any = SimpleNamespace(problem=problem, replay=replay)
+    whole = replay(baseline(problem))
+    plan = planning.Plan(lowering, whole, Options(20), 20, COUNTED, whole, 0.0)
+    assert plan.lowest.peak_bytes == fxremat_solvers.floor(problem).peak_bytes - 1
+
+
 def test_a_second_search_that_fails_leaves_the_first_plan() -> None:
     problem = chain(20)
     whole = fxremat_solvers.simulate(problem, baseline(problem))
