@@ -12,7 +12,7 @@ import copy
 import functools
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import fx
 
 from fxremat import torch_hooks
 from fxremat.errors import UnsupportedGraphError
-from fxremat.inductor.pieces import Piece, names_in, pieces_of
+from fxremat.inductor.pieces import Alias, Piece, names_in, pieces_of
 from fxremat.inductor_hooks import ALIGNMENT, Pair, Wrapper, copy_aligned, reinterpret
 from fxremat.kernel import Kernel
 from fxremat.nodes import returned
@@ -90,13 +90,14 @@ class _Half:
         self.tag = tag
         for position in self.wrapper.aligned:
             self._align(self.wrapper.inputs[position])
-        pieces = pieces_of(self.wrapper, device_type)
+        pieces, aliases = pieces_of(self.wrapper, device_type)
+        returned = [name for text in self.wrapper.outputs for name in names_in(text)]
         needed = {name for piece in pieces for name in piece.reads}
-        needed |= {name for text in self.wrapper.outputs for name in names_in(text)}
+        needed |= {aliases[name].base if name in aliases else name for name in returned}
         stream = _streams(self.wrapper)
         for piece in pieces:
             self._write(piece, needed, stream)
-        return [self._result(text) for text in self.wrapper.outputs]
+        return [self._result(text, aliases) for text in self.wrapper.outputs]
 
     def _write(self, piece: Piece, needed: set[str], streams: dict[str, str]) -> None:
         # What backward reads of another name for the same thing is one argument.
@@ -164,11 +165,11 @@ class _Half:
         node.meta["partitioner_tag"] = self.tag
         return node
 
-    def _result(self, text: str) -> Any:
+    def _result(self, text: str, aliases: Mapping[str, Alias]) -> Any:
         """The node of what a wrapper returns: a buffer, an input, or a part of one."""
         if text in self.nodes:
             return self.nodes[text]
-        names = [name for name in names_in(text) if name in self.nodes]
+        names = [name for name in names_in(text) if name in self.nodes or name in aliases]
         if not names and text in ("None", "True", "False"):
             return ast.literal_eval(text)
         if len(names) != 1:
@@ -176,13 +177,15 @@ class _Half:
                 f"Inductor's wrapper returns {text}, which can't be planned: use executor='eager'"
             )
         if text not in self.views:
-            (name,) = names
-            source = self.nodes[name]
-            run = _function("view", [name], [f"made = {text}"], ["made"], self.wrapper.namespace)
-            kernel = Kernel("view", run, text, is_view=True)
-            node = self._node(kernel, [source], f"{name}_view")
-            scope = {name: source.meta["val"]}
-            node.meta["val"] = eval(text, _fake_namespace(self.wrapper), scope)
+            alias = aliases.get(names[0], Alias((), names[0]))
+            source = self.nodes[alias.base]
+            lines = [*alias.lines, f"made = {text}"]
+            run = _function("view", [alias.base], lines, ["made"], self.wrapper.namespace)
+            kernel = Kernel("view", run, "\n".join(lines), is_view=True)
+            node = self._node(kernel, [source], f"{alias.base}_view")
+            scope = {alias.base: source.meta["val"]}
+            exec("\n".join(lines), _fake_namespace(self.wrapper), scope)
+            node.meta["val"] = scope["made"]
             self.views[text] = node
         return self.views[text]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,12 +97,22 @@ class Piece:
         self.touches = [(new if at == name else at, part) for at, part in self.touches]
 
 
-def pieces_of(wrapper: Wrapper, device_type: str) -> list[Piece]:
+@dataclass(frozen=True)
+class Alias:
+    """Another name for a buffer, or for a part of one, and the lines that give it that name."""
+
+    lines: tuple[str, ...]
+    base: str
+
+
+def pieces_of(wrapper: Wrapper, device_type: str) -> tuple[list[Piece], Mapping[str, Alias]]:
     """The pieces of a wrapper, in the order in which they run with nothing recomputed.
 
-    Raises `UnsupportedGraphError` with the name of what can't be read.
+    And the names that are no buffers of their own. Raises `UnsupportedGraphError` with the name of
+    what can't be read.
     """
-    return _Reader(wrapper, device_type).run()
+    reader = _Reader(wrapper, device_type)
+    return reader.run(), reader.aliases
 
 
 def names_in(text: str) -> list[str]:
@@ -120,9 +130,7 @@ class _Reader:
     device_type: str
     pieces: list[Piece] = field(default_factory=list[Piece])
     waiting: dict[str, str] = field(default_factory=dict[str, str])
-    aliases: dict[str, tuple[list[str], str]] = field(
-        default_factory=dict[str, tuple[list[str], str]]
-    )
+    aliases: dict[str, Alias] = field(default_factory=dict[str, Alias])
     maker: dict[str, Piece] = field(default_factory=dict[str, Piece])
     parts: dict[str, Part | None] = field(default_factory=dict[str, "Part | None"])
     written: dict[str, list[tuple[Part | None, str]]] = field(
@@ -146,11 +154,11 @@ class _Reader:
     def _alias(self, line: Line) -> None:
         source, part = line.views[0], part_of(line.text[0])
         self.parts[line.makes] = part and part.inside(self.parts.get(source))
-        before = self.aliases[source][0] if source in self.aliases else []
-        self.aliases[line.makes] = ([*before, *line.text], self._base(source))
+        before = self.aliases[source].lines if source in self.aliases else ()
+        self.aliases[line.makes] = Alias((*before, *line.text), self._base(source))
 
     def _base(self, name: str) -> str:
-        return self.aliases[name][1] if name in self.aliases else name
+        return self.aliases[name].base if name in self.aliases else name
 
     def _item(self, line: Line) -> None:
         """One of several results belongs to the piece that made them all; of a view, it is one."""
@@ -179,7 +187,7 @@ class _Reader:
             elif base not in makes:
                 reads[base] = None
         aliases = [name for name in dict.fromkeys(touched) if name in self.aliases]
-        prelude += dict.fromkeys(text for name in aliases for text in self.aliases[name][0])
+        prelude += dict.fromkeys(text for name in aliases for text in self.aliases[name].lines)
         touches = [(self._base(name), self.parts.get(name)) for name in dict.fromkeys(touched)]
         for base, part in touches:
             for other, token in self.written.get(base, ()):

@@ -29,7 +29,7 @@ def part(name: str, whole: str, offset: int) -> Line:
 
 
 def read(*lines: Line, device: str = "cpu") -> list[Piece]:
-    return pieces_of(Wrapper(lines, ("x", "y"), (), {}), device)
+    return pieces_of(Wrapper(lines, ("x", "y"), (), {}), device)[0]
 
 
 def test_a_kernel_with_what_it_writes_to() -> None:
