@@ -1,8 +1,10 @@
 """Do budgets hold for steps of many graphs, and bits stay the same? A row a step.
 
 python -m benchmarks.broken [names] [--out DIR] [--budget 0.6] [--size bench]
+python -m benchmarks.broken --refused benchmarks/results/sweep
 
-Every step runs in a process of its own. `refused` rows are of what fxremat says it can't do.
+The second takes the models that Dynamo can't trace as one graph, of a sweep's rows. Every step
+runs in a process of its own. `refused` rows are of what fxremat says it can't do.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from benchmarks import broken, records
 from benchmarks.broken.check import CRASH, check, without_folders
 from benchmarks.cuda.machine import commit
 from benchmarks.own_process import ProcessFailed, child_environment, print_row, rows_of
+from benchmarks.sweep import outcomes
 
 OUT = Path("benchmarks/results/broken")
 
@@ -46,6 +49,12 @@ def measured(name: str, budget: str, size: str) -> dict[str, Any]:
     return {"key": f"{name}/{size}/{budget}", "name": name, **row}
 
 
+def refused(folder: Path | None) -> list[str]:
+    """The models that a sweep found no whole graph of."""
+    rows = records.load(folder).values() if folder is not None else ()
+    return [row["key"] for row in rows if row["outcome"] == outcomes.REFUSED_BY_DYNAMO]
+
+
 def line(row: Mapping[str, Any]) -> str:
     """What a reader wants to know of a row first."""
     mib = {
@@ -67,11 +76,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--budget", default="0.6")
     parser.add_argument("--size", choices=("tiny", "bench"), default="bench")
+    parser.add_argument("--refused", type=Path, help="the folder of a sweep's rows")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    unknown = set(args.names) - set(broken.STEPS)
-    if unknown:
-        parser.error(f"unknown names {sorted(unknown)}; there are {', '.join(broken.STEPS)}")
+    try:
+        for name in args.names:
+            broken.get(name)
+    except ValueError as error:
+        parser.error(str(error))
     if args.one:
         torch.set_num_threads(1)
         print_row(check(broken.get(args.one), budget_of(args.budget), args.size))
@@ -83,7 +95,7 @@ def main() -> None:
         "commit": commit(),
         "command": " ".join(["python -m benchmarks.broken", *sys.argv[1:]]),
     }
-    for name in args.names or broken.STEPS:
+    for name in [*args.names, *refused(args.refused)] or broken.STEPS:
         row = measured(name, args.budget, args.size)
         records.append(args.out, {**row, **about})
         print(line(row), flush=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.zoo import Case
+from benchmarks.sweep import sources
+from benchmarks.sweep.one import declare_torchvision
+from benchmarks.zoo import Case, Workload
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,19 @@ class BrokenStep(Case):
     """
 
     cause: str = field(kw_only=True)
+
+
+def of_sweep(name: str) -> BrokenStep:
+    """The step of a model of the sweep, which has one size; it is imported where it is made."""
+    label = name.partition("/")[0]
+    if label not in sources.SOURCES:
+        raise ValueError(f"no source {label!r} of {name}; there are {', '.join(sources.SOURCES)}")
+
+    def build(_numbers: object) -> Workload:
+        declare_torchvision()
+        return sources.make(name)
+
+    return BrokenStep(name, label, {"bench": {}}, build, cause="a model of the sweep")
 
 
 def whole(model: nn.Module, *batch: Tensor) -> Tensor:

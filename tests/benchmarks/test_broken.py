@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fxremat
 from benchmarks import broken, records
 from benchmarks.broken import check
-from benchmarks.broken.__main__ import line, main, measured
+from benchmarks.broken.__main__ import line, main, measured, refused
 from benchmarks.measure import Step
 
 Call = Callable[..., Tensor]
@@ -111,3 +111,15 @@ def test_a_process_that_fails_has_a_row() -> None:
     row = measured("printed-mean", "0.6", "no such size")
     assert row["status"] == check.CRASH
     assert "printed-mean: crash" in line(row)
+
+
+def test_models_of_a_sweep_that_are_no_whole_graph(tmp_path: Path) -> None:
+    for key, outcome in {"torch/norms": "ok", "torch/volumes": "refused by Dynamo"}.items():
+        records.append(tmp_path, {"key": key, "outcome": outcome})
+    (name,) = refused(tmp_path)
+    workload = broken.get(name).make("bench")
+    step = Step(workload.model, workload.step_module())
+    loss = step.run(check.prepared(workload, step, 0))
+    assert check.is_finite(check.outcome(workload.model, loss))
+    with pytest.raises(ValueError, match="no source 'nobody' of nobody/x"):
+        broken.get("nobody/x")
