@@ -26,7 +26,6 @@ from fxremat_solvers.search.greedy import compile_walk
 from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import HOT_SWAPS, MORE_COLD, TIGHT, WARM
 from fxremat_solvers.search.lowest_peak import lowest_peak
-from fxremat_solvers.search.parallel import processors
 from fxremat_solvers.search.state import Report, State, Step, follow
 from fxremat_solvers.search.steps import (
     Afresh,
@@ -161,31 +160,15 @@ def portfolio(
     # Both are compiled once per machine, which is no part of the time.
     kernel(problem)
     compile_walk()
-    limit_s = options.time_limit_s
-    state = State(
-        problem=problem,
-        budget_bytes=budget_bytes,
-        seed=options.seed,
-        time_limit_s=limit_s,
-        deadline=time.monotonic() + limit_s,
-        threads=processors(),
-        prove=options.prove,
-        baseline=plain,
-        incumbent=plain,
-        starts=(plain,),
-    )
+    deadline = time.monotonic() + options.time_limit_s
+    state = State(problem, budget_bytes, options, deadline, plain, plain, (plain,))
     state, reports = follow(PRESETS[options.preset] if strategy is None else strategy, state)
     chosen = state.plan
     if chosen.peak_bytes > budget_bytes:
         # The one that depends on sizes alone, not a lower peak that this search came upon: asked
         # for as a budget, the next search must reach it.
-        until = time.monotonic() + limit_s
+        until = time.monotonic() + options.time_limit_s
         chosen = state.lowest or lowest_peak(problem, deadline=until)
-    found = solution(
-        problem,
-        chosen,
-        budget_bytes,
-        lower_bound=state.proof.bound,
-        cut_off=time.monotonic() > state.deadline,
-    )
+    cut_off, bound = time.monotonic() > deadline, state.proof.bound
+    found = solution(problem, chosen, budget_bytes, lower_bound=bound, cut_off=cut_off)
     return Traced(found, reports)

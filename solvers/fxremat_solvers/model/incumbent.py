@@ -35,7 +35,12 @@ def best(candidates: list[Candidate], budget_bytes: int) -> Candidate:
     fitting = [c for c in candidates if c.peak_bytes <= budget_bytes]
     if fitting:
         return min(fitting, key=lambda c: (c.cost, c.peak_bytes))
-    return min(candidates, key=lambda c: (c.peak_bytes, c.cost))
+    return min(candidates, key=by_peak)
+
+
+def by_peak(found: Candidate) -> tuple[int, float]:
+    """What the lowest peak, the cheapest of those, is the least by."""
+    return found.peak_bytes, found.cost
 
 
 def same_cost(problem: RematProblem) -> float:

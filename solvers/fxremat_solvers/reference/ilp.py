@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fxremat_solvers.bounds.cost_bound import proof
+from fxremat_solvers.errors import ArgumentError
 from fxremat_solvers.model.incumbent import best, candidate, same_cost, solution
 from fxremat_solvers.model.problem import Op, RematProblem
 from fxremat_solvers.model.schedule import Schedule, Solution, Status
@@ -34,6 +35,8 @@ from fxremat_solvers.reference.retention import (
     candidates,
     stages_of,
 )
+
+_ENGINES = ("HiGHS", "CBC")
 
 _GAP = 1e-6
 
@@ -84,8 +87,11 @@ def ilp(
     optimality in its share of the time (on small graphs any number of times, anywhere, at once).
     The first runs follow the order of `warm_start` (the baseline order without one), and the answer
     is never worse than it. One thread and a fixed seed: the result depends on the clock only where
-    the time limit cuts the search off (status TIME_LIMIT). `engine`: "HiGHS" or "CBC".
+    the time limit cuts the search off (status TIME_LIMIT). Raises `ArgumentError` for an `engine`
+    that is neither "HiGHS" nor "CBC".
     """
+    if engine not in _ENGINES:
+        raise ArgumentError(f"engine is {engine!r}: choose one of {', '.join(_ENGINES)}")
     began = time.monotonic()
     plain = candidate(problem, baseline(problem).ops, "ilp")
     if plain.peak_bytes <= budget_bytes:

@@ -22,7 +22,6 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 
@@ -34,14 +33,12 @@ from fxremat_solvers.search.kernel_state import (
     best_of,
     enlarged,
     load,
-    ops_of,
     peak_of,
     scalars_of,
     set_budget,
 )
 
 _SLICE_S = 0.02  # of annealing between looks at the clock
-_MOVES = 4  # kinds of moves
 
 
 @dataclass(frozen=True)
@@ -66,36 +63,21 @@ class Kernel:
 
     def anneal(
         self, steps: Sequence[int], budget_bytes: int, run: Annealing, seed: int
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The best schedule found from `steps`, and how many moves were tried and taken."""
+    ) -> tuple[int, ...]:
+        """The best schedule found from `steps`."""
         deadline = time.monotonic() + run.time_limit_s
-        state = self._started(steps, budget_bytes, run, seed)
+        state = self.started(steps, budget_bytes, run, seed)
         done, size = 0, 128
         while done < run.edits and time.monotonic() < deadline:
             began = time.monotonic()
             done = min(done + size, run.edits)
-            state = self._advanced(state, done)
+            state = self.advanced(state, done)
             if time.monotonic() - began < _SLICE_S:
                 size *= 2
-        return self._rows.ops(best_of(state)), (*_stats(state), done)
+        return self._rows.ops(best_of(state))
 
-    def self_check(self, steps: Sequence[int], budget_bytes: int, seed: int, edits: int) -> int:
-        """Anneal an edit at a time; the first that leaves a state that a replay doesn't, or -1."""
-        cost = sum(self._arrays.ops["cost"]) / len(self._arrays.ops)
-        price = 0.1 * cost / (sum(self._arrays.values["nbytes"]) / len(self._arrays.values) + 1)
-        run = Annealing(edits, (cost, cost), (price, price), time_limit_s=0.0)
-        state = self._started(steps, budget_bytes, run, seed)
-        taken = 0
-        for edit in range(edits):
-            state = self._advanced(state, edit + 1)
-            if sum(_stats(state)[1::2]) > taken:
-                taken = sum(_stats(state)[1::2])
-                again = load(self._arrays, ops_of(state), budget_bytes, len(steps))
-                if not _is_same(state, again):
-                    return edit
-        return -1
-
-    def _started(self, steps: Sequence[int], budget_bytes: int, run: Annealing, seed: int) -> State:
+    def started(self, steps: Sequence[int], budget_bytes: int, run: Annealing, seed: int) -> State:
+        """The state before the first edit."""
         room = 2 * len(steps) + 8 * len(self._arrays.ops) + 64
         state = load(self._arrays, self._rows.of(steps), budget_bytes, room)
         k = scalars_of(state)
@@ -113,7 +95,8 @@ class Kernel:
             set_budget(state, k.best_peak * 0.999 - 1)
         return state
 
-    def _advanced(self, state: State, edits: int) -> State:
+    def advanced(self, state: State, edits: int) -> State:
+        """The state after so many edits in all."""
         self._anneal(state, edits)
         while scalars_of(state).edits_done < edits:
             state = enlarged(state)
@@ -133,21 +116,3 @@ def _compiled() -> Callable[[State, int], None]:
 
     anneal(load(arrays_of(RematProblem((), ())), (), 0.0, 0), 0)  # compiles it
     return anneal
-
-
-def _stats(state: State) -> list[int]:
-    moves = cast(Any, state.scratch)[:_MOVES]
-    return [int(n) for move in moves for n in (move["tried"], move["taken"])]
-
-
-def _is_same(state: State, again: State) -> bool:
-    k, fresh = scalars_of(state), scalars_of(again)
-    sums = np.isclose([k.cost, k.over], [fresh.cost, fresh.over], rtol=1e-9, atol=1e-9 * k.cost)
-    tops = [top for top in state.block_max if top][: len(again.block_max)]
-    return bool(
-        sums.all()
-        and k.n_repeated == fresh.n_repeated
-        and max(tops, default=0.0) == peak_of(again)
-        and np.array_equal(state.running[: k.n_steps], again.running[: k.n_steps])
-        and np.array_equal(state.resident[: k.n_steps], again.resident[: k.n_steps])
-    )

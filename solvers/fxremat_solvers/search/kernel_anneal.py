@@ -67,12 +67,8 @@ def _propose(s: State) -> bool:
             made = made and k.worst_at >= 0
     if not made:
         return False
-    s.scratch[kind].tried += 1
     up = k.d_cost + k.byte_price * k.d_over
-    if up > 0 and (k.temperature <= 0 or uniform(s) >= math.exp(-up / k.temperature)):
-        return False
-    s.scratch[kind].taken += 1
-    return True
+    return up <= 0 or (k.temperature > 0 and uniform(s) < math.exp(-up / k.temperature))
 
 
 @spliced

@@ -329,7 +329,6 @@ def _sweep(s: State) -> None:
             t = end
         if c < n_changes:
             delta += s.changes[c].nbytes
-    k.worst = worst
     k.worst_at = worst_at
     k.d_over = over
 

@@ -61,7 +61,6 @@ class Scalars(Protocol):
     n_events: int
     n_changes: int
     worst_at: int
-    worst: float
     d_cost: float
     d_over: float
     drop_value: int  # the value to drop, and the event (a read) before which
@@ -152,8 +151,6 @@ class Scratch(Protocol):
     inserted_id: int
     step: int  # stack of the move makers: an op or a step, and the arc to go on with
     next: int
-    tried: int  # by kind of move
-    taken: int
 
 
 class Event(Protocol):

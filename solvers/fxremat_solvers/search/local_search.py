@@ -17,31 +17,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
-from fxremat_solvers.model.incumbent import Candidate, best, candidate
+from fxremat_solvers.model.incumbent import Candidate, best, by_peak, candidate
 from fxremat_solvers.model.problem import RematProblem
-from fxremat_solvers.search.kernel import Annealing, Kernel
+from fxremat_solvers.search.kernel import Annealing, Kernel, kernel
 from fxremat_solvers.search.parallel import side_by_side
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a typical op costs and a typical value weighs: temperatures and prices follow it."""
-
-    cost: float
-    nbytes: float
-
-
-def scale_of(problem: RematProblem) -> Scale:
-    """The mean cost of the ops that cost something and the mean size of values that have one."""
-    costs = [op.cost for op in problem.ops if op.cost > 0]
-    sizes = [value.nbytes for value in problem.values if value.nbytes > 0]
-    return Scale(
-        cost=sum(costs) / len(costs) if costs else 1.0,
-        nbytes=sum(sizes) / len(sizes) if sizes else 1.0,
-    )
 
 
 @dataclass(frozen=True)
@@ -114,17 +96,29 @@ class Batch:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search needs besides its budget: the problem, its kernel, a scale, when it stops."""
+    """What a search needs besides its budget: the problem, when it stops, and on how many threads.
+
+    By default on as many as there are processors.
+    """
 
     problem: RematProblem
-    kernel: Kernel
-    scale: Scale
     deadline: float
-    threads: int
+    threads: int | None = None
 
-    def remaining_s(self) -> float:
-        """Seconds left before the safety stop."""
-        return max(0.0, self.deadline - time.monotonic())
+    @cached_property
+    def kernel(self) -> Kernel:
+        """What anneals."""
+        return kernel(self.problem)
+
+    @cached_property
+    def units(self) -> tuple[float, float]:
+        """What temperatures and prices follow: the mean cost of ops and the mean bytes of values.
+
+        Of those that have any.
+        """
+        costs = [op.cost for op in self.problem.ops if op.cost > 0]
+        sizes = [value.nbytes for value in self.problem.values if value.nbytes > 0]
+        return sum(costs) / max(1, len(costs)) or 1.0, sum(sizes) / max(1, len(sizes)) or 1.0
 
 
 def cheapest(
@@ -192,29 +186,30 @@ def descended(
 
 def lowest(search: Search, start: Candidate, recipe: Recipe, *, edits: int, seed: int) -> Candidate:
     """The schedule of lowest peak found from `start`, whatever it costs."""
-    run = replace(_annealing(search, edits, recipe), lower_the_peak=True)
-    ops, _ = search.kernel.anneal(start.ops, start.peak_bytes, run, seed)
-    return min(start, _replayed(search, ops), key=lambda c: (c.peak_bytes, c.cost))
+    budget = start.peak_bytes
+    found = _anneal(search, start, budget, edits, seed, recipe, lower_the_peak=True)
+    return min(start, found, key=by_peak)
 
 
 def _anneal(
-    search: Search, start: Candidate, budget_bytes: int, edits: int, seed: int, recipe: Recipe
+    search: Search,
+    start: Candidate,
+    budget_bytes: int,
+    edits: int,
+    seed: int,
+    recipe: Recipe,
+    *,
+    lower_the_peak: bool = False,
 ) -> Candidate:
-    ops, _ = search.kernel.anneal(start.ops, budget_bytes, _annealing(search, edits, recipe), seed)
-    return _replayed(search, ops)
-
-
-def _annealing(search: Search, edits: int, recipe: Recipe) -> Annealing:
-    cost = search.scale.cost
-    price = cost / search.scale.nbytes
-    return Annealing(
+    cost, nbytes = search.units
+    price = cost / nbytes
+    run = Annealing(
         edits=edits,
         temperature=(recipe.temperature[0] * cost, recipe.temperature[1] * cost),
         price=(recipe.price[0] * price, recipe.price[1] * price),
-        time_limit_s=search.remaining_s(),
+        time_limit_s=max(0.0, search.deadline - time.monotonic()),
         swap=recipe.swap,
+        lower_the_peak=lower_the_peak,
     )
-
-
-def _replayed(search: Search, ops: tuple[int, ...]) -> Candidate:
+    ops = search.kernel.anneal(start.ops, budget_bytes, run, seed)
     return candidate(search.problem, ops, "local_search")

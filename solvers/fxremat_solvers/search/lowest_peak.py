@@ -15,15 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fxremat_solvers.errors import SolverError
-from fxremat_solvers.model.incumbent import Candidate, candidate, solution
+from fxremat_solvers.model.incumbent import Candidate, by_peak, candidate, solution
 from fxremat_solvers.model.problem import Op, RematProblem
 from fxremat_solvers.model.schedule import Solution
 from fxremat_solvers.model.simulate import baseline
 from fxremat_solvers.reference.exact import TINY_OPS, least_peak
 from fxremat_solvers.search.greedy import compile_walk, greedy_ops
 from fxremat_solvers.search.kernel import kernel
-from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest, scale_of
-from fxremat_solvers.search.parallel import processors, side_by_side
+from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Search, lowest
+from fxremat_solvers.search.parallel import side_by_side
 from fxremat_solvers.search.unrolled import lowest_of_loop
 
 
@@ -74,30 +74,25 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
         with suppress(SolverError):  # too many values: on with the search
             least = least_peak(problem, single_op_bytes(problem) - 1, deadline=deadline)
             return candidate(problem, least.ops, "exact")
-    compiled = kernel(problem)
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]
     if len(problem.ops) <= TUNING.walked:
         found.append(_greedy_floor(problem, start, deadline))
     if len(problem.ops) > TUNING.looped:
         found += lowest_of_loop(problem)
-        found.sort(key=_by_peak, reverse=True)
+        found.sort(key=by_peak, reverse=True)
     if len(problem.ops) > TUNING.walked and len(found) > 1:
         return found[-1]  # edits of so long a schedule are slow, and found nothing lower
-    search = Search(problem, compiled, scale_of(problem), deadline, processors())
+    search = Search(problem, deadline)
     edits = min(TUNING.edits[1], TUNING.edits[0] * len(problem.ops))
 
     def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
         return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
 
     first = side_by_side([anneal(start, HOT, 0), anneal(found[-1], STEADY, 2)])
-    ahead, behind = sorted(first, key=_by_peak)
+    ahead, behind = sorted(first, key=by_peak)
     found += side_by_side([anneal(ahead, STEADY, 3), anneal(behind, DEAR, 1)])
-    return min(found, key=_by_peak)
-
-
-def _by_peak(found: Candidate) -> tuple[int, float]:
-    return found.peak_bytes, found.cost
+    return min(found, key=by_peak)
 
 
 def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
@@ -110,7 +105,7 @@ def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> C
         tried = candidate(problem, greedy_ops(problem, middle), "greedy")
         if tried.peak_bytes > middle:
             low = middle + 1
-        reached = min(reached, tried, key=_by_peak)
+        reached = min(reached, tried, key=by_peak)
     return reached
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from fxremat_solvers.bounds.cost_bound import Proof
 from fxremat_solvers.model.incumbent import Candidate, best, same_cost
 from fxremat_solvers.model.problem import RematProblem
+from fxremat_solvers.options import SolveOptions
 
 NO_PROOF = Proof(0.0)
 
@@ -24,14 +25,11 @@ class State:
 
     problem: RematProblem
     budget_bytes: int
-    seed: int
-    time_limit_s: float
+    options: SolveOptions
     deadline: float
-    threads: int
-    prove: bool
     baseline: Candidate
     incumbent: Candidate
-    starts: tuple[Candidate, ...] = ()
+    starts: tuple[Candidate, ...]
     proof: Proof = NO_PROOF
     rounds: int = 0
     idle: int = 0
@@ -71,6 +69,10 @@ class State:
     def better(self, *found: Candidate) -> State:
         """With the best of these and of the best plan."""
         return replace(self, incumbent=best([self.incumbent, *found], self.budget_bytes))
+
+    def proven(self, proof: Proof) -> State:
+        """With this proof and what it led to; the bound is the better one of it and before."""
+        return replace(self, proof=replace(proof, bound=max(proof.bound, self.proof.bound)))
 
 
 class Step(Protocol):

@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from fxremat_solvers.bounds.cost_bound import by_cuts, by_program, has_program
+from fxremat_solvers.bounds.cost_bound import Proof, by_cuts, by_program, has_program
 from fxremat_solvers.bounds.peak_bound import peak_lower_bound
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.model.incumbent import best, candidate
 from fxremat_solvers.reference.exact import TINY_OPS, exact
 from fxremat_solvers.search.greedy import greedy_candidates
-from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import (
     COLD,
     Batch,
@@ -28,7 +27,6 @@ from fxremat_solvers.search.local_search import (
     annealed,
     cheapest,
     descended,
-    scale_of,
 )
 from fxremat_solvers.search.lowest_peak import lowest_peak
 from fxremat_solvers.search.parallel import beside
@@ -57,6 +55,7 @@ class Tuning:
 
 
 TUNING = Tuning()
+_OTHER_SEEDS = 1 << 16  # restarts and cold waves begin there: no run has the seed of a round's
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ class BruteForce:
         with suppress(SolverError):  # too many values: on with the search
             solved = exact(state.problem, state.budget_bytes, time_limit_s=state.remaining_s)
             found = candidate(state.problem, solved.schedule.ops, "exact")
-            proof = replace(state.proof, bound=solved.lower_bound)
-            return replace(state, incumbent=found, proof=proof)
+            return replace(state, incumbent=found).proven(Proof(solved.lower_bound))
         return state
 
 
@@ -110,7 +108,7 @@ class PeakBound:
             return state
         if peak_lower_bound(state.problem) <= state.budget_bytes:
             return state
-        return replace(state, proof=replace(state.proof, bound=float("inf")))
+        return state.proven(Proof(math.inf))
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,12 @@ class CutBound:
     name: str = "cut bound"
 
     def __call__(self, state: State) -> State:
-        if not state.prove or len(state.problem.ops) > TUNING.bounded:
+        if not state.options.prove or len(state.problem.ops) > TUNING.bounded:
             return state
-        until = _half(state)
-        proof = by_cuts(state.problem, state.budget_bytes, thorough=self.thorough, deadline=until)
-        return replace(state, proof=replace(proof, bound=max(proof.bound, state.proof.bound)))
+        problem, until = state.problem, _half(state)
+        return state.proven(
+            by_cuts(problem, state.budget_bytes, thorough=self.thorough, deadline=until)
+        )
 
 
 @dataclass(frozen=True)
@@ -173,12 +172,12 @@ class StagedProgram:
         return "deeper program" if self.deeper else "staged program"
 
     def __call__(self, state: State) -> State:
-        if not state.prove or (self.deeper and not _far_apart(state)):
+        if not state.options.prove or (self.deeper and not _far_apart(state)):
             return state
         until = state.deadline if self.deeper else _half(state)
         problem, budget, known = state.problem, state.budget_bytes, state.proof
         proof = by_program(problem, budget, known, deeper=self.deeper, deadline=until)
-        return state if proof is known else replace(state, proof=proof)
+        return state if proof is known else state.proven(proof)
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,8 @@ def first_round(state: State) -> bool:
 
 def beside_program(state: State) -> bool:
     """The integer program runs beside it, and a further round may gain."""
-    return state.prove and has_program(state.problem) and state.fits and not _near(state)
+    proves = state.options.prove and has_program(state.problem)
+    return proves and state.fits and not _near(state)
 
 
 def led_but_too_large(state: State) -> bool:
@@ -276,7 +276,7 @@ class Anneal:
             state.budget_bytes,
             edits=(self.free_order if free else self.edits).of(n_ops),
             runs=runs,
-            seed=state.seed * len(turns) + turn,
+            seed=state.options.seed * len(turns) + turn,
             # Where a round is too short for all recipes the third has the others.
             recipe=runs if turn == 2 else 0,
         )
@@ -296,7 +296,7 @@ class LowestPeak:
         if state.fits:
             return state
         # With time of its own, for a search that is cut off depends on more than sizes.
-        until = time.monotonic() + state.time_limit_s
+        until = time.monotonic() + state.options.time_limit_s
         found = state.lowest or lowest_peak(state.problem, deadline=until)
         return replace(state, starts=(*state.starts, found), lowest=found).better(found)
 
@@ -326,7 +326,8 @@ class Restarts:
         """Its runs."""
         starts = state.starts if self.from_starts else (state.incumbent, *state.starts)
         edits = self.edits.of(len(state.problem.ops))
-        return Batch(starts, self.recipes, edits, self.runs, self.seed * (state.seed + (1 << 16)))
+        seed = self.seed * (state.options.seed + _OTHER_SEEDS)
+        return Batch(starts, self.recipes, edits, self.runs, seed)
 
 
 @dataclass(frozen=True)
@@ -366,7 +367,7 @@ class ColdWaves:
             self.recipes,
             edits=self.edits.of(n_ops),
             waves=self.waves,
-            seed=state.seed + (1 << 16),
+            seed=state.options.seed + _OTHER_SEEDS,
         )
         return state.better(found)
 
@@ -408,7 +409,7 @@ class Together:
         )
         if proven is state and planned is state:
             return state
-        return replace(planned, proof=proven.proof).better(proven.incumbent)
+        return planned.proven(proven.proof).better(proven.incumbent)
 
 
 def _in_turn(steps: Sequence[Callable[[State], State]], state: State) -> State:
@@ -418,8 +419,7 @@ def _in_turn(steps: Sequence[Callable[[State], State]], state: State) -> State:
 
 
 def _search(state: State) -> Search:
-    problem = state.problem
-    return Search(problem, kernel(problem), scale_of(problem), state.deadline, state.threads)
+    return Search(state.problem, state.deadline)
 
 
 def _half(state: State) -> float:
@@ -441,7 +441,7 @@ def _near(state: State) -> bool:
 def _far_apart(state: State) -> bool:
     """Whether plan and bound are, on a training graph, where more work has been seen to pay."""
     return (
-        state.prove
+        state.options.prove
         and state.remaining_s > 0
         and state.problem.first_backward_op is not None
         and state.fits

@@ -25,15 +25,14 @@ from functools import partial
 import numpy as np
 
 from fxremat_solvers.errors import ScheduleError
-from fxremat_solvers.model.incumbent import Candidate, best, candidate
+from fxremat_solvers.model.incumbent import Candidate, best, by_peak, candidate
 from fxremat_solvers.model.problem import Op, RematProblem, Rerun, Value
 from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import baseline, simulate
 from fxremat_solvers.model.vectorised_replay import profiler
 from fxremat_solvers.reference.binomial import extra_advances, moves
 from fxremat_solvers.search.greedy import greedy_candidates
-from fxremat_solvers.search.kernel import kernel
-from fxremat_solvers.search.local_search import DEAR, HOT, Search, cheapest, lowest, scale_of
+from fxremat_solvers.search.local_search import DEAR, HOT, Search, cheapest, lowest
 from fxremat_solvers.search.repeats import Loop, find_loop
 
 
@@ -190,11 +189,11 @@ class _Planner:
         forward = self.loop.forward[self.typical]
         place = [k - forward.start for k in again]
         place += range(len(forward), len(forward) + len(backward))
-        return tuple(place[op] for op in min(found, key=lambda c: (c.peak_bytes, c.cost)).ops)
+        return tuple(place[op] for op in min(found, key=by_peak).ops)
 
 
 def _search(problem: RematProblem) -> Search:
-    return Search(problem, kernel(problem), scale_of(problem), time.monotonic() + 60.0, threads=1)
+    return Search(problem, time.monotonic() + 60.0, threads=1)
 
 
 def _as_first(op: Op, again: Rerun) -> Op:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxremat_solvers import Schedule, Status, simulate
+from fxremat_solvers import ArgumentError, Schedule, Status, simulate
 from fxremat_solvers.reference.binomial import extra_advances
 from fxremat_solvers.reference.exact import exact
 from fxremat_solvers.reference.ilp import ilp
@@ -88,6 +88,13 @@ def test_a_budget_that_nothing_meets_is_infeasible() -> None:
     solution = ilp(problem, 2).solution
     assert solution.status is Status.INFEASIBLE
     assert solution.peak_bytes > 2
+
+
+def test_an_engine_that_is_not_known_is_an_error() -> None:
+    problem = block_stack(1)
+    for share in (0.7, 1.0):  # one to be searched for, and one that the baseline fits
+        with pytest.raises(ArgumentError, match="engine is 'highs': choose one of HiGHS, CBC"):
+            ilp(problem, share_of_peak(problem, share), engine="highs")
 
 
 def test_a_baseline_that_fits_is_optimal() -> None:

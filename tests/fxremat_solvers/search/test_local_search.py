@@ -7,7 +7,6 @@ import time
 
 from fxremat_solvers.model.incumbent import best, candidate
 from fxremat_solvers.search.greedy import greedy_candidates
-from fxremat_solvers.search.kernel import kernel
 from fxremat_solvers.search.local_search import (
     COLD,
     HOT_SWAPS,
@@ -16,7 +15,6 @@ from fxremat_solvers.search.local_search import (
     Search,
     annealed,
     descended,
-    scale_of,
 )
 from fxremat_solvers.testing import layered
 from tests.fxremat_solvers.budgets import share_of_peak
@@ -25,8 +23,7 @@ from tests.fxremat_solvers.joint_graphs import joint_graph
 
 def test_batches_side_by_side_end_as_each_alone_does():
     problem = layered(100)
-    compiled = kernel(problem)
-    search = Search(problem, compiled, scale_of(problem), deadline=math.inf, threads=2)
+    search = Search(problem, deadline=math.inf, threads=2)
     plain = candidate(problem, tuple(range(100)), "baseline")
     budget = share_of_peak(problem, 0.75)
     hot = Batch([plain], HOT_SWAPS, edits=3000, runs=1, seed=1)
@@ -43,8 +40,7 @@ def test_cold_runs_go_on_from_a_plan_and_keep_it_within_the_budget():
     start = best(greedy_candidates(problem, budget), budget)
     found: set[tuple[int, ...]] = set()
     for _ in range(2):
-        compiled = kernel(problem)
-        search = Search(problem, compiled, scale_of(problem), time.monotonic() + 300, threads=2)
+        search = Search(problem, time.monotonic() + 300, threads=2)
         plan = descended(search, start, budget, COLD, edits=5_000, waves=2, seed=0)
         assert plan.peak_bytes <= budget
         assert plan.cost < start.cost
