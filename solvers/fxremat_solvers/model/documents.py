@@ -22,32 +22,37 @@ class _Head(msgspec.Struct):
     format: object = None
 
 
-class ValueDocument(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Value(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     nbytes: int
     lazy: bool = False
 
 
-class RerunDocument(msgspec.Struct, forbid_unknown_fields=True):
+class _Rerun(msgspec.Struct, forbid_unknown_fields=True):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     cost: float
     workspace_bytes: int = 0
 
 
-class OpDocument(msgspec.Struct, forbid_unknown_fields=True):
+class _FirstRun(msgspec.Struct):
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     cost: float
     workspace_bytes: int = 0
-    reruns: tuple[RerunDocument, ...] = ()
 
 
-class ProblemDocument(msgspec.Struct, forbid_unknown_fields=True):
-    format: str
-    values: tuple[ValueDocument, ...]
-    ops: tuple[OpDocument, ...]
+class _Op(_FirstRun, forbid_unknown_fields=True):
+    reruns: tuple[_Rerun, ...] = ()
+
+
+class ProblemDocument(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The fields of a problem; `records` makes its values and ops of them."""
+
+    format: str = PROBLEM_FORMAT
+    values: tuple[_Value, ...]
+    ops: tuple[_Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     first_backward_op: int | None = None
@@ -58,12 +63,7 @@ class _OldValue(msgspec.Struct):
     nbytes: int
 
 
-class _OldOp(msgspec.Struct):
-    name: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    cost: float
-    workspace_bytes: int = 0
+class _OldOp(_FirstRun):
     recomputable: bool = True
 
 
@@ -81,11 +81,13 @@ class _Schedule(msgspec.Struct):
 
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
+_Record = TypeVar("_Record")
 
 
-def encoded(problem: ProblemDocument) -> str:
-    """The text of a problem's document."""
-    return msgspec.json.encode(problem).decode()
+def problem_document(problem: object) -> str:
+    """What has a problem's fields as a ``fxremat-problem/2`` document."""
+    document = msgspec.convert(problem, ProblemDocument, from_attributes=True)
+    return msgspec.json.encode(document).decode()
 
 
 def parse_problem(text: str) -> ProblemDocument:
@@ -93,21 +95,16 @@ def parse_problem(text: str) -> ProblemDocument:
     if _format(text, PROBLEM_FORMAT, OLD_PROBLEM_FORMAT) == PROBLEM_FORMAT:
         return _decoded(text, ProblemDocument)
     old = _decoded(text, _OldProblem)
-    return ProblemDocument(
-        PROBLEM_FORMAT,
-        tuple(ValueDocument(v.name, v.nbytes) for v in old.values),
-        tuple(map(_renewed, old.ops)),
-        old.inputs,
-        old.outputs,
-        old.first_backward_op,
-    )
+    document = msgspec.convert(old, ProblemDocument, from_attributes=True)
+    for op, before in zip(document.ops, old.ops, strict=True):
+        if before.recomputable:  # it runs again as it ran first
+            op.reruns = (msgspec.convert(op, _Rerun, from_attributes=True),)
+    return document
 
 
-def _renewed(op: _OldOp) -> OpDocument:
-    """An op of version 1: it runs again as it ran first."""
-    again = RerunDocument(op.inputs, op.outputs, op.cost, op.workspace_bytes)
-    reruns = (again,) if op.recomputable else ()
-    return OpDocument(op.name, op.inputs, op.outputs, op.cost, op.workspace_bytes, reruns)
+def records(of: object, kind: type[_Record]) -> tuple[_Record, ...]:
+    """Parts of a document as what has the same fields."""
+    return msgspec.convert(of, tuple[kind, ...], from_attributes=True)
 
 
 def schedule_document(ops: tuple[int, ...]) -> str:

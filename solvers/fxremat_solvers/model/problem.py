@@ -18,15 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fxremat_solvers.errors import ProblemFormatError, SeveralRerunsError
-from fxremat_solvers.model.documents import (
-    PROBLEM_FORMAT,
-    OpDocument,
-    ProblemDocument,
-    RerunDocument,
-    ValueDocument,
-    encoded,
-    parse_problem,
-)
+from fxremat_solvers.model.documents import parse_problem, problem_document, records
 
 _BYTES_BELOW = 2**53
 """What all values and a workspace add up to stays exact as a float, too."""
@@ -154,7 +146,7 @@ class RematProblem:
     def differing(self) -> frozenset[int]:
         """The ops whose reruns differ from their first run."""
         pairs = enumerate(zip(self.ops, self.reruns, strict=True))
-        return frozenset(k for k, (op, again) in pairs if _differs(op, again))
+        return frozenset(k for k, (op, again) in pairs if again != op.first_run)
 
     @cached_property
     def rerun_consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -215,43 +207,19 @@ class RematProblem:
 
     def to_json(self) -> str:
         """This problem as a ``fxremat-problem/2`` document."""
-        document = ProblemDocument(
-            format=PROBLEM_FORMAT,
-            values=tuple(ValueDocument(v.name, v.nbytes, v.lazy) for v in self.values),
-            ops=tuple(
-                OpDocument(
-                    *(op.name, op.inputs, op.outputs, op.cost, op.workspace_bytes),
-                    tuple(
-                        RerunDocument(r.inputs, r.outputs, r.cost, r.workspace_bytes)
-                        for r in op.reruns
-                    ),
-                )
-                for op in self.ops
-            ),
-            inputs=self.inputs,
-            outputs=self.outputs,
-            first_backward_op=self.first_backward_op,
-        )
-        return encoded(document)
+        return problem_document(self)
 
     @staticmethod
     def from_json(text: str) -> RematProblem:
         """Parse a ``fxremat-problem/2`` document, or one of version 1, whose reruns equal the
         first runs. `ProblemFormatError` names the bad field."""
         document = parse_problem(text)
-        ops = (
-            Op(
-                *(op.name, op.inputs, op.outputs, op.cost, op.workspace_bytes),
-                tuple(Rerun(r.inputs, r.outputs, r.cost, r.workspace_bytes) for r in op.reruns),
-            )
-            for op in document.ops
-        )
         return RematProblem(
-            ops=tuple(ops),
-            values=tuple(Value(v.name, v.nbytes, v.lazy) for v in document.values),
-            inputs=document.inputs,
-            outputs=document.outputs,
-            first_backward_op=document.first_backward_op,
+            records(document.ops, Op),
+            records(document.values, Value),
+            document.inputs,
+            document.outputs,
+            document.first_backward_op,
         )
 
 
@@ -261,15 +229,6 @@ def _readers(n_values: int, reads: Sequence[Sequence[int]]) -> tuple[tuple[int, 
         for value in dict.fromkeys(values):
             readers[value].append(index)
     return tuple(map(tuple, readers))
-
-
-def _differs(op: Op, again: Rerun) -> bool:
-    return (
-        again.inputs != op.inputs
-        or again.outputs != op.outputs
-        or again.cost != op.cost
-        or again.workspace_bytes != op.workspace_bytes
-    )
 
 
 def _costs_again(op: Op) -> tuple[float, ...]:
@@ -300,7 +259,7 @@ def _validate(problem: RematProblem) -> None:
                 )
             defined[value] = 1
         for j, again in enumerate(op.reruns):
-            if _differs(op, again):
+            if again != op.first_run:
                 _check_rerun(problem, op, again, defined, f"{at}.reruns[{j}]")
     for k, value in enumerate(problem.outputs):
         if not defined[value]:
