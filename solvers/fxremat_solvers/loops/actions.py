@@ -5,6 +5,7 @@ A *level* is a place for states: 0 the nearest (memory), 1 the next (a disk, or 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -62,3 +63,14 @@ class Pull:
 
 
 Action = Store | Load | Drop | Advance | Tape | Turn | Pull
+
+
+def with_turn(actions: Iterable[Action], steps: int) -> Iterator[Action]:
+    """The first run turns into the reversal as soon as the last step's first tape is made."""
+    rest = iter(actions)
+    for action in rest:
+        yield action
+        if isinstance(action, Tape) and action.step == steps - 1:
+            yield Turn(steps)
+            break
+    yield from rest

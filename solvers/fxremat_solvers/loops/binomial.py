@@ -10,8 +10,18 @@ Weakness: where there is room for more than one tape, keeping some is cheaper (`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
-from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
+from fxremat_solvers.loops.actions import (
+    Action,
+    Advance,
+    Drop,
+    Load,
+    Pull,
+    Store,
+    Tape,
+    with_turn,
+)
 from fxremat_solvers.reference.binomial import extra_advances, optimal_split
 
 
@@ -27,18 +37,7 @@ def binomial(steps: int, slots: int) -> Iterator[Action]:
     """
     if steps < 1 or slots < 1:
         raise ValueError(f"{steps} steps and {slots} slots: both must be at least 1")
-    return _binomial(steps, slots)
-
-
-def _binomial(steps: int, slots: int) -> Iterator[Action]:
-    yield Store(0)
-    rest = reversal(0, steps, slots, current=0)
-    for action in rest:
-        yield action
-        if isinstance(action, Tape):
-            yield Turn(steps)
-            break
-    yield from rest
+    return with_turn(chain([Store(0)], reversal(0, steps, slots, current=0)), steps)
 
 
 def reversal(begin: int, end: int, slots: int, current: int | None = None) -> Iterator[Action]:

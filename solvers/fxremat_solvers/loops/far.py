@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Store, Tape, Turn
+from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Store, Turn, with_turn
 from fxremat_solvers.loops.binomial import evaluations, reversal
 
 LONGEST = 4096
@@ -63,10 +63,7 @@ class FarPlan:
         last = self.begins[-1]
         if last:
             yield Store(last)
-        for action in reversal(last, self.steps, self.slots, last):
-            yield action
-            if isinstance(action, Tape) and action.step == self.steps - 1:
-                yield Turn(self.steps)
+        yield from with_turn(reversal(last, self.steps, self.slots, last), self.steps)
         yield from _come_back(self.begins[:-1], last, self.slots)
 
 

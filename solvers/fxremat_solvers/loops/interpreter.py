@@ -7,9 +7,9 @@ where it comes, before anything is lost by it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import get_args
 
 from fxremat_solvers.errors import ScheduleError
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
@@ -39,79 +39,61 @@ class Interpreter:
 
     def take(self, action: Action) -> None:
         """Follow one action; `ScheduleError` where it can't be done."""
-        handler = self._handlers.get(type(action))
-        if handler is None:
-            kinds = ", ".join(kind.__name__ for kind in get_args(Action))
-            raise ScheduleError(f"{action!r} is no action of a loop: those are {kinds}")
-        handler(self, action)
+        match action:
+            case Store(state, level):
+                self._at(action, state)
+                if (state, level) in self.states:
+                    raise ScheduleError(f"{action}: this state is kept there already")
+                self.states.add((state, level))
+                self.stores[level] += 1
+                self.most_states = max(self.most_states, len(self.states))
+            case Load(state, level):
+                self._kept(action)
+                if self.left is None:
+                    raise ScheduleError(f"{action} before the turn: the first run never goes back")
+                self.loads[level] += 1
+                self.current = state
+            case Drop(state, level):
+                self._kept(action)
+                self.states.remove((state, level))
+            case Advance(begin, end):
+                self._at(action, begin)
+                if end <= begin:
+                    raise ScheduleError(f"{action} runs no step")
+                self._run(action, end, end - begin)
+            case Tape(step):
+                self._at(action, step)
+                if step in self.tapes:
+                    raise ScheduleError(f"{action}: this tape is kept already")
+                self._run(action, step + 1, 1)
+                self.tapes.add(step)
+                self.tapes_made += 1
+                self.most_tapes = max(self.most_tapes, len(self.tapes))
+            case Turn(steps):
+                if self.left is not None:
+                    raise ScheduleError(f"{action}: a second turn")
+                if self.steps not in (None, steps):
+                    raise ScheduleError(f"{action}, but the loop has {self.steps} steps")
+                self._at(action, steps)
+                self.steps = self.left = steps
+            case Pull(step):
+                if self.left is None:
+                    raise ScheduleError(f"{action} before the turn")
+                if step != self.left - 1:
+                    raise ScheduleError(f"{action}: the next step to reverse is {self.left - 1}")
+                if step not in self.tapes:
+                    raise ScheduleError(f"{action}: the step has no tape")
+                self.tapes.remove(step)
+                self.left, self.current = step, None
+            case _:  # pyright: ignore[reportUnnecessaryComparison]
+                kinds = ", ".join(kind.__name__ for kind in get_args(Action))
+                raise ScheduleError(f"{action!r} is no action of a loop: those are {kinds}")
 
     def finish(self) -> None:
         """The stream is over; `ScheduleError` where something is not reversed."""
         if self.left != 0:
             missing = "its turn" if self.left is None else f"the reversal of step {self.left - 1}"
             raise ScheduleError(f"the schedule ends before {missing}")
-
-    def _store(self, action: Store) -> None:
-        self._at(action, action.state)
-        key = (action.state, action.level)
-        if key in self.states:
-            raise ScheduleError(f"{action}: this state is kept there already")
-        self.states.add(key)
-        self.stores[action.level] += 1
-        if len(self.states) > self.most_states:
-            self.most_states = len(self.states)
-
-    def _load(self, action: Load) -> None:
-        self._kept(action)
-        if self.left is None:
-            raise ScheduleError(f"{action} before the turn: the first run never goes back")
-        self.loads[action.level] += 1
-        self.current = action.state
-
-    def _drop(self, action: Drop) -> None:
-        self._kept(action)
-        self.states.remove((action.state, action.level))
-
-    def _advance(self, action: Advance) -> None:
-        self._at(action, action.begin)
-        if action.end <= action.begin:
-            raise ScheduleError(f"{action} runs no step")
-        self._may_run(action, action.end)
-        self.evaluations += action.end - action.begin
-        self.current = action.end
-
-    def _tape(self, action: Tape) -> None:
-        self._at(action, action.step)
-        if action.step in self.tapes:
-            raise ScheduleError(f"{action}: this tape is kept already")
-        self._may_run(action, action.step + 1)
-        self.tapes.add(action.step)
-        self.evaluations += 1
-        self.tapes_made += 1
-        if len(self.tapes) > self.most_tapes:
-            self.most_tapes = len(self.tapes)
-        self.current = action.step + 1
-
-    def _turn(self, action: Turn) -> None:
-        if self.left is not None:
-            raise ScheduleError(f"{action}: a second turn")
-        if self.steps is None:
-            self.steps = action.steps
-        if action.steps != self.steps:
-            raise ScheduleError(f"{action}, but the loop has {self.steps} steps")
-        self._at(action, action.steps)
-        self.left = action.steps
-
-    def _pull(self, action: Pull) -> None:
-        if self.left is None:
-            raise ScheduleError(f"{action} before the turn")
-        if action.step != self.left - 1:
-            raise ScheduleError(f"{action}: the next step to reverse is {self.left - 1}")
-        if action.step not in self.tapes:
-            raise ScheduleError(f"{action}: the step has no tape")
-        self.tapes.remove(action.step)
-        self.left = action.step
-        self.current = None
 
     def _at(self, action: Action, state: int) -> None:
         if self.current != state:
@@ -122,22 +104,13 @@ class Interpreter:
         if (action.state, action.level) not in self.states:
             raise ScheduleError(f"{action}: this state is not kept there")
 
-    def _may_run(self, action: Action, end: int) -> None:
+    def _run(self, action: Action, end: int, evaluations: int) -> None:
         most = self.steps if self.left is None else self.left
         if most is not None and end > most:
             of = "the loop's end" if self.left is None else "what is reversed already"
             raise ScheduleError(f"{action} runs into {of}: steps end at {most}")
-
-    # Looked up, as every action of a loop comes by here.
-    _handlers: ClassVar[dict[type, Callable[[Interpreter, Any], None]]] = {
-        Advance: _advance,
-        Tape: _tape,
-        Pull: _pull,
-        Load: _load,
-        Store: _store,
-        Drop: _drop,
-        Turn: _turn,
-    }
+        self.evaluations += evaluations
+        self.current = end
 
 
 def interpret(actions: Iterable[Action], steps: int | None = None) -> Interpreter:

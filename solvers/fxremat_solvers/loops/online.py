@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Store, Turn
-from fxremat_solvers.loops.binomial import evaluations, reversal
+from fxremat_solvers.loops.binomial import reversal
 
 
 class Keeper:
@@ -60,8 +60,7 @@ class Keeper:
 
 def online(slots: int, going: Callable[[int], bool]) -> Iterator[Action]:
     """The schedule of a loop that goes on while `going(i)`, asked once with x_i current."""
-    keeper = Keeper(slots)
-    return _online(keeper, slots, going)
+    return _online(Keeper(slots), slots, going)
 
 
 def _online(keeper: Keeper, slots: int, going: Callable[[int], bool]) -> Iterator[Action]:
@@ -78,23 +77,8 @@ def _online(keeper: Keeper, slots: int, going: Callable[[int], bool]) -> Iterato
         yield Advance(step, step + 1)
         step += 1
     yield Turn(step)
-    if step == 0:
-        return
-    states = keeper.states()
-    end = step
+    states, end = keeper.states() if step else [], step
     while states:
         begin = states.pop()
         yield from reversal(begin, end, slots - len(states))
         end = begin
-
-
-def online_evaluations(steps: int, slots: int) -> int:
-    """The evaluations of a step that `online` takes for a loop that ends after `steps`."""
-    keeper = Keeper(slots)
-    for state in range(1, steps):
-        keeper.keep(state)
-    states = keeper.states()
-    return steps + sum(
-        evaluations(end - begin, slots - index)
-        for index, (begin, end) in enumerate(zip(states, [*states[1:], steps], strict=True))
-    )

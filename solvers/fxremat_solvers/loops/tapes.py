@@ -30,24 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
+from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, with_turn
 
 EXHAUSTIVE = 1500
 MISSES = 200
 _NEVER = 1 << 60
-
-
-@dataclass(frozen=True)
-class _Taped:
-    low: int
-
-
-@dataclass(frozen=True)
-class _Steps:
-    low: int
-    count: int
-    row: int
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -68,43 +55,37 @@ class TapeTable:
 
     def schedule(self) -> Iterator[Action]:
         """The actions."""
-        for action in self._actions():
-            yield action
-            if isinstance(action, Tape) and action.step == self.steps - 1:
-                yield Turn(self.steps)
+        return with_turn(self._actions(), self.steps)
 
     def _actions(self) -> Iterator[Action]:
         current: int | None = 0
-        # What is left to reverse: a tape, or steps from a state with a room (a row), which has the
-        # state's own place in it where that is kept.
-        stack: list[_Taped | _Steps] = [_Steps(0, self.steps, len(self._choices) - 1, False)]
+        # What is left to reverse: so many steps from a state with a room (a row), which has the
+        # state's own place in it where that is `kept`. Where it has a tape it is no step.
+        stack = [(0, self.steps, len(self._choices) - 1, False)]
         while stack:
-            part = stack.pop()
-            low = part.low
-            if isinstance(part, _Taped):
+            low, count, row, kept = stack.pop()
+            if not count:
                 yield Pull(low)
                 current = None
                 continue
             if current != low:
                 yield Load(low)
-            stretch = int(self._choices[part.row, part.count]) if part.count > 1 else 0
+            stretch = int(self._choices[row, count]) if count > 1 else 0
             if stretch:
-                if not part.kept:
+                if not kept:
                     yield Store(low)
                 current = low + stretch
                 yield Advance(low, current)
-                after = int(self._after_state[part.row])
-                stack.append(_Steps(low, stretch, part.row, True))
-                stack.append(_Steps(current, part.count - stretch, after, False))
+                stack.append((low, stretch, row, True))
+                stack.append((current, count - stretch, int(self._after_state[row]), False))
                 continue
-            if part.kept:
+            if kept:
                 yield Drop(low)
             yield Tape(low)
             current = low + 1
-            stack.append(_Taped(low))
-            if part.count > 1:
-                after = int(self._after_tape[part.row])
-                stack.append(_Steps(current, part.count - 1, after, False))
+            stack.append((low, 0, row, False))
+            if count > 1:
+                stack.append((current, count - 1, int(self._after_tape[row]), False))
 
 
 def tape_table(steps: int, room: int, state: int, tape: int) -> TapeTable:

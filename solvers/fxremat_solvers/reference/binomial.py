@@ -194,20 +194,14 @@ def _beta(s: int, t: int) -> int:
 
 
 def _repetition(n: int, slots: int) -> int:
-    """The least t with beta(slots, t) >= n, by bisection."""
-    high = 1
-    if n == 1:
-        return 0
-    while _beta(slots, high) < n:
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _beta(slots, middle) >= n:
-            high = middle
-        else:
-            low = middle
-    return high
+    """The least t with beta(slots, t) >= n."""
+    if slots == 1:
+        return n - 1
+    t, reached = 0, 1
+    while reached < n:
+        t += 1
+        reached = reached * (slots + t) // t
+    return t
 
 
 def optimal_split(n: int, slots: int) -> int:
