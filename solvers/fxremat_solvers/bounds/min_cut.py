@@ -41,14 +41,38 @@ class Network:
     head_of_arc: Integers
 
 
-def network(n_nodes: int, tails: Integers, heads: Integers) -> Network:
-    """Sort and merge the arcs once, for many cuts."""
-    key, reverse = tails * n_nodes + heads, heads * n_nodes + tails
-    unique, slot = np.unique(np.concatenate((key, reverse)), return_inverse=True)
-    counts = np.bincount(unique // n_nodes, minlength=n_nodes)
-    indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    heads32 = (unique % n_nodes).astype(np.int32)
-    return Network(n_nodes, indptr, heads32, slot.reshape(-1)[: len(key)], tails, heads)
+class Arcs:
+    """The arcs of a network, one after the other: what each costs, and more numbers of its own.
+
+    Those that no cut parts are left out. `plain` are the numbers of arcs that are given none.
+    """
+
+    def __init__(self, *plain: float) -> None:
+        self._plain = plain
+        self._n_nodes = 2
+        self._arcs: list[tuple[float, ...]] = []
+
+    def node(self) -> int:
+        """One more node."""
+        self._n_nodes += 1
+        return self._n_nodes - 1
+
+    def arc(self, tail: int, head: int, cost: float, *numbers: float) -> None:
+        """One more arc."""
+        if tail not in (head, SINK) and head != SOURCE:
+            self._arcs.append((tail, head, cost, *(numbers or self._plain)))
+
+    def network(self) -> tuple[Network, Floats]:
+        """The arcs sorted and merged, once for many cuts; what they cost and their numbers."""
+        n = self._n_nodes
+        columns = np.array(self._arcs).reshape(-1, 3 + len(self._plain)).T
+        tails, heads = columns[:2].astype(np.int64)
+        key, reverse = tails * n + heads, heads * n + tails
+        unique, slot = np.unique(np.concatenate((key, reverse)), return_inverse=True)
+        counts = np.bincount(unique // n, minlength=n)
+        indptr = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        slot = slot.reshape(-1)[: len(key)]
+        return Network(n, indptr, (unique % n).astype(np.int32), slot, tails, heads), columns[2:]
 
 
 def minimum_cut(net: Network, capacities: Floats) -> tuple[int, NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Network, minimum_cut, network
+from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Arcs, Network, minimum_cut
 from fxremat_solvers.bounds.positions import first_after, last_before
 from fxremat_solvers.model.arrays import Floats, Integers
 from fxremat_solvers.model.problem import RematProblem
@@ -33,127 +33,79 @@ class Relaxation:
 
 def relax(problem: RematProblem, chain: Sequence[int]) -> Relaxation:
     """Write the relaxation over a chain of positions (indices 1..k) as a network."""
-    return _Relaxer(problem, tuple(chain)).build()
-
-
-class _Relaxer:
-    def __init__(self, problem: RematProblem, chain: tuple[int, ...]) -> None:
-        self.problem = problem
-        self.chain = chain
-        self.tails: list[int] = []
-        self.heads: list[int] = []
-        self.cost: list[float] = []
-        self.position: list[int] = []
-        self.size: list[float] = []
-        self.n_nodes = 2
-
-    def arc(self, tail: int, head: int, cost: float, position: int = -1, size: float = 0.0) -> None:
-        if tail in (head, SINK) or head == SOURCE:
-            return
-        self.tails.append(tail)
-        self.heads.append(head)
-        self.cost.append(cost)
-        self.position.append(position)
-        self.size.append(size)
-
-    def node(self) -> int:
-        self.n_nodes += 1
-        return self.n_nodes - 1
-
-    def build(self) -> Relaxation:
-        problem, chain, k = self.problem, self.chain, len(self.chain)
-        ops, producer, values = problem.ops, problem.producer, problem.values
-        reruns, remade, differing = problem.reruns, problem.remade, problem.differing
-        end = len(ops)
-        # after[w]: the last position w always runs after; by[w]: the first it always runs by.
-        after = [*last_before(problem, chain), k]
-        by = [*first_after(problem, chain), k + 1]
-        for j, v in enumerate(chain, 1):
-            by[v] = j
-        outputs = set(problem.outputs)
-        fixed = np.zeros(k)
-        own: list[set[int]] = []
-        uncounted = set(problem.inputs)
-        for j, v in enumerate(chain):
-            made = (x for x in ops[v].outputs if not values[x].lazy)
-            held = ({*ops[v].inputs} - uncounted) | {*made}
-            own.append(held)
-            fixed[j] = problem.own_bytes[v]
-        # again[x][j]: the node for "the maker of x runs after position j, before the next read
-        # of x that is known to come between two positions".
-        again: list[list[int]] = [[] for _ in values]
-        wanted: list[list[int]] = [[] for _ in values]
-        gap: list[list[int]] = [[] for _ in values]
-        last: list[int] = [0] * len(values)
-        reread = problem.rerun_consumers
-        readers: list[tuple[int, ...]] = []
-        for x, consumers in enumerate(problem.consumers):
-            readers.append((*consumers, end) if x in outputs else consumers)
-        for u, op in enumerate(ops):
-            again_outputs = reruns[u].outputs or op.outputs
-            main = max(again_outputs, key=lambda x: values[x].nbytes, default=-1)
-            for x in sorted(op.outputs, key=lambda x: x != main):
-                narrow = sorted({after[w] for w in readers[x] if by[w] == after[w] + 1})
-                last[x] = max((after[w] for w in readers[x]), default=0)
-                row = [SOURCE] * (k + 2)
-                gaps = [k + 1] * (k + 2)
-                where = 0
-                for j in range(1, k + 1):
-                    while where < len(narrow) and narrow[where] < j:
-                        where += 1
-                    gaps[j] = narrow[where] if where < len(narrow) else k + 1
-                    if j <= after[u]:
-                        continue
-                    if j >= by[u] and not remade[x]:
-                        row[j] = SINK
-                        continue
-                    row[j] = self.node()
-                    opens = j == max(by[u], 1) or (j > by[u] and gaps[j] != gaps[j - 1])
-                    if not (j == 1 or (opens and j > by[u])) and row[j - 1] != SOURCE:
-                        self.arc(row[j], row[j - 1], math.inf)
-                    if x == main:
-                        if opens and j >= by[u]:
-                            self.arc(row[j], SINK, reruns[u].cost)
-                    elif j >= by[u] and gaps[j] <= gap[main][j]:
-                        self.arc(row[j], again[main][j], math.inf)
-                again[x] = row
-                gap[x] = gaps
-        for x, u in enumerate(producer):
-            if u < 0:
-                continue
-            row = [SINK] * (k + 2)
-            size = float(values[x].nbytes)
-            for j in range(after[u] + 1, k + 1):
-                if j <= last[x]:
-                    row[j] = SOURCE
-                elif readers[x] or reread[x]:
-                    row[j] = self.node()
-                    if j > last[x] + 1 and j > after[u] + 1:
-                        self.arc(row[j], row[j - 1], math.inf)
-                if size and x not in own[j - 1] and row[j] != SINK:
-                    self.arc(row[j], again[x][j], 0.0, j - 1, size)
-            wanted[x] = row
-        for u, op in enumerate(ops):
-            reads = both = reruns[u].inputs
-            if u in differing:
-                both = tuple(x for x in reads if x in op.inputs)
-            for y in op.outputs:
-                for j in range(1, k + 1):
-                    node = again[y][j]
-                    if node in (SINK, SOURCE):
-                        continue
-                    for x in dict.fromkeys(reads if j >= by[u] else both):
-                        if producer[x] >= 0 and j > after[producer[x]]:
-                            self.arc(node, wanted[x][j], math.inf)
-        tails, heads = np.array(self.tails, dtype=np.int64), np.array(self.heads, dtype=np.int64)
-        return Relaxation(
-            chain=chain,
-            fixed_bytes=fixed,
-            net=network(self.n_nodes, tails, heads),
-            cost=np.array(self.cost, dtype=np.float64),
-            position=np.array(self.position, dtype=np.int64),
-            size=np.array(self.size, dtype=np.float64),
-        )
+    arcs, k = Arcs(-1, 0.0), len(chain)
+    node, arc = arcs.node, arcs.arc
+    ops, producer, values = problem.ops, problem.producer, problem.values
+    reruns, remade, differing = problem.reruns, problem.remade, problem.differing
+    end = len(ops)
+    # after[w]: the last position w always runs after; by[w]: the first it always runs by.
+    after = [*last_before(problem, chain), k]
+    by = [*first_after(problem, chain), k + 1]
+    for j, v in enumerate(chain, 1):
+        by[v] = j
+    outputs = set(problem.outputs)
+    fixed = np.array([float(problem.own_bytes[v]) for v in chain])
+    own = [problem.own_values(v) for v in chain]
+    # again[x][j]: the node for "the maker of x runs after position j, before the next read
+    # of x that is known to come between two positions".
+    again, wanted, gap = ([list[int]()] * len(values) for _ in range(3))
+    last = [0] * len(values)
+    reread = problem.rerun_consumers
+    readers = [(*r, end) if x in outputs else r for x, r in enumerate(problem.consumers)]
+    for u, op in enumerate(ops):
+        again_outputs = reruns[u].outputs or op.outputs
+        main = max(again_outputs, key=lambda x: values[x].nbytes, default=-1)
+        for x in sorted(op.outputs, key=lambda x: x != main):
+            narrow = sorted({after[w] for w in readers[x] if by[w] == after[w] + 1})
+            last[x] = max((after[w] for w in readers[x]), default=0)
+            row = [SOURCE] * (k + 2)
+            gaps = [next((g for g in narrow if g >= j), k + 1) for j in range(k + 2)]
+            for j in range(1, k + 1):
+                if j <= after[u]:
+                    continue
+                if j >= by[u] and not remade[x]:
+                    row[j] = SINK
+                    continue
+                row[j] = node()
+                opens = j == max(by[u], 1) or (j > by[u] and gaps[j] != gaps[j - 1])
+                if not (j == 1 or (opens and j > by[u])) and row[j - 1] != SOURCE:
+                    arc(row[j], row[j - 1], math.inf)
+                if x == main:
+                    if opens and j >= by[u]:
+                        arc(row[j], SINK, reruns[u].cost)
+                elif j >= by[u] and gaps[j] <= gap[main][j]:
+                    arc(row[j], again[main][j], math.inf)
+            again[x] = row
+            gap[x] = gaps
+    for x, u in enumerate(producer):
+        if u < 0:
+            continue
+        row = [SINK] * (k + 2)
+        size = float(values[x].nbytes)
+        for j in range(after[u] + 1, k + 1):
+            if j <= last[x]:
+                row[j] = SOURCE
+            elif readers[x] or reread[x]:
+                row[j] = node()
+                if j > last[x] + 1 and j > after[u] + 1:
+                    arc(row[j], row[j - 1], math.inf)
+            if size and x not in own[j - 1] and row[j] != SINK:
+                arc(row[j], again[x][j], 0.0, j - 1, size)
+        wanted[x] = row
+    for u, op in enumerate(ops):
+        reads = both = reruns[u].inputs
+        if u in differing:
+            both = tuple(x for x in reads if x in op.inputs)
+        for y in op.outputs:
+            for j in range(1, k + 1):
+                here = again[y][j]
+                if here in (SINK, SOURCE):
+                    continue
+                for x in dict.fromkeys(reads if j >= by[u] else both):
+                    if producer[x] >= 0 and j > after[producer[x]]:
+                        arc(here, wanted[x][j], math.inf)
+    net, (cost, position, size) = arcs.network()
+    return Relaxation(tuple(chain), fixed, net, cost, position.astype(np.int64), size)
 
 
 def evaluate(

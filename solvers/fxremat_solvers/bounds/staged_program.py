@@ -274,8 +274,7 @@ class _Stages:
         counted = problem.counted_bytes
         scale = TUNING.nbytes / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
-            made = (x for x in problem.ops[v].outputs if not problem.values[x].lazy)
-            own = {*problem.ops[v].inputs, *made}
+            own = problem.own_values(v)
             room = self.budget_bytes - problem.own_bytes[v]
             others = [x for x in range(len(counted)) if counted[x] and x not in own]
             held = [(self.live.get((x, j)), -scale * counted[x]) for x in others]

@@ -194,16 +194,20 @@ class RematProblem:
 
     @cached_property
     def own_bytes(self) -> tuple[int, ...]:
-        """What each op's first run takes itself, at least: its workspace, what it reads and makes.
-
-        Each value once; lazy ones that it makes may take nothing.
-        """
-        counted, values = self.counted_bytes, self.values
+        """What each op's first run takes itself, at least: its workspace and its own values."""
+        counted = self.counted_bytes
         return tuple(
-            op.workspace_bytes
-            + sum(counted[v] for v in {*op.inputs, *(v for v in op.outputs if not values[v].lazy)})
-            for op in self.ops
+            op.workspace_bytes + sum(counted[v] for v in self.own_values(k))
+            for k, op in enumerate(self.ops)
         )
+
+    def own_values(self, k: int) -> set[int]:
+        """What is live while op k runs first: what it reads and makes, but for lazy values.
+
+        Those that it makes may take nothing.
+        """
+        op = self.ops[k]
+        return {*op.inputs, *(v for v in op.outputs if not self.values[v].lazy)}
 
     def to_json(self) -> str:
         """This problem as a ``fxremat-problem/2`` document."""

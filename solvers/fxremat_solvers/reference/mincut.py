@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fxremat_solvers.bounds.cost_bound import proof
-from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Network, minimum_cut, network
+from fxremat_solvers.bounds.min_cut import SINK, SOURCE, Arcs, Network, minimum_cut
 from fxremat_solvers.model.arrays import Floats, Integers
 from fxremat_solvers.model.incumbent import candidate, solution
 from fxremat_solvers.model.problem import RematProblem
@@ -206,28 +206,8 @@ class _Search:
         problem, reads = self.problem, self.reads
         over = np.array([b > TUNING.near * self.budget for b in replay.running_bytes] + [False])
         crowded = np.concatenate(([0], np.cumsum(over)))
-        tails: list[int] = []
-        heads: list[int] = []
-        cost: list[float] = []
-        size: list[float] = []
-        low: list[int] = []
-        high: list[int] = []
-        makers: list[int] = []
-        count = 2
-
-        def arc(
-            a: int, b: int, c: float, s: float = 0.0, lo: int = 0, hi: int = 0, op: int = 0
-        ) -> None:
-            if a in (b, SINK) or b == SOURCE:
-                return
-            tails.append(a)
-            heads.append(b)
-            cost.append(c)
-            size.append(s)
-            low.append(lo)
-            high.append(hi)
-            makers.append(op)
-
+        arcs = Arcs(0, 0.0, 0, 0)
+        arc = arcs.arc
         tail_node: dict[tuple[int, int], int] = {}
 
         def needs(inputs: Iterable[int], here: int, when: int) -> None:
@@ -245,8 +225,7 @@ class _Search:
             for k in range(1, len(times)):
                 # Steps strictly between the reads; a crowded one must be among them.
                 if crowded[times[k]] > crowded[times[k - 1] + 1]:
-                    node[value, k] = count
-                    count += 1
+                    node[value, k] = arcs.node()
         last = [times[-1] if times else -1 for times in reads]
         # A value past its last read may be held on for a recomputation that reads it.
         ends: dict[int, set[int]] = {}
@@ -268,16 +247,12 @@ class _Search:
             maker = problem.producer[y]
             dropped = SINK
             if problem.remade[y]:
-                dropped = count
-                count += 1
-                drop_tail[y] = dropped
-                arc(dropped, SINK, problem.reruns[maker].cost, op=maker)
+                dropped = drop_tail[y] = arcs.node()
+                arc(dropped, SINK, problem.reruns[maker].cost, maker, 0.0, 0, 0)
             previous = -1
             for when in tail_times[y]:
-                wanted = count
-                count += 1
-                tail_node[y, when] = wanted
-                arc(wanted, dropped, 0.0, float(self.nbytes[y]), before, when)
+                wanted = tail_node[y, when] = arcs.node()
+                arc(wanted, dropped, 0.0, 0, self.nbytes[y], before, when)
                 if previous >= 0:
                     arc(wanted, previous, np.inf)
                 previous, before = wanted, when
@@ -287,8 +262,9 @@ class _Search:
             main = max(run.outputs, key=lambda x: self.nbytes[x])
             partner = self.gap_at(main, times[k])
             linked = node.get((main, partner)) if value != main and partner else None
-            arc(here, SINK if linked is None else linked, run.cost, op=problem.producer[value])
-            arc(SOURCE, here, 0.0, float(self.nbytes[value]), times[k - 1], times[k] - 1)
+            maker = problem.producer[value]
+            arc(here, SINK if linked is None else linked, run.cost, maker, 0.0, 0, 0)
+            arc(SOURCE, here, 0.0, 0, self.nbytes[value], times[k - 1], times[k] - 1)
             needs(run.inputs, here, times[k])
         for y, dropped in drop_tail.items():
             again = problem.reruns[problem.producer[y]]
@@ -296,6 +272,7 @@ class _Search:
         for y, dropped in drop_tail.items():
             node[y, len(reads[y])] = dropped
         ordered = tuple(node)
+        net, (cost, maker, size, low, high) = arcs.network()
         self.closing = [[] for _ in problem.ops]
         for value, k in ordered:
             self.closing[reads[value][k - 1]].append((value, k))
@@ -303,12 +280,12 @@ class _Search:
             gaps=ordered,
             nodes=tuple(node[g] for g in ordered),
             tails=tuple((y, len(reads[y]), tail_node[y, tail_times[y][0]]) for y in tail_times),
-            net=network(count, np.array(tails, dtype=np.int64), np.array(heads, dtype=np.int64)),
-            cost=np.array(cost),
-            maker=np.array(makers, dtype=np.int64),
-            size=np.array(size),
-            low=np.array(low, dtype=np.int64),
-            high=np.array(high, dtype=np.int64),
+            net=net,
+            cost=cost,
+            maker=maker.astype(np.int64),
+            size=size,
+            low=low.astype(np.int64),
+            high=high.astype(np.int64),
         )
 
     def gap_at(self, value: int, when: int) -> int:
