@@ -40,7 +40,7 @@ LAYERED = {(1000, 0.8): {"Moccasin": 3.4, "FastSA": 2.5}, (100, 0.9): {"FastSA":
 
 def cases() -> Iterator[tuple[str, RematProblem, int, dict[str, float]]]:
     """A name, a problem, a budget in bytes, and what others published for its kind."""
-    problem = resnet(batch=184, side=224)
+    problem = resnet(batch=184)
     for gib, others in RESNET.items():
         yield f"ResNet-50 b184, {gib} GiB", problem, gib * GIB, others
     for name, made in (

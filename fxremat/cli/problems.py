@@ -16,8 +16,6 @@ from rich.text import Text
 from fxremat.cli.shared import add_json, answer, budget_of
 from fxremat.pipeline.progress import said
 from fxremat_solvers import (
-    PRESETS,
-    SOLVERS,
     RematProblem,
     Schedule,
     ScheduleError,
@@ -27,8 +25,14 @@ from fxremat_solvers import (
     pareto,
     simulate,
 )
-from fxremat_solvers.figures import read_document, replay_figures, solution_figures
-from fxremat_solvers.solve import checked_options
+from fxremat_solvers.cli import add_options, options_of
+from fxremat_solvers.figures import (
+    front_figures,
+    read_document,
+    replay_figures,
+    solution_figures,
+)
+from fxremat_solvers.pareto import FRONT_TIME_LIMIT_S
 from fxremat_solvers.trace import solve_and_trace
 
 
@@ -48,12 +52,10 @@ def add_parser(commands: Any) -> None:
     front.add_argument("problem", type=Path, help="what `fxremat export` writes")
     front.add_argument("--points", type=int, default=12, help="budgets to solve (default 12)")
     front.set_defaults(run=run_pareto)
-    for parser, limit_s in ((one, 30.0), (front, 300.0)):
-        parser.add_argument("--solver", default="auto", help=", ".join(SOLVERS))
-        parser.add_argument("--preset", default=SolveOptions.preset, help=", ".join(PRESETS))
-        parser.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
-        parser.add_argument("--seed", type=int, default=0)
-        add_json(parser)
+    add_options(one, SolveOptions.time_limit_s)
+    add_options(front, FRONT_TIME_LIMIT_S)
+    add_json(one)
+    add_json(front)
     replay: argparse.ArgumentParser = commands.add_parser(
         "check", help="replay a schedule: does it run, what does it cost and take"
     )
@@ -71,12 +73,7 @@ def run_solve(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.touch()  # Before the work, not after it.
     started = time.monotonic()
-    chosen = checked_options(
-        solver=args.solver,
-        preset=args.preset,
-        time_limit_s=args.time_limit_s,
-        seed=args.seed,
-    )
+    chosen = options_of(args)
     with contextlib.nullcontext() if args.trace else said("searching for a schedule"):
         trace = sys.stderr if args.trace else None
         solution = solve_and_trace(problem, budget_bytes, chosen, trace)
@@ -107,19 +104,9 @@ def run_pareto(args: argparse.Namespace) -> int:
     problem = read_document(args.problem, RematProblem)
     started = time.monotonic()
     with said(f"solving {args.points} budgets"):
-        front = pareto(
-            problem,
-            points=args.points,
-            solver=args.solver,
-            preset=args.preset,
-            time_limit_s=args.time_limit_s,
-            seed=args.seed,
-        )
-    figures = {
-        "baseline_cost": problem.baseline_cost,
-        "points": [solution_figures(problem, solution) for solution in front],
-        "seconds": round(time.monotonic() - started, 3),
-    }
+        front = pareto(problem, options_of(args), points=args.points)
+    seconds = round(time.monotonic() - started, 3)
+    figures = {**front_figures(problem, front), "seconds": seconds}
     table = Table()
     for heading in ("peak, B", "more time", "at least", "runs again", "status", "solver"):
         table.add_column(heading, justify="left" if heading in ("status", "solver") else "right")

@@ -14,12 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fxremat_solvers.errors import ScheduleError, SolverError
-from fxremat_solvers.figures import read_document, replay_figures, solution_figures
+from fxremat_solvers.figures import (
+    front_figures,
+    read_document,
+    replay_figures,
+    solution_figures,
+)
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.schedule import Schedule
 from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.options import SolveOptions
-from fxremat_solvers.pareto import pareto
+from fxremat_solvers.pareto import FRONT_TIME_LIMIT_S, pareto
 from fxremat_solvers.portfolio import PRESETS
 from fxremat_solvers.solve import SOLVERS, checked_options
 from fxremat_solvers.trace import solve_and_trace
@@ -39,6 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def add_options(command: argparse.ArgumentParser, limit_s: float) -> None:
+    """The options of a search, for `options_of` to read."""
+    command.add_argument("--solver", default=SolveOptions.solver, help=", ".join(SOLVERS))
+    command.add_argument("--preset", default=SolveOptions.preset, help=", ".join(PRESETS))
+    command.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
+    command.add_argument("--seed", type=int, default=SolveOptions.seed)
+
+
+def options_of(arguments: argparse.Namespace) -> SolveOptions:
+    """What was asked for; raises for what no solver can be called with."""
+    names = ("solver", "preset", "time_limit_s", "seed")
+    return checked_options(**{name: getattr(arguments, name) for name in names})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fxremat_solvers",
@@ -56,11 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     front.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
     front.add_argument("--points", type=int, default=12, help="budgets to solve (default 12)")
 
-    for command, limit_s in ((one, 30.0), (front, 300.0)):
-        command.add_argument("--solver", default="auto", help=", ".join(SOLVERS))
-        command.add_argument("--time-limit-s", type=float, default=limit_s, metavar="S")
-        command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--preset", default=SolveOptions.preset, help=", ".join(PRESETS))
+    add_options(one, SolveOptions.time_limit_s)
+    add_options(front, FRONT_TIME_LIMIT_S)
 
     replay = commands.add_parser("check", help="replay a schedule: does it run, cost and peak")
     replay.add_argument("problem", type=Path, help="a fxremat-problem/2 file (or 1)")
@@ -74,15 +90,8 @@ def _solve(options: argparse.Namespace) -> int:
     if options.out is not None:
         _check_writable(options.out)  # before the work, not after it
     started = time.monotonic()
-    chosen = checked_options(
-        solver=options.solver,
-        preset=options.preset,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-    )
-    solution = solve_and_trace(
-        problem, options.budget_bytes, chosen, sys.stderr if options.trace else None
-    )
+    trace = sys.stderr if options.trace else None
+    solution = solve_and_trace(problem, options.budget_bytes, options_of(options), trace)
     if options.out is not None:
         options.out.write_text(solution.schedule.to_json() + "\n")
     answer = solution_figures(problem, solution)
@@ -94,20 +103,10 @@ def _solve(options: argparse.Namespace) -> int:
 def _pareto(options: argparse.Namespace) -> int:
     problem = read_document(options.problem, RematProblem)
     started = time.monotonic()
-    front = pareto(
-        problem,
-        points=options.points,
-        solver=options.solver,
-        preset=options.preset,
-        time_limit_s=options.time_limit_s,
-        seed=options.seed,
-    )
-    document = {
-        "baseline_cost": problem.baseline_cost,
-        "points": [solution_figures(problem, solution) for solution in front],
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    print(json.dumps(document))
+    front = pareto(problem, options_of(options), points=options.points)
+    answer = front_figures(problem, front)
+    answer["seconds"] = round(time.monotonic() - started, 3)
+    print(json.dumps(answer))
     return 0
 
 

@@ -26,6 +26,7 @@ _STEPS = 500
 # differ only in whose they are: with 48 a proof may take 2 s, within this gap a tenth of that.
 _GAP = 5e-4
 # HiGHS keeps rows to a millionth of its unit; picks that miss a room are asked for with less.
+_OVERLOAD = 1e-3  # of the largest figure: a unit of what picks exceed room by
 _MARGINS = (0.0, 2e-6, 1e-4, 1e-2)
 
 
@@ -102,25 +103,21 @@ def _cheapest(parts: Sequence[Sequence[Choice]], room: Sequence[int]) -> tuple[P
     """The cheapest picks within the room, and the cost of one unit of the objective."""
     cost = [choice.cost for choices in parts for choice in choices]
     unit = max([abs(c) for c in cost if c], default=1.0)
-    return _written(parts, room, [c / unit for c in cost]).program(), unit
+    return _written(parts, room, [c / unit for c in cost]), unit
 
 
 def _lowest(parts: Sequence[Sequence[Choice]], room: Sequence[int]) -> Program:
-    """The least overload: one more column, in thousandths of the largest figure.
-
-    It lets every moment be exceeded, and is what costs.
-    """
-    unit = 1e-3
-    most = float(math.ceil((len(parts) + 1) / unit))
-    return _written(parts, room, None, (unit, most)).program()
+    """The least overload: one more column lets every moment be exceeded, and is what costs."""
+    most = float(math.ceil((len(parts) + 1) / _OVERLOAD))
+    return _written(parts, room, None, most)
 
 
 def _written(
     parts: Sequence[Sequence[Choice]],
     room: Sequence[int],
     cost: Sequence[float] | None,
-    overload: tuple[float, float] = (0.0, 0.0),
-) -> Writer:
+    overload: float = 0.0,
+) -> Program:
     """Rows: one pick a part, then the loads of each moment, as shares of the largest figure."""
     writer = Writer()
     loads = np.array([choice.loads for choices in parts for choice in choices], dtype=np.int64)
@@ -131,27 +128,22 @@ def _written(
         writer.column(cost[k] if cost else 0.0)
     for a, b in pairwise(first):
         writer.row([(k, 1.0) for k in range(a, b)], 1.0, 1.0)
-    unit, most = overload
-    beyond = writer.column(1.0, -most, most) if unit else None
+    beyond = writer.column(1.0, -overload, overload) if overload else None
     # Without overload only those moments that some picks exceed.
     highest = sum(loads[a:b].max(axis=0) for a, b in pairwise(first))
-    moments = range(len(room)) if unit else np.flatnonzero(highest > limits).tolist()
+    moments = range(len(room)) if overload else np.flatnonzero(highest > limits).tolist()
     largest = float(max(1, np.abs(loads).max(initial=0), np.abs(limits).max(initial=0)))
     for moment in moments:
         columns = np.flatnonzero(loads[:, moment])
         taken = (loads[columns, moment] / largest).tolist()
-        entries = [*zip(columns.tolist(), taken, strict=True), (beyond, -unit)]
+        entries = [*zip(columns.tolist(), taken, strict=True), (beyond, -_OVERLOAD)]
         writer.row(entries, at_most=limits[moment] / largest)
-    return writer
+    return writer.program()
 
 
 def _by_part(parts: Sequence[Sequence[Choice]], point: np.ndarray) -> list[list[float]]:
-    found: list[list[float]] = []
-    first = 0
-    for choices in parts:
-        found.append([float(x) for x in point[first : first + len(choices)]])
-        first += len(choices)
-    return found
+    first = np.cumsum([0, *map(len, parts)]).tolist()
+    return [point[a:b].tolist() for a, b in pairwise(first)]
 
 
 def _picks(parts: Sequence[Sequence[Choice]], point: np.ndarray) -> tuple[int, ...]:

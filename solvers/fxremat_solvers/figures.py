@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +37,12 @@ def solution_figures(problem: RematProblem, solution: Solution) -> dict[str, obj
         "solver": solution.solver,
         "recomputed_ops": len(solution.schedule) - len(problem.ops),
     }
+
+
+def front_figures(problem: RematProblem, front: Sequence[Solution]) -> dict[str, object]:
+    """The figures of a front."""
+    points = [solution_figures(problem, solution) for solution in front]
+    return {"baseline_cost": problem.baseline_cost, "points": points}
 
 
 def replay_figures(problem: RematProblem, replay: Simulation) -> dict[str, object]:

@@ -26,10 +26,6 @@ class SolveOptions:
 
     def given(self, **changes: Any) -> SolveOptions:
         """These options with changes. Raises `ArgumentError` for one that doesn't exist."""
-        if "effort" in changes:
-            raise ArgumentError(
-                'effort is no option: give preset="fast", "thorough" or "brief" instead'
-            )
         names = {field.name for field in dataclasses.fields(self)}
         unknown = sorted(set(changes) - names)
         if unknown:

@@ -13,7 +13,7 @@ from fxremat_solvers.options import SolveOptions
 from fxremat_solvers.search.lowest_peak import floor
 from fxremat_solvers.solve import checked_options, solve
 
-_TIME_LIMIT_S = 300.0
+FRONT_TIME_LIMIT_S = 300.0
 
 
 def pareto(
@@ -33,7 +33,7 @@ def pareto(
     if points < 2:
         raise ArgumentError(f"points is {points}: it must be 2 or more, the floor and the peak")
     if options is None:
-        changes.setdefault("time_limit_s", _TIME_LIMIT_S)
+        changes.setdefault("time_limit_s", FRONT_TIME_LIMIT_S)
     chosen = checked_options(options, **changes)
     deadline = time.monotonic() + chosen.time_limit_s
     plain = simulate(problem, baseline(problem))

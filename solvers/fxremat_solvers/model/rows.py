@@ -32,8 +32,6 @@ class Rows:
 
     def of(self, ops: Sequence[int]) -> Sequence[int]:
         """A schedule of ops in rows."""
-        if not self.is_larger:
-            return ops
         seen = bytearray(len(self.again))
         rows: list[int] = []
         for op in ops:
@@ -43,8 +41,6 @@ class Rows:
 
     def ops(self, rows: Sequence[int]) -> tuple[int, ...]:
         """A schedule in rows as one of ops."""
-        if not self.is_larger:
-            return tuple(rows)
         return tuple(self.op_of[row] for row in rows)
 
 

@@ -46,26 +46,22 @@ class Answer:
 
 
 class Writer:
-    """Writes a program. The cost of a column may still be set in `cost` after it is made."""
+    """Writes a program."""
 
     def __init__(self) -> None:
         self.cost: list[float] = []
-        self._low: list[float] = []
-        self._high: list[float] = []
+        self._bounds: list[tuple[float, float]] = []
         self._whole: list[bool] = []
         self._start = [0]
-        self._column: list[int] = []
-        self._entry: list[float] = []
-        self._at_least: list[float] = []
-        self._at_most: list[float] = []
+        self._entries: list[tuple[int, float]] = []
+        self._limits: list[tuple[float, float]] = []
 
     def column(
         self, cost: float = 0.0, low: float = 0.0, high: float = 1.0, *, whole: bool = True
     ) -> int:
         """One more unknown: its number."""
         self.cost.append(cost)
-        self._low.append(low)
-        self._high.append(high)
+        self._bounds.append((low, high))
         self._whole.append(whole)
         return len(self.cost) - 1
 
@@ -76,24 +72,17 @@ class Writer:
         at_most: float = math.inf,
     ) -> None:
         """One more row; entries without a column are left out."""
-        for column, entry in entries:
-            if column is not None:
-                self._column.append(column)
-                self._entry.append(entry)
-        self._start.append(len(self._column))
-        self._at_least.append(at_least)
-        self._at_most.append(at_most)
+        self._entries += ((column, entry) for column, entry in entries if column is not None)
+        self._start.append(len(self._entries))
+        self._limits.append((at_least, at_most))
 
     def program(self) -> Program:
         """What has been written."""
+        low, high = np.array(self._bounds, dtype=np.float64).reshape(-1, 2).T
+        at_least, at_most = np.array(self._limits, dtype=np.float64).reshape(-1, 2).T
+        column, entry = np.array(self._entries, dtype=np.float64).reshape(-1, 2).T
+        start = np.array(self._start, dtype=np.int64)
+        cost, whole = np.array(self.cost, dtype=np.float64), np.array(self._whole, dtype=np.bool_)
         return Program(
-            cost=np.array(self.cost, dtype=np.float64),
-            low=np.array(self._low, dtype=np.float64),
-            high=np.array(self._high, dtype=np.float64),
-            whole=np.array(self._whole, dtype=np.bool_),
-            start=np.array(self._start, dtype=np.int64),
-            column=np.array(self._column, dtype=np.int64),
-            entry=np.array(self._entry, dtype=np.float64),
-            at_least=np.array(self._at_least, dtype=np.float64),
-            at_most=np.array(self._at_most, dtype=np.float64),
+            cost, low, high, whole, start, column.astype(np.int64), entry, at_least, at_most
         )

@@ -49,7 +49,7 @@ class UniformChain:
     """A recognised chain: `forward[i - 1]` is F_i, `backward[i - 1]` is B_i.
 
     `initial` are the ops that make x_0 (none where it is a problem input), `turn` those between
-    the last forward step and the first backward step. `reads_next`: B_i reads x_i as well.
+    the last forward step and the first backward step.
     """
 
     initial: tuple[int, ...]
@@ -57,7 +57,6 @@ class UniformChain:
     turn: tuple[int, ...]
     backward: tuple[int, ...]
     state_bytes: int
-    reads_next: bool
 
 
 def extra_advances(n: int, slots: int) -> int:
@@ -108,11 +107,6 @@ def _most_slots(
     n = len(chain.forward) - fused + 1
     replay = profiler(problem)
     for slots in range(min(n, most), least - 1, -1):
-        # With many steps, all slots are in use while a gradient and another state are live and
-        # a gradient is made: cheaper to see here than in a replay.
-        live = slots - (not chain.initial) + chain.reads_next + 3
-        if n > 2 * slots + 6 and live * chain.state_bytes > budget_bytes:
-            continue
         if extra_advances(n, slots) + 2 * n > MAX_STEPS:
             return None
         steps = _write(chain, slots, fused)
@@ -186,7 +180,7 @@ def _match(problem: RematProblem, n_initial: int, n: int, n_turn: int) -> Unifor
             expected.add(states[i + 1])
         if reads(k) != expected:
             return None
-    return UniformChain(initial, forward, turn, backward, unit, reads_next)
+    return UniformChain(initial, forward, turn, backward, unit)
 
 
 def _beta(s: int, t: int) -> int:

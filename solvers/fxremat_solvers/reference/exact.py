@@ -43,24 +43,26 @@ def exact(problem: RematProblem, budget_bytes: int, *, time_limit_s: float = mat
             f"exact search takes at most {MAX_OPS} ops and this problem has {len(problem.ops)}: "
             "use ilp, or auto"
         )
-    plain = baseline(problem)
-    replay = simulate(problem, plain)
-    if replay.peak_bytes <= budget_bytes:
-        return Solution(plain, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "exact")
+    plain = baseline(problem).ops
+    if simulate(problem, plain).peak_bytes <= budget_bytes:
+        return _solution(problem, plain, Status.OPTIMAL)
     deadline = time.monotonic() + time_limit_s
     steps = _search(problem, budget_bytes, deadline)
     if steps is not None:
-        schedule = Schedule(steps)
-        replay = simulate(problem, schedule)
-        return Solution(
-            schedule, replay.cost, replay.peak_bytes, replay.cost, Status.OPTIMAL, "exact"
-        )
-    schedule = least_peak(problem, budget_bytes, deadline=deadline)
-    replay = simulate(problem, schedule)
-    return Solution(schedule, replay.cost, replay.peak_bytes, math.inf, Status.INFEASIBLE, "exact")
+        return _solution(problem, steps, Status.OPTIMAL)
+    lowest = least_peak(problem, budget_bytes, deadline=deadline)
+    return _solution(problem, lowest, Status.INFEASIBLE)
 
 
-def least_peak(problem: RematProblem, too_small: int, *, deadline: float = math.inf) -> Schedule:
+def _solution(problem: RematProblem, ops: tuple[int, ...], status: Status) -> Solution:
+    replay = simulate(problem, ops)
+    bound = math.inf if status is Status.INFEASIBLE else replay.cost
+    return Solution(Schedule(ops), replay.cost, replay.peak_bytes, bound, status, "exact")
+
+
+def least_peak(
+    problem: RematProblem, too_small: int, *, deadline: float = math.inf
+) -> tuple[int, ...]:
     """The cheapest schedule of the smallest peak there is, which is above `too_small`.
 
     Bisection on the budget between that and the baseline's peak. Errors as `exact`; `deadline` is
@@ -75,7 +77,7 @@ def least_peak(problem: RematProblem, too_small: int, *, deadline: float = math.
             low = middle
         else:
             best, high = steps, simulate(problem, steps).peak_bytes
-    return Schedule(best)
+    return best
 
 
 def _search(problem: RematProblem, budget_bytes: int, deadline: float) -> tuple[int, ...] | None:

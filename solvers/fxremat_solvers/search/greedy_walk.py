@@ -9,7 +9,7 @@ takes a hundredth of a second; interpreted, without numba, a quarter to a whole 
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,50 +80,44 @@ def walk_of(problem: RematProblem, exponents: tuple[float, float, float]) -> Wal
         makes.append(len(arcs))
         arcs += run.outputs
         reads.append(len(arcs))
-    reader_at, readers = _flat(problem.consumers)
-    rereader_at, rereaders = _flat(problem.rerun_consumers)
     n_ops, n_values = len(problem.ops), len(problem.values)
     outputs, inputs = set(problem.outputs), set(problem.inputs)
-    # Values without bytes cost nothing to keep: like the problem's inputs they are never dropped.
-    evictable = [
-        int(problem.producer[v] >= 0 and value.nbytes > 0) for v, value in enumerate(problem.values)
+    nbytes = [value.nbytes for value in problem.values]
+
+    def ints(numbers: Iterable[int]) -> Any:
+        return np.array(list(numbers), np.int64)
+
+    def zeros(n: int = n_values, kind: type = np.int64) -> Any:
+        return np.zeros(n, kind)
+
+    of_problem: list[Any] = [
+        *map(ints, (reads, makes, arcs, rows.again)),
+        np.array([run.cost for run in rows.runs], np.float64),
+        ints(run.workspace_bytes for run in rows.runs),
+        *map(ints, (problem.remade, problem.producer, nbytes)),
+        # Values without bytes cost nothing to keep: like the problem's inputs they stay.
+        ints(made >= 0 and size > 0 for made, size in zip(problem.producer, nbytes, strict=True)),
+        ints(v in outputs for v in range(n_values)),
+        *map(ints, (*_flat(problem.consumers), *_flat(problem.rerun_consumers))),
+        np.array(exponents, np.float64),
+        np.array([float(size) ** exponents[1] for size in nbytes], np.float64),
     ]
-
-    def array(numbers: list[Any], kind: type) -> Any:
-        return np.array(numbers, kind)
-
     return Walk(
-        array(reads, np.int64),
-        array(makes, np.int64),
-        array(arcs, np.int64),
-        array(list(rows.again), np.int64),
-        array([run.cost for run in rows.runs], np.float64),
-        array([run.workspace_bytes for run in rows.runs], np.int64),
-        array(list(map(int, problem.remade)), np.int64),
-        array(list(problem.producer), np.int64),
-        array([value.nbytes for value in problem.values], np.int64),
-        array(evictable, np.int64),
-        array([int(v in outputs) for v in range(n_values)], np.int64),
-        array(reader_at, np.int64),
-        array(readers, np.int64),
-        array(rereader_at, np.int64),
-        array(rereaders, np.int64),
-        array(list(exponents), np.float64),
-        array([float(value.nbytes) ** exponents[1] for value in problem.values], np.float64),
-        resident=array([int(v in inputs) for v in range(n_values)], np.int64),
-        pins=array([0] * n_values, np.int64),
-        steps=array([0] * (_LONGEST * n_ops), np.int64),
-        totals=array([0, 0, 0], np.int64),
-        next_use=array([0] * n_values, np.int64),
-        score=array([0.0] * n_values, np.float64),
-        alone=array([0.0] * n_values, np.float64),
-        again=array([0.0] * n_values, np.float64),
-        exact=array([0] * n_values, np.int64),
-        candidates=array([0] * n_values, np.int64),
-        op_stamp=array([0] * n_ops, np.int64),
-        value_stamp=array([0] * n_values, np.int64),
-        stack=array([0] * (len(arcs) + n_ops + n_values + 1), np.int64),
-        plan=array([0] * n_ops, np.int64),
+        *of_problem,
+        resident=ints(v in inputs for v in range(n_values)),
+        pins=zeros(),
+        steps=zeros(_LONGEST * n_ops),
+        totals=zeros(3),
+        next_use=zeros(),
+        score=zeros(kind=np.float64),
+        alone=zeros(kind=np.float64),
+        again=zeros(kind=np.float64),
+        exact=zeros(),
+        candidates=zeros(),
+        op_stamp=zeros(n_ops),
+        value_stamp=zeros(),
+        stack=zeros(len(arcs) + n_ops + n_values + 1),
+        plan=zeros(n_ops),
     )
 
 

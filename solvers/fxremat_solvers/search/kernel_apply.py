@@ -169,13 +169,10 @@ def _rearrange(s: State, low: int, high: int) -> int:
         n += 1
     net = n_inserted - k.n_deleted
     old_n = k.n_steps
-    if net > 0:
-        for t in range(old_n - 1, high - 1, -1):
-            s.steps[t + net] = s.steps[t]
-            s.running[t + net] = s.running[t]
-            s.resident[t + net] = s.resident[t]
-    elif net < 0:
-        for t in range(high, old_n):
+    # towards the end from there, so that nothing is written over before it has moved
+    first, end, way = (old_n - 1, high - 1, -1) if net > 0 else (high, old_n, 1)
+    if net:
+        for t in range(first, end, way):
             s.steps[t + net] = s.steps[t]
             s.running[t + net] = s.running[t]
             s.resident[t + net] = s.resident[t]

@@ -73,7 +73,7 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
     if len(problem.ops) <= TINY_OPS:
         with suppress(SolverError):  # too many values: on with the search
             least = least_peak(problem, single_op_bytes(problem) - 1, deadline=deadline)
-            return candidate(problem, least.ops, "exact")
+            return candidate(problem, least, "exact")
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]
     if len(problem.ops) <= TUNING.walked:

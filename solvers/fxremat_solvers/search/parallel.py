@@ -13,7 +13,6 @@ from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
-_Other = TypeVar("_Other")
 
 # Of the search that goes on in this context; no result depends on it.
 _most: ContextVar[int | None] = ContextVar("threads", default=None)
@@ -37,16 +36,8 @@ def side_by_side(
     if threads < 2:
         return [run() for run in runs]
     with ThreadPoolExecutor(threads) as pool:
-        return [done.result() for done in [pool.submit(run) for run in runs]]
-
-
-def beside(run: Callable[[], _Result], other: Callable[[], _Other]) -> tuple[_Result, _Other]:
-    """What each of two runs returns, of which at least one spends its time in compiled code."""
-    if _most.get() == 1:
-        return run(), other()
-    with ThreadPoolExecutor(1) as pool:
-        more = pool.submit(copy_context().run, other)
-        return run(), more.result()
+        begun = [pool.submit(copy_context().run, run) for run in runs]
+        return [each.result() for each in begun]
 
 
 def processors() -> int:

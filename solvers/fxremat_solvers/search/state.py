@@ -105,17 +105,10 @@ def follow(strategy: tuple[Step, ...], state: State) -> tuple[State, tuple[Repor
             break
         began = time.monotonic()
         after = step(state)
+        seconds, old, new = time.monotonic() - began, state.plan, after.plan
+        cost, peak = (old.cost, new.cost), (old.peak_bytes, new.peak_bytes)
         if after is not state:
-            reports.append(_report(step, time.monotonic() - began, state, after))
+            bounds = state.proof.bound, after.proof.bound
+            reports.append(Report(step.name, seconds, cost, peak, bounds))
         state = after
     return state, tuple(reports)
-
-
-def _report(step: Step, seconds: float, before: State, after: State) -> Report:
-    return Report(
-        step=step.name,
-        seconds=seconds,
-        cost=(before.plan.cost, after.plan.cost),
-        peak_bytes=(before.plan.peak_bytes, after.plan.peak_bytes),
-        bound=(before.proof.bound, after.proof.bound),
-    )

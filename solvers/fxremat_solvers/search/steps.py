@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fxremat_solvers.bounds.cost_bound import Proof, by_cuts, by_program, has_program
 from fxremat_solvers.bounds.peak_bound import peak_lower_bound
@@ -29,7 +30,7 @@ from fxremat_solvers.search.local_search import (
     descended,
 )
 from fxremat_solvers.search.lowest_peak import lowest_peak
-from fxremat_solvers.search.parallel import beside
+from fxremat_solvers.search.parallel import side_by_side
 from fxremat_solvers.search.state import State, Step
 from fxremat_solvers.search.unrolled import unrolled
 
@@ -404,9 +405,8 @@ class Together:
         return " | ".join(sides)
 
     def __call__(self, state: State) -> State:
-        proven, planned = beside(
-            lambda: _in_turn(self.bound, state), lambda: _in_turn(self.plan, state)
-        )
+        sides = (partial(_in_turn, side, state) for side in (self.bound, self.plan))
+        proven, planned = side_by_side([*sides], threads=2)
         if proven is state and planned is state:
             return state
         return planned.proven(proven.proof).better(proven.incumbent)

@@ -15,12 +15,13 @@ from itertools import pairwise
 from fxremat_solvers.model.problem import Op, RematProblem, Value, plain_op
 
 
-def chain(n: int, nbytes: int = 1, cost: float = 1.0) -> RematProblem:
+def chain(n: int) -> RematProblem:
     """A uniform chain: n forward steps, a loss, n backward steps that read state and gradient.
 
-    The memory model of a time-stepping loop: states x_0 (given) .. x_n and gradients all have
-    `nbytes`; backward step i reads x_i and the gradient of x_{i+1}.
+    The memory model of a time-stepping loop: states x_0 (given) .. x_n and gradients all have one
+    byte; backward step i reads x_i and the gradient of x_{i+1}. Every op costs 1.
     """
+    nbytes, cost = 1, 1.0
     values = [Value("x0", 0)]
     ops: list[Op] = []
     for i in range(n):
@@ -36,25 +37,18 @@ def chain(n: int, nbytes: int = 1, cost: float = 1.0) -> RematProblem:
     return RematProblem(tuple(ops), tuple(values), (0,), (gradient,), n)
 
 
-def layered(
-    n: int,
-    *,
-    seed: int = 0,
-    edges: int | None = None,
-    width: int | None = None,
-    skip_fraction: float = 0.2,
-) -> RematProblem:
+def layered(n: int, *, seed: int = 0) -> RematProblem:
     """A random layered graph of `n` ops, one value each, no backward part.
 
-    Layers hold `width` ops on average (default: the square root of n). Every op after the first
-    layer reads one op of the layer before; the remaining of `edges` edges (default: those of
-    Moccasin's graphs, 236 for n=100 to 5,875 for n=1000) come from the layer before, or with
-    `skip_fraction` from any earlier layer. Sizes and costs are uniform on 1..100, independent.
+    Layers hold the square root of n ops on average. Every op after the first layer reads one op
+    of the layer before; the remaining edges (in all those of Moccasin's graphs, 236 for n=100 to
+    5,875 for n=1000) come from the layer before, or one in five from any earlier layer. Sizes and
+    costs are uniform on 1..100, independent.
     The order given is layer by layer, as in those papers. Sinks are the outputs.
     """
     rng = random.Random(seed)
-    wanted = edges if edges is not None else round(n * (2.36 + 3.5 * (n - 100) / 900))
-    mean_width = width if width is not None else max(2, round(n**0.5))
+    wanted = round(n * (2.36 + 3.5 * (n - 100) / 900))
+    mean_width = max(2, round(n**0.5))
     layers: list[list[int]] = []
     placed = 0
     while placed < n:
@@ -71,7 +65,7 @@ def layered(
     while made < wanted and tries < 50 * n:
         tries += 1
         node = rng.randrange(len(layers[0]), n)
-        far = rng.random() < skip_fraction
+        far = rng.random() < 0.2
         layer = rng.randrange(layer_of[node]) if far else layer_of[node] - 1
         source = rng.choice(layers[layer])
         if source not in sources[node]:
@@ -82,32 +76,23 @@ def layered(
     return dag(range(n), drawn, nbytes, [rng.randint(1, 100) for _ in range(n)])
 
 
-def layered_network(
-    n: int,
-    *,
-    seed: int = 0,
-    width: float | None = None,
-    variability: float = 0.75,
-    reach: float = 0.14,
-    skip_fraction: float = 0.14,
-) -> RematProblem:
+def layered_network(n: int, *, seed: int = 0) -> RematProblem:
     """A random layered graph whose layers are ordered, between one source and one sink.
 
     As the graphs that Moccasin's authors published look (after Gagrani et al., appendix A): layers
-    of `width` ops (default: 20 for n=1000) up to `variability` more or less; an op reads the ops of
-    the layer before that lie within `reach` (a share of the layer) of its own position; of all
-    edges `skip_fraction` go to any later layer. Sizes are drawn from four Gaussians, costs are
-    uniform on 0..999. The order given is depth first: of the ops that can run, the one that became
-    ready last.
+    of 20 ops for n=1000, up to three quarters more or less; an op reads the ops of the layer before
+    that lie within 14 % of the layer of its own position; of all edges 14 % go to any later layer.
+    Sizes are drawn from four Gaussians, costs are uniform on 0..999. The order given is depth
+    first: of the ops that can run, the one that became ready last.
     """
     rng = random.Random(seed)
-    mean = width if width is not None else n**0.5 * 0.63
-    layers = _layers(rng, n, mean * (1 - variability), mean * (1 + variability))
+    mean = n**0.5 * 0.63
+    layers = _layers(rng, n, mean * 0.25, mean * 1.75)
     edges = set[tuple[int, int]]()
     for above, below in pairwise(layers):
-        edges.update(_neighbours(rng, above, below, reach))
+        edges.update(_neighbours(rng, above, below, 0.14))
     layer_of = [k for k, layer in enumerate(layers) for _ in layer]
-    wanted = round(len(edges) / (1 - skip_fraction))
+    wanted = round(len(edges) / (1 - 0.14))
     last = len(layers) - 2  # the sink takes none
     early = [u for u in range(1, n - 1) if layer_of[u] + 2 <= last]
     tries = 0

@@ -10,16 +10,9 @@ from fxremat_solvers.testing.tape import Tape
 FLOAT = 4  # bytes
 
 
-def transformer(
-    layers: int,
-    *,
-    batch: int = 4,
-    tokens: int = 256,
-    width: int = 256,
-    heads: int = 8,
-    vocabulary: int = 2048,
-) -> RematProblem:
+def transformer(layers: int) -> RematProblem:
     """A GPT's joint graph with unfused attention and dropout masks kept as values."""
+    batch, tokens, width, heads, vocabulary = 4, 256, 256, 8, 2048
     tape = Tape()
     given = tape.value("tokens", 0)
     rows = batch * tokens
@@ -29,24 +22,10 @@ def transformer(
     x = tape.op("embed", [given], hidden, save_inputs=True, parameter_bytes=vocabulary * width * 4)
 
     def linear(name: str, source: int, wide_in: int, wide_out: int) -> int:
-        return tape.op(
-            name,
-            [source],
-            rows * wide_out * FLOAT,
-            flops=2.0 * rows * wide_in * wide_out,
-            save_inputs=True,
-            parameter_bytes=wide_in * wide_out * FLOAT,
-        )
+        return _linear(tape, name, source, rows, wide_in, wide_out)
 
     def norm(name: str, source: int) -> int:
-        return tape.op(
-            name,
-            [source],
-            hidden,
-            save_inputs=True,
-            extra_bytes=rows * 8,
-            parameter_bytes=width * 8,
-        )
+        return _norm(tape, name, source, rows * 8, width * 8)
 
     def dropout(name: str, source: int, nbytes: int) -> int:
         mask = tape.op(f"{name}.mask", [given], nbytes // 4)
@@ -78,6 +57,28 @@ def transformer(
     return tape.finish(loss, [given], constants)
 
 
+def _linear(tape: Tape, name: str, source: int, rows: int, wide_in: int, wide_out: int) -> int:
+    return tape.op(
+        name,
+        [source],
+        rows * wide_out * FLOAT,
+        flops=2.0 * rows * wide_in * wide_out,
+        save_inputs=True,
+        parameter_bytes=wide_in * wide_out * FLOAT,
+    )
+
+
+def _norm(tape: Tape, name: str, source: int, extra: int, parameters: int) -> int:
+    nbytes = tape.values[source].nbytes
+    return tape.op(
+        name, [source], nbytes, save_inputs=True, extra_bytes=extra, parameter_bytes=parameters
+    )
+
+
+def _relu(tape: Tape, name: str, source: int) -> int:
+    return tape.op(name, [source], tape.values[source].nbytes, save_output=True)
+
+
 def _conv(
     tape: Tape,
     name: str,
@@ -90,36 +91,26 @@ def _conv(
     *,
     bn: bool = True,
 ) -> int:
-    nbytes = batch * channels * side * side * FLOAT
+    weights = channels * channels_in * kernel * kernel
     x = tape.op(
         name,
         [source],
-        nbytes,
-        flops=2.0 * batch * side * side * channels * channels_in * kernel * kernel,
+        batch * channels * side * side * FLOAT,
+        flops=2.0 * batch * side * side * weights,
         save_inputs=True,
-        parameter_bytes=channels * channels_in * kernel * kernel * FLOAT,
+        parameter_bytes=weights * FLOAT,
     )
-    if bn:
-        x = tape.op(
-            f"{name}.bn",
-            [x],
-            nbytes,
-            save_inputs=True,
-            extra_bytes=channels * 8,
-            parameter_bytes=channels * 8,
-        )
-    return x
+    return _norm(tape, f"{name}.bn", x, channels * 8, channels * 8) if bn else x
 
 
-def resnet(
-    blocks: Sequence[int] = (3, 4, 6, 3), *, batch: int = 32, side: int = 224, base: int = 64
-) -> RematProblem:
+def resnet(blocks: Sequence[int] = (3, 4, 6, 3), *, batch: int = 32) -> RematProblem:
     """A bottleneck ResNet's training graph (ResNet-50 by default)."""
+    side, base = 224, 64
     tape = Tape()
     given = tape.value("image", 0)
     side //= 2
     x = _conv(tape, "stem", given, 3, base, side, batch, 7)
-    x = tape.op("stem.relu", [x], tape.values[x].nbytes, save_output=True)
+    x = _relu(tape, "stem.relu", x)
     side //= 2
     x = tape.op("pool", [x], batch * base * side * side * FLOAT, save_inputs=True)
     channels = base
@@ -130,39 +121,31 @@ def resnet(
         for block in range(count):
             name = f"{stage}.{block}"
             y = _conv(tape, f"{name}.a", x, channels, middle, side, batch, 1)
-            y = tape.op(f"{name}.a.relu", [y], tape.values[y].nbytes, save_output=True)
+            y = _relu(tape, f"{name}.a.relu", y)
             y = _conv(tape, f"{name}.b", y, middle, middle, side, batch)
-            y = tape.op(f"{name}.b.relu", [y], tape.values[y].nbytes, save_output=True)
+            y = _relu(tape, f"{name}.b.relu", y)
             y = _conv(tape, f"{name}.c", y, middle, 4 * middle, side, batch, 1)
             if not block:
                 x = _conv(tape, f"{name}.down", x, channels, 4 * middle, side, batch, 1)
             channels = 4 * middle
             y = tape.op(f"{name}.add", [y, x], tape.values[y].nbytes)
-            x = tape.op(f"{name}.relu", [y], tape.values[y].nbytes, save_output=True)
+            x = _relu(tape, f"{name}.relu", y)
     x = tape.op("mean", [x], batch * channels * FLOAT)
-    x = tape.op(
-        "head",
-        [x],
-        batch * 1000 * FLOAT,
-        flops=2.0 * batch * channels * 1000,
-        save_inputs=True,
-        parameter_bytes=channels * 1000 * FLOAT,
-    )
+    x = _linear(tape, "head", x, batch, channels, 1000)
     loss = tape.op("loss", [x], FLOAT, save_inputs=True)
     return tape.finish(loss, [given])
 
 
-def unet(depth: int = 4, *, batch: int = 8, side: int = 256, base: int = 32) -> RematProblem:
+def unet(depth: int = 4) -> RematProblem:
     """A U-Net's training graph: skip connections from every level of the way down."""
+    batch, side, base = 8, 256, 32
     tape = Tape()
     given = tape.value("image", 0)
 
     def double(name: str, source: int, channels_in: int, channels: int, size: int) -> int:
         for part in ("a", "b"):
             source = _conv(tape, f"{name}.{part}", source, channels_in, channels, size, batch)
-            source = tape.op(
-                f"{name}.{part}.relu", [source], tape.values[source].nbytes, save_output=True
-            )
+            source = _relu(tape, f"{name}.{part}.relu", source)
             channels_in = channels
         return source
 
@@ -185,30 +168,23 @@ def unet(depth: int = 4, *, batch: int = 8, side: int = 256, base: int = 32) -> 
     return tape.finish(loss, [given])
 
 
-def vgg(*, batch: int = 32, side: int = 224) -> RematProblem:
+def vgg(*, batch: int = 32) -> RematProblem:
     """VGG-16's training graph: a chain of very unequal layers."""
+    side = 224
     tape = Tape()
     given = tape.value("image", 0)
     x, channels_in = given, 3
     for stage, (count, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))):
         for i in range(count):
             x = _conv(tape, f"{stage}.{i}", x, channels_in, channels, side, batch, bn=False)
-            x = tape.op(f"{stage}.{i}.relu", [x], tape.values[x].nbytes, save_output=True)
+            x = _relu(tape, f"{stage}.{i}.relu", x)
             channels_in = channels
         side //= 2
-        x = tape.op(
-            f"{stage}.pool", [x], batch * channels_in * side * side * FLOAT, save_inputs=True
-        )
+        nbytes = batch * channels_in * side * side * FLOAT
+        x = tape.op(f"{stage}.pool", [x], nbytes, save_inputs=True)
     width = channels_in * side * side
     for i, wide in enumerate((4096, 4096, 1000)):
-        x = tape.op(
-            f"fc{i}",
-            [x],
-            batch * wide * FLOAT,
-            flops=2.0 * batch * width * wide,
-            save_inputs=True,
-            parameter_bytes=width * wide * FLOAT,
-        )
+        x = _linear(tape, f"fc{i}", x, batch, width, wide)
         width = wide
     loss = tape.op("loss", [x], FLOAT, save_inputs=True)
     return tape.finish(loss, [given])

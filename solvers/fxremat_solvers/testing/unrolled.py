@@ -12,8 +12,9 @@ from fxremat_solvers.testing.tape import Tape
 _ITEM = 4  # bytes of a number
 
 
-def ode(steps: int, *, width: int = 64, hidden: int = 128, batch: int = 64) -> RematProblem:
+def ode(steps: int) -> RematProblem:
     """Classical Runge-Kutta: four stages a step, each `outer(tanh(inner(y) + t * time))`."""
+    width, hidden, batch = 64, 128, 64
     tape = Tape()
     state, inside = _ITEM * batch * width, _ITEM * batch * hidden
     start, end = tape.value("start", state), tape.value("end", state)
