@@ -215,7 +215,7 @@ class Anneal:
     """Rounds of annealing from the first starts and the best plan, while `when` holds.
 
     At most `most` here and `rounds` in the whole strategy, and none after one that gains little, or
-    up to `_MIDDLE` ops after `patience` of them.
+    up to a thousand ops after `patience` of them.
     A `spare` round comes on top where there is an integer program, for one goes on beside it.
     Graphs without a backward part get one round, of `free_order` edits: nothing says which order
     is a good one.
