@@ -158,7 +158,9 @@ def _measured(
     problem: RematProblem, budget_bytes: int, preset: str, strategy: Strategy
 ) -> dict[str, Any]:
     began = time.process_time()
-    traced = portfolio(problem, budget_bytes, SolveOptions(preset=preset, time_limit_s=300.0), strategy)
+    traced = portfolio(
+        problem, budget_bytes, SolveOptions(preset=preset, time_limit_s=300.0), strategy
+    )
     seconds = time.process_time() - began
     found = figures(problem, budget_bytes, traced.solution)
     worked = sorted({report.step for report in traced.reports})
