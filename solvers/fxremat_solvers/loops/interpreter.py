@@ -7,7 +7,6 @@ where it comes, before anything is lost by it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -111,12 +110,3 @@ class Interpreter:
             raise ScheduleError(f"{action} runs into {of}: steps end at {most}")
         self.evaluations += evaluations
         self.current = end
-
-
-def interpret(actions: Iterable[Action], steps: int | None = None) -> Interpreter:
-    """All of a schedule, followed to its end."""
-    interpreter = Interpreter(steps)
-    for action in actions:
-        interpreter.take(action)
-    interpreter.finish()
-    return interpreter

@@ -15,9 +15,9 @@ from fxremat.loops.figures import Figures, Moment
 from fxremat.loops.plan import MOST_CELLS, within
 from fxremat.plan.budget import Budget
 from fxremat_solvers.loops.binomial import evaluations
-from fxremat_solvers.loops.interpreter import interpret
 from fxremat_solvers.loops.segments import best_segments, segments_evaluations
 from tests.fxremat.loops.plain import Cell, assert_same, plain, trace
+from tests.fxremat_solvers.loops.followed import interpret
 
 Case = tuple[Callable[..., Any], torch.Tensor, list[torch.Tensor]]
 

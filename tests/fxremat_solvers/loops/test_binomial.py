@@ -6,7 +6,7 @@ import pytest
 
 from fxremat_solvers.loops.actions import Store
 from fxremat_solvers.loops.binomial import binomial, evaluations
-from fxremat_solvers.loops.interpreter import interpret
+from tests.fxremat_solvers.loops.followed import interpret
 
 
 def check(steps: int, slots: int) -> None:

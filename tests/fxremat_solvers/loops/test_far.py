@@ -8,7 +8,7 @@ import pytest
 
 from fxremat_solvers.loops.binomial import evaluations
 from fxremat_solvers.loops.far import best_period, far_plan, online_far
-from fxremat_solvers.loops.interpreter import interpret
+from tests.fxremat_solvers.loops.followed import interpret
 
 
 def cheapest(steps: int, slots: int, price: float) -> float:

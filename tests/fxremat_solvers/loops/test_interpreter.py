@@ -6,7 +6,7 @@ import pytest
 
 from fxremat_solvers.errors import ScheduleError
 from fxremat_solvers.loops.actions import Action, Advance, Drop, Load, Pull, Store, Tape, Turn
-from fxremat_solvers.loops.interpreter import interpret
+from tests.fxremat_solvers.loops.followed import interpret
 
 RIGHT = [
     Store(0),

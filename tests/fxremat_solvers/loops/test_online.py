@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from fxremat_solvers.loops import binomial
-from fxremat_solvers.loops.interpreter import interpret
 from fxremat_solvers.loops.online import Keeper, online
+from tests.fxremat_solvers.loops.followed import interpret
 
 best = functools.cache(binomial.evaluations)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fxremat_solvers.loops import binomial
-from fxremat_solvers.loops.interpreter import interpret
 from fxremat_solvers.loops.segments import best_segments, segments, segments_evaluations
+from tests.fxremat_solvers.loops.followed import interpret
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 30])
