@@ -45,21 +45,44 @@ from fxremat_solvers.bounds.staged_program import Staged, by_stages
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.model.simulate import baseline, simulate
 
-# How many positions are tried, each alone, and how many of them are priced together. The few take
-# a quarter of the time and lose some tenths of a per cent.
-_MANY, _FEW = (24, 10), (8, 4)
-# In ops and what they read and make: so graphs of thousands of ops take seconds.
-_ALONE_SIZE, _TOGETHER_SIZE = 60_000, 40_000
-_ALONE_EVALUATIONS, _TOGETHER_EVALUATIONS = 10, 25
-# Shares of the baseline's cost over the budget: the first price tried, and the least that makes a
-# position decisive.
-_FIRST_PRICE, _DECISIVE_PRICE = 0.2, 1e-3
-# Columns times steps of branch and bound spent on programs over stages, for every op and at most;
-# where it goes deeper the same, and what the last one adds less than, of the baseline's cost.
-_WORK_PER_OP, _MOST_WORK = 400, 500_000
-_DEEPER_WORK, _DEEPER_WORTH = 400_000, 1e-3
-# Ops with a program: of training graphs, and of others, of which chains see little.
-_STAGED, _STAGED_OTHERS = 3_000, 300
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many positions are tried, each alone, and how many of them are priced together."""
+
+    alone: int
+    together: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the bounds on cost.
+
+    `few` takes a quarter of the time of `many` and loses some tenths of a per cent. The two sizes,
+    in ops and what they read and make, keep graphs of thousands of ops to seconds. Prices are
+    shares of the baseline's cost over the budget: the first one tried, and the least that makes a
+    position decisive. `work` is columns times steps of branch and bound spent on programs over
+    stages, for every op and at most; `deeper_work` the same where it goes deeper, which ends with a
+    program that adds less than `worth` of the baseline's cost. Above `staged` ops there is no
+    program: on training graphs, and on others, of which chains see little. How much the rest
+    matters has not been measured.
+    """
+
+    many: Sampling = Sampling(24, 10)
+    few: Sampling = Sampling(8, 4)
+    alone_size: int = 60_000
+    together_size: int = 40_000
+    alone_evaluations: int = 10
+    together_evaluations: int = 25
+    first_price: float = 0.2
+    decisive_price: float = 1e-3
+    work: tuple[int, int] = (400, 500_000)
+    deeper_work: int = 400_000
+    worth: float = 1e-3
+    staged: tuple[int, int] = (3_000, 300)
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -120,8 +143,9 @@ def by_program(
     """
     if known.positions is None or not has_program(problem):
         return known
-    work = _DEEPER_WORK if deeper else min(_WORK_PER_OP * len(problem.ops), _MOST_WORK)
-    worth = _DEEPER_WORTH * problem.baseline_cost if deeper else -math.inf
+    per_op, most = TUNING.work
+    work = TUNING.deeper_work if deeper else min(per_op * len(problem.ops), most)
+    worth = TUNING.worth * problem.baseline_cost if deeper else -math.inf
     chain = main_chain(problem, budget_bytes)
     extra = known.bound - problem.baseline_cost
     found = by_stages(problem, budget_bytes, chain, known.positions, work, extra, worth, deadline)
@@ -130,8 +154,7 @@ def by_program(
 
 def has_program(problem: RematProblem) -> bool:
     """Whether the graph is small enough for the integer program."""
-    most = _STAGED_OTHERS if problem.first_backward_op is None else _STAGED
-    return len(problem.ops) <= most
+    return len(problem.ops) <= TUNING.staged[problem.first_backward_op is None]
 
 
 def _proof(problem: RematProblem, found: Staged) -> Proof:
@@ -171,12 +194,12 @@ def _extra_cost(
     """
     chain = main_chain(problem, budget_bytes)
     size = sum(len(op.inputs) + len(op.outputs) for op in problem.ops) + len(problem.ops)
-    alone, together = _MANY if thorough else _FEW
-    samples = max(4, min(alone, _ALONE_SIZE // size))
-    joint = max(1, min(together, _TOGETHER_SIZE // size))
+    sampling = TUNING.many if thorough else TUNING.few
+    samples = max(4, min(sampling.alone, TUNING.alone_size // size))
+    joint = max(1, min(sampling.together, TUNING.together_size // size))
     scale = problem.cost_scale / budget_bytes
     tried: dict[int, tuple[float, float]] = {}
-    best, best_price = 0.0, _FIRST_PRICE * scale
+    best, best_price = 0.0, TUNING.first_price * scale
 
     def attempt(place: int) -> None:
         nonlocal best, best_price
@@ -186,7 +209,7 @@ def _extra_cost(
             return
         relaxation = relax(problem, (chain[place],))
         start = np.array([best_price])
-        evaluations = _ALONE_EVALUATIONS
+        evaluations = TUNING.alone_evaluations
         value, prices = maximise(relaxation, budget_bytes, scale, start, evaluations, best)
         tried[place] = value, float(prices[0])
         if value > best:
@@ -219,10 +242,10 @@ def _extra_cost(
         chosen = _spread(tried, joint)
         relaxation = relax(problem, [chain[i] for i in chosen])
         start = np.array([best_price if i == top else 0.0 for i in chosen])
-        evaluations = _TOGETHER_EVALUATIONS
+        evaluations = TUNING.together_evaluations
         value, prices = maximise(relaxation, budget_bytes, scale, start, evaluations, best)
         best = max(best, value)
-        least = _DECISIVE_PRICE * scale
+        least = TUNING.decisive_price * scale
         beside = [i for i in range(len(chosen)) if chosen[i] != top and prices[i] > least]
         if beside:
             decisive = sorted([top, chosen[max(beside, key=lambda i: prices[i])]])

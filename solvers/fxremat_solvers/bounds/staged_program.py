@@ -43,12 +43,27 @@ from fxremat_solvers.model.simulate import simulate
 from fxremat_solvers.programs.highs import SAFETY_STOP_S, minimise
 from fxremat_solvers.programs.program import Writer
 
-_COLUMNS, _POSITIONS = 10_000, 8  # of the largest program that is tried
-_WORK = 250_000  # columns times steps spent on one program, whose first seconds gain the most
-_STEPS = 20  # a program that gets fewer isn't begun
-# The whole costs and the budget, so that absolute tolerances mean nothing; `_TOLERANCE` is taken
-# off the bound.
-_COST, _NBYTES, _TOLERANCE = 1e5, 1e4, 0.1
+
+@dataclass(frozen=True)
+class Tuning:
+    """`columns` of the largest program that is tried, and the most `positions`.
+
+    `work`: most columns times steps of branch and bound spent on one program, whose first seconds
+    gain the most; one that gets fewer than `steps` isn't begun. The program is scaled by `cost` and
+    `nbytes`, the whole costs and the budget, so that absolute tolerances mean nothing; `tolerance`
+    is taken off its bound.
+    """
+
+    columns: int = 10_000
+    positions: int = 8
+    work: int = 250_000
+    steps: int = 20
+    cost: float = 1e5
+    nbytes: float = 1e4
+    tolerance: float = 0.1
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -82,18 +97,18 @@ def by_stages(
     chosen = tuple(positions)
     extra = known
     schedules: list[tuple[int, ...]] = []
-    while len(chosen) <= _POSITIONS:
+    while len(chosen) <= TUNING.positions:
         stages = _Stages(problem, [chain[i] for i in chosen], budget_bytes)
         size = len(stages.writer.cost)
-        if size > _COLUMNS:
+        if size > TUNING.columns:
             break
-        steps = min(work, _WORK) // size
+        steps = min(work, TUNING.work) // size
         left_s = deadline - time.monotonic()
-        if steps < _STEPS or left_s <= 0:
+        if steps < TUNING.steps or left_s <= 0:
             return Staged(extra, tuple(schedules), chosen)
         answer = minimise(stages.writer.program(), steps, min(left_s, SAFETY_STOP_S))
         work -= answer.steps * size
-        above = (answer.bound - stages.once - _TOLERANCE) / _COST * problem.cost_scale
+        above = (answer.bound - stages.once - TUNING.tolerance) / TUNING.cost * problem.cost_scale
         gained, extra = above - extra, max(extra, above)
         if answer.point is None:
             break
@@ -160,7 +175,7 @@ class _Stages:
 
     def _columns(self) -> None:
         problem, k = self.problem, len(self.chain)
-        scale = _COST / problem.cost_scale
+        scale = TUNING.cost / problem.cost_scale
         for u, op in enumerate(problem.ops):
             # Less only for what runs once.
             cost = min(problem.reruns[u].cost, problem.cost_scale) * scale
@@ -257,7 +272,7 @@ class _Stages:
     def _memory(self) -> None:
         problem = self.problem
         counted = problem.counted_bytes
-        scale = _NBYTES / max(self.budget_bytes, 1)
+        scale = TUNING.nbytes / max(self.budget_bytes, 1)
         for j, v in enumerate(self.chain, 1):
             own = problem.own_values(v)
             room = self.budget_bytes - problem.own_bytes[v]

@@ -38,13 +38,26 @@ _UNITS = 5e8
 """The integer cost of the whole baseline in cuts."""
 
 
-# How much each of these matters has not been measured.
-_TILT = 0.03  # how much dearer dropping the last value counts than the first
-_NEAR = 0.8  # the share of the budget from which on memory is crowded
-_FIRST_STEP, _LEAST_STEP, _MOST_STEP = 0.02, 0.002, 0.2  # by which a price rises
-_FASTER, _SLOWER = 1.2, 0.7  # how the step grows and shrinks
-_FALL = 0.8  # a price falls by half of the share of the budget that is free, to this at the least
-_LEARN = 0.3  # how fast charges follow what was really paid
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the search over prices. How much each matters has not been measured.
+
+    `tilt`: how much dearer dropping the last value counts than the first. `near`: the share of the
+    budget from which on memory is crowded. A price rises by its `step`, at first, least and most,
+    which grows and shrinks by `faster` and `slower`; it falls by half of the share of the budget
+    that is free, to `fall` at the least. `learn`: how fast charges follow what was really paid.
+    """
+
+    tilt: float = 0.03
+    near: float = 0.8
+    step: tuple[float, float, float] = (0.02, 0.002, 0.2)
+    faster: float = 1.2
+    slower: float = 0.7
+    fall: float = 0.8
+    learn: float = 0.3
+
+
+TUNING = Tuning()
 
 Gap = tuple[int, int]
 """(value, k): the gap that ends with the value's k-th read."""
@@ -124,7 +137,7 @@ class _Search:
         self.charge = np.ones(self.n)
         # Repeated blocks tie at one price, all dropped or none: a slight preference for dropping
         # early values (they are recomputed when less is live) lets the price split them.
-        self.preference = 1.0 + _TILT * np.arange(self.n) / max(self.n, 1)
+        self.preference = 1.0 + TUNING.tilt * np.arange(self.n) / max(self.n, 1)
         self.last_steps: Integers = np.arange(self.n)
         self.closing: list[list[Gap]] = [[] for _ in problem.ops]
 
@@ -136,16 +149,17 @@ class _Search:
         scale = self.problem.cost_scale / budget
         prices = np.zeros(n + 1)
         memory = np.array([*replay.running_bytes, 0], dtype=float)
-        step = np.full(n + 1, _FIRST_STEP)
+        first, least, most = TUNING.step
+        step = np.full(n + 1, first)
         for _ in range(iterations):
             over = (memory - budget) / budget
             worst = int(np.argmax(over))
             if over[worst] > 0:
                 prices[worst] += step[worst] * scale
-                step[worst] = min(step[worst] * _FASTER, _MOST_STEP)
+                step[worst] = min(step[worst] * TUNING.faster, most)
             slack = (over < 0) & (prices > 0)
-            prices[slack] *= np.maximum(1.0 + 0.5 * over[slack], _FALL)
-            step[slack] = np.maximum(step[slack] * _SLOWER, _LEAST_STEP)
+            prices[slack] *= np.maximum(1.0 + 0.5 * over[slack], TUNING.fall)
+            step[slack] = np.maximum(step[slack] * TUNING.slower, least)
             drops = self.solve(cut, prices)
             memory = self.attempt(drops, prices)
             self.learn(drops)
@@ -183,14 +197,14 @@ class _Search:
             dropped[self.problem.producer[value]] += 1
         chosen = dropped > 0
         paid = np.maximum(extra[chosen] / dropped[chosen], 1.0)
-        self.charge[chosen] += _LEARN * (paid - self.charge[chosen])
+        self.charge[chosen] += TUNING.learn * (paid - self.charge[chosen])
 
     # ---- the cut
 
     def network(self, replay: Simulation) -> _Cut:
         """One node per gap that memory above the budget touches."""
         problem, reads = self.problem, self.reads
-        over = np.array([b > _NEAR * self.budget for b in replay.running_bytes] + [False])
+        over = np.array([b > TUNING.near * self.budget for b in replay.running_bytes] + [False])
         crowded = np.concatenate(([0], np.cumsum(over)))
         arcs = Arcs(0, 0.0, 0, 0)
         arc = arcs.arc

@@ -18,8 +18,19 @@ from fxremat_solvers.model.incumbent import Candidate, candidate
 from fxremat_solvers.model.problem import RematProblem
 from fxremat_solvers.search.parallel import side_by_side
 
-_ALL_RULES = 6_000  # ops up to which all rules are walked, which takes a second there
-_ONE_THREAD = 1_000  # ops up to which walks take less time than threads to start
+
+@dataclass(frozen=True)
+class Tuning:
+    """Up to `all_rules` ops all rules are walked, which takes a second there.
+
+    Up to `one_thread` ops walks take less time than threads to start.
+    """
+
+    all_rules: int = 6_000
+    one_thread: int = 1_000
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,9 @@ def greedy_candidates(problem: RematProblem, budget_bytes: int) -> list[Candidat
     A walk scans all that is held whenever room is made: its time grows with the square of the ops,
     about a second at 10,000.
     """
-    rules = RULES if len(problem.ops) <= _ALL_RULES else _FEW_RULES
+    rules = RULES if len(problem.ops) <= TUNING.all_rules else _FEW_RULES
     runs = [partial(greedy_ops, problem, budget_bytes, rule) for rule in rules]
-    few = len(problem.ops) <= _ONE_THREAD
+    few = len(problem.ops) <= TUNING.one_thread
     walks = [run() for run in runs] if few else side_by_side(runs)
     return [candidate(problem, ops, "greedy") for ops in dict.fromkeys(walks)]
 

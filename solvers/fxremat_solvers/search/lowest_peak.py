@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fxremat_solvers.errors import SolverError
 from fxremat_solvers.model.incumbent import Candidate, by_peak, candidate, solution
@@ -26,12 +26,23 @@ from fxremat_solvers.search.local_search import DEAR, HOT, STEADY, Recipe, Searc
 from fxremat_solvers.search.parallel import side_by_side
 from fxremat_solvers.search.unrolled import lowest_of_loop
 
-# Of the budget of greedy's walks, up to so many ops, above which one takes seconds.
-_HALVINGS, _WALKED = 7, 20_000
-# Above so many ops an unrolled loop is looked for: greedy and annealing left half of the peaks of
-# the ODE and the LSTM, of 4,900 and 4,700 ops.
-_LOOPED = 3_000
-_EDITS_PER_OP, _MOST_EDITS = 700, 350_000  # of each run
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers of the search for the lowest peak. Sizes are numbers of ops.
+
+    `halvings` of the budget of greedy's walks, up to `walked` ops, above which one takes seconds.
+    Above `looped` an unrolled loop is looked for: greedy and annealing left half of the peaks of
+    the ODE and the LSTM, of 4,900 and 4,700 ops. `edits` of each run: for an op, and at most.
+    """
+
+    halvings: int = 7
+    walked: int = 20_000
+    looped: int = 3_000
+    edits: tuple[int, int] = (700, 350_000)
+
+
+TUNING = Tuning()
 
 
 def floor(problem: RematProblem, *, time_limit_s: float = 30.0, seed: int = 0) -> Solution:
@@ -65,15 +76,15 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
             return candidate(problem, least, "exact")
     start = candidate(problem, baseline(problem).ops, "baseline")
     found = [start]
-    if len(problem.ops) <= _WALKED:
+    if len(problem.ops) <= TUNING.walked:
         found.append(_greedy_floor(problem, start, deadline))
-    if len(problem.ops) > _LOOPED:
+    if len(problem.ops) > TUNING.looped:
         found += lowest_of_loop(problem)
         found.sort(key=by_peak, reverse=True)
-    if len(problem.ops) > _WALKED and len(found) > 1:
+    if len(problem.ops) > TUNING.walked and len(found) > 1:
         return found[-1]  # edits of so long a schedule are slow, and found nothing lower
     search = Search(problem, deadline)
-    edits = min(_MOST_EDITS, _EDITS_PER_OP * len(problem.ops))
+    edits = min(TUNING.edits[1], TUNING.edits[0] * len(problem.ops))
 
     def anneal(origin: Candidate, recipe: Recipe, run: int) -> Callable[[], Candidate]:
         return lambda: lowest(search, origin, recipe, edits=edits, seed=seed * 4 + run)
@@ -87,7 +98,7 @@ def _searched(problem: RematProblem, deadline: float, seed: int) -> Candidate:
 def _greedy_floor(problem: RematProblem, start: Candidate, deadline: float) -> Candidate:
     """Bisect the greedy walk's budget between what one op needs and the best peak so far."""
     reached, low = start, single_op_bytes(problem)
-    for _ in range(_HALVINGS):
+    for _ in range(TUNING.halvings):
         if low >= reached.peak_bytes or time.monotonic() > deadline:
             break
         middle = (low + reached.peak_bytes) // 2

@@ -21,10 +21,21 @@ import numpy as np
 from fxremat_solvers.model.arrays import Integers
 from fxremat_solvers.model.problem import RematProblem
 
-# What counts as a loop: on the 13 kept graphs these two find the unrolled ODE and LSTM, and the
-# blocks of stacks.
-_LEAST = 8  # steps
-_COVERED = 0.8  # of the forward part
+
+@dataclass(frozen=True)
+class Tuning:
+    """What counts as a loop.
+
+    `least`: steps that a loop must have. `covered`: the share of the forward part that they are.
+
+    On the 13 kept graphs these two find the unrolled ODE and LSTM, and the blocks of stacks.
+    """
+
+    least: int = 8
+    covered: float = 0.8
+
+
+TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Loop:
 def find_loop(problem: RematProblem) -> Loop | None:
     """The loop that the graph unrolls, or None."""
     end = problem.first_backward_op
-    if end is None or end < 2 * _LEAST:
+    if end is None or end < 2 * TUNING.least:
         return None
     found = _period(_looks(problem)[:end])
     if found is None:
@@ -51,7 +62,7 @@ def find_loop(problem: RematProblem) -> Loop | None:
     first, last, period = found
     start = _thinnest(problem, first, last, period)
     cuts = [0, *range(start, last + 1, period)]
-    if len(cuts) - 2 < _LEAST:
+    if len(cuts) - 2 < TUNING.least:
         return None
     backward = _backward(problem, cuts)
     turn = range(cuts[-1], backward[-1].start)
@@ -77,8 +88,8 @@ def _looks(problem: RematProblem) -> Integers:
 
 def _period(looks: Integers) -> tuple[int, int, int] | None:
     """Where the repetition begins and ends, and its period; the shortest that covers enough."""
-    enough = _COVERED * len(looks)
-    for period in range(1, len(looks) // _LEAST):
+    enough = TUNING.covered * len(looks)
+    for period in range(1, len(looks) // TUNING.least):
         same = looks[period:] == looks[:-period]
         if np.count_nonzero(same) + period < enough:
             continue

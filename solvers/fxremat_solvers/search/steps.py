@@ -34,15 +34,28 @@ from fxremat_solvers.search.parallel import side_by_side
 from fxremat_solvers.search.state import State, Step
 from fxremat_solvers.search.unrolled import unrolled
 
-# Shares of the baseline's cost. Only some tenths of a second hang on any of these.
-_WORTH = 5e-4  # a round that gains less is idle
-_FAR = 0.015  # a larger gap is worth restarts; most plans at half of the peak and above are nearer
-_NEAR = 1e-4, 2e-3  # a smaller gap is worth no further round, on small graphs and on others
-# Numbers of ops.
-_SMALL = 300  # up to there rounds are cheap
-_MIDDLE = 1_000  # above it no run from the baseline's order gets as far as one from greedy's plan
-_WALKED = 20_000  # above it a greedy walk takes seconds
-_BOUNDED = 20_000  # up to there bounds are looked for
+
+@dataclass(frozen=True)
+class Tuning:
+    """What all steps share. Shares are of the baseline's cost, sizes are numbers of ops.
+
+    `worth`: a round that gains less is idle. `far`: a larger gap is worth restarts; on the 13 kept
+    graphs most plans at half of the peak and above are nearer than that. `near`: a smaller gap is
+    worth no further round, on small graphs and on others. Up to `small` ops rounds are cheap. Above
+    `middle` no run from the baseline's order gets as far as one from greedy's plan. Above
+    `walked` a greedy walk takes seconds. Only some tenths of a second hang on any of them.
+    """
+
+    worth: float = 5e-4
+    far: float = 0.015
+    near: tuple[float, float] = (1e-4, 2e-3)
+    small: int = 300
+    middle: int = 1_000
+    walked: int = 20_000
+    bounded: int = 20_000
+
+
+TUNING = Tuning()
 _OTHER_SEEDS = 1 << 16  # restarts and cold waves begin there: no run has the seed of a round's
 
 
@@ -92,7 +105,7 @@ class PeakBound:
     name: str = "peak bound"
 
     def __call__(self, state: State) -> State:
-        if len(state.problem.ops) > _BOUNDED:
+        if len(state.problem.ops) > TUNING.bounded:
             return state
         if peak_lower_bound(state.problem) <= state.budget_bytes:
             return state
@@ -107,11 +120,11 @@ class Greedy:
 
     def __call__(self, state: State) -> State:
         problem, budget = state.problem, state.budget_bytes
-        if len(problem.ops) > _WALKED:
+        if len(problem.ops) > TUNING.walked:
             return replace(state, starts=(state.baseline,))
         walked = best(greedy_candidates(problem, budget), budget)
         starts = (walked,)
-        if len(problem.ops) <= _MIDDLE or walked.peak_bytes > budget:
+        if len(problem.ops) <= TUNING.middle or walked.peak_bytes > budget:
             starts = (state.baseline, walked)
         return replace(state, starts=starts).better(walked)
 
@@ -123,7 +136,7 @@ class Unrolled:
     name: str = "unrolled"
 
     def __call__(self, state: State) -> State:
-        if len(state.problem.ops) <= _WALKED:
+        if len(state.problem.ops) <= TUNING.walked:
             return state
         found = unrolled(state.problem, state.budget_bytes)
         return replace(state, starts=(*state.starts, *found)).better(*found) if found else state
@@ -137,7 +150,7 @@ class CutBound:
     name: str = "cut bound"
 
     def __call__(self, state: State) -> State:
-        if not state.options.prove or len(state.problem.ops) > _BOUNDED:
+        if not state.options.prove or len(state.problem.ops) > TUNING.bounded:
             return state
         problem, until = state.problem, _half(state)
         return state.proven(
@@ -181,8 +194,8 @@ class FromProgram:
         led = best(found, state.budget_bytes)
         after = replace(state, starts=(*state.starts, led)).better(led)
         gain = state.incumbent.cost - after.incumbent.cost
-        gained = gain >= _WORTH * state.problem.cost_scale
-        if state.rounds > 1 and not gained and len(state.problem.ops) > _SMALL:
+        gained = gain >= TUNING.worth * state.problem.cost_scale
+        if state.rounds > 1 and not gained and len(state.problem.ops) > TUNING.small:
             # Of eight plans that a second round lowered a third lowered one, and that was so far
             # from its bound that restarts follow anyway.
             return replace(after, idle=state.rounds)
@@ -215,7 +228,7 @@ class Anneal:
     """Rounds of annealing from the first starts and the best plan, while `when` holds.
 
     At most `most` here and `rounds` in the whole strategy, and none after one that gains little, or
-    up to a thousand ops after `patience` of them.
+    up to `TUNING.middle` ops after `patience` of them.
     A `spare` round comes on top where there is an integer program, for one goes on beside it.
     Graphs without a backward part get one round, of `free_order` edits: nothing says which order
     is a good one.
@@ -232,7 +245,7 @@ class Anneal:
 
     def __call__(self, state: State) -> State:
         turns = self._turns(state)
-        patience = self.patience if len(state.problem.ops) <= _MIDDLE else 1
+        patience = self.patience if len(state.problem.ops) <= TUNING.middle else 1
         last = min(len(turns), state.rounds + self.most)
         while (
             state.rounds < last
@@ -253,7 +266,7 @@ class Anneal:
     def _round(self, state: State, turns: tuple[int, ...]) -> State:
         turn, problem, n_ops = turns[state.rounds], state.problem, len(state.problem.ops)
         free = _is_free(state)
-        runs = 4 if n_ops <= _MIDDLE and not free else 2
+        runs = 4 if n_ops <= TUNING.middle and not free else 2
         starts = state.starts
         if state.rounds and state.fits:
             rest = (s for s in starts[2:] if s.method == "stages" and s is not state.incumbent)
@@ -270,7 +283,7 @@ class Anneal:
         )
         after = state.better(found)
         gain = state.incumbent.cost - after.incumbent.cost
-        gained = not state.fits or gain >= _WORTH * problem.cost_scale
+        gained = not state.fits or gain >= TUNING.worth * problem.cost_scale
         return replace(after, rounds=state.rounds + 1, idle=0 if gained else state.idle + 1)
 
 
@@ -416,13 +429,13 @@ def _half(state: State) -> float:
 
 def _is_free(state: State) -> bool:
     """A large graph whose order may be any: no backward part says which is a good one."""
-    return state.problem.first_backward_op is None and len(state.problem.ops) > _SMALL
+    return state.problem.first_backward_op is None and len(state.problem.ops) > TUNING.small
 
 
 def _near(state: State) -> bool:
     """Whether the plan is so near the bound that a further round isn't worth it."""
-    small, other = _NEAR
-    return state.fits and state.gap <= (small if len(state.problem.ops) <= _SMALL else other)
+    small, other = TUNING.near
+    return state.fits and state.gap <= (small if len(state.problem.ops) <= TUNING.small else other)
 
 
 def _far_apart(state: State) -> bool:
@@ -432,6 +445,6 @@ def _far_apart(state: State) -> bool:
         and state.remaining_s > 0
         and state.problem.first_backward_op is not None
         and state.fits
-        and len(state.problem.ops) <= _BOUNDED
-        and state.gap > _FAR
+        and len(state.problem.ops) <= TUNING.bounded
+        and state.gap > TUNING.far
     )

@@ -35,10 +35,21 @@ from fxremat_solvers.search.greedy import greedy_candidates
 from fxremat_solvers.search.local_search import DEAR, HOT, Search, cheapest, lowest
 from fxremat_solvers.search.repeats import Loop, find_loop
 
-# On the ODE of 48 steps twice the plans or edits change its costs by less than 0.05 points.
-_FRONT = 8  # plans of one step between keeping all and its state
-_EDITS = 20_000  # of each of them
-_LONGEST = 8  # runs of a step in a schedule, in numbers of steps: so few states are kept
+
+@dataclass(frozen=True)
+class Tuning:
+    """`front`: plans of one step between keeping all and its state. `edits`: of each of them.
+
+    `longest`: runs of a step in a schedule, in numbers of steps: it bounds how few states are kept.
+    On the ODE of 48 steps twice the plans or edits change its costs by less than 0.05 points.
+    """
+
+    front: int = 8
+    edits: int = 20_000
+    longest: int = 8
+
+
+TUNING = Tuning()
 METHOD = "unrolled"
 
 
@@ -95,7 +106,7 @@ class _Planner:
         """The plan that keeps the most states within the budget, or else the fewest."""
         n = len(self.loop.forward)
         counts = range(1, n + 1)
-        fewest = next(s for s in counts if extra_advances(n, s) <= _LONGEST * n)
+        fewest = next(s for s in counts if extra_advances(n, s) <= TUNING.longest * n)
         plan = partial(self._revolved, again)
         return self._first_that_fits(budget_bytes, lambda left: plan(n - left), n - fewest)
 
@@ -159,10 +170,10 @@ class _Planner:
         spread = keeps.held_bytes - state.held_bytes
         room = step.ops[n].workspace_bytes
         found = [keeps, state]
-        for k in range(1, _FRONT):
-            budget = room + state.held_bytes + spread * k // _FRONT
+        for k in range(1, TUNING.front):
+            budget = room + state.held_bytes + spread * k // TUNING.front
             starts = greedy_candidates(step, budget)
-            plan = cheapest(_search(step), starts, budget, edits=_EDITS, runs=2, seed=k)
+            plan = cheapest(_search(step), starts, budget, edits=TUNING.edits, runs=2, seed=k)
             found.append(_pattern(step, n, plan.ops))
         return _hull(found)
 
@@ -173,7 +184,7 @@ class _Planner:
         runs = [_as_first(ops[k], self.problem.reruns[k]) for k in again]
         step = _part(self.problem, [*runs, *(ops[k] for k in backward)], len(runs))
         start = candidate(step, baseline(step).ops, METHOD)
-        search, edits = _search(step), 4 * _EDITS
+        search, edits = _search(step), 4 * TUNING.edits
         found = [lowest(search, start, recipe, edits=edits, seed=0) for recipe in (HOT, DEAR)]
         forward = self.loop.forward[self.typical]
         place = [k - forward.start for k in again]
