@@ -27,6 +27,7 @@ from fxremat.frontend.compiled import compiled_of
 
 SHARE = 0.6
 STEPS = 3
+SECONDS = ("planning", "trace", "search")
 Make = Callable[[], Workload]
 
 
@@ -34,7 +35,8 @@ Make = Callable[[], Workload]
 class Planned:
     """A compiled step with its plan's figures, all in bytes but the seconds.
 
-    `recomputed` is how many runs the plan has beyond one of each operation.
+    `recomputed` is how many runs the plan has beyond one of each operation. `trace_s` are of
+    AOTAutograd's tracing alone, without Dynamo's, and `search_s` of the search for a schedule.
     """
 
     step: Step
@@ -45,6 +47,8 @@ class Planned:
     operations: int
     recomputed: int
     planning_s: float
+    trace_s: float
+    search_s: float
 
 
 def optimized(module: nn.Module, batch: Batch, executor: str = "eager") -> Planned:
@@ -65,6 +69,8 @@ def optimized(module: nn.Module, batch: Batch, executor: str = "eager") -> Plann
         operations=len(plan.problem.ops),
         recomputed=len(plan.schedule) - len(plan.problem.ops),
         planning_s=graph.planning_s,
+        trace_s=graph.capture_s,
+        search_s=plan.solve_s,
     )
 
 
@@ -123,7 +129,7 @@ def figures(mine: Planned) -> dict[str, Any]:
         "floor_bytes": mine.floor,
         "operations": mine.operations,
         "recomputed": mine.recomputed,
-        "planning_s": round(mine.planning_s, 3),
+        **{f"{name}_s": round(getattr(mine, f"{name}_s"), 3) for name in SECONDS},
     }
 
 
