@@ -14,6 +14,14 @@ import pytest
 # No test plans by what another run left, here and in the processes that tests start.
 os.environ["FXREMAT_CACHE"] = "off"
 
+# Processes side by side share the cores, here and in what they start: where there are more threads
+# than cores, most of the time goes into their waiting for one another.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    share = max(1, cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
 # A test that fails does so in every run: the same examples each time. The tests on a GPU use no
 # hypothesis, and images for them lack it.
 if importlib.util.find_spec("hypothesis") is not None:

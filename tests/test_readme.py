@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SMALLER = {"n_layer=4": "n_layer=2, n_embd=192, n_head=4", "(2, 256)": "(2, 32)"}
+SMALLER = {"n_layer=4": "n_layer=1, n_embd=64, n_head=2", "(2, 256)": "(2, 32)"}
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 

@@ -63,7 +63,7 @@ def test_it_uses_the_budget_to_the_byte(problem: RematProblem, seed: int, of_pea
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.4, 0.95))
 def test_where_it_searches_its_bound_and_status_are_true(seed: int, share: float):
-    problem = random_reruns(seed, 12)  # up to ten ops are left to brute force
+    problem = random_reruns(seed, 11)  # up to ten ops are left to brute force
     budget = share_of_peak(problem, share)
     solved = solve(problem, budget, preset="brief")
     try:
@@ -134,7 +134,7 @@ def test_a_transformer_is_solved_close_to_the_bound(of_peak: float, gap: float):
 
 def test_it_is_never_worse_than_greedy_or_cuts():
     problem = unet(3)
-    for of_peak in (0.8, 0.6, 0.45):
+    for of_peak in (0.7, 0.45):
         budget = share_of_peak(problem, of_peak)
         best = solve(problem, budget).cost
         for name in ("greedy", "mincut"):
@@ -195,7 +195,9 @@ def test_long_unrolled_graphs_get_their_many_recomputations():
     assert solution.cost <= walked.cost * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(("name", "extra"), [("llama-sdpa", 0.22), ("mamba", 0.21)])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("llama-sdpa", 0.22), pytest.param("mamba", 0.21, marks=pytest.mark.slow)]
+)
 def test_where_little_fits_long_runs_with_dear_bytes_find_better_plans(name: str, extra: float):
     """Rounds of short runs alone end at 23.1 and 22.4 per cent."""
     problem = joint_graph(name)
@@ -239,7 +241,7 @@ def test_a_strategy_without_any_of_its_steps_still_plans():
     options = SolveOptions(preset="thorough", time_limit_s=60.0)
     fast, thorough = PRESETS["fast"], PRESETS["thorough"]
     # What thorough does after fast takes long on the larger one.
-    for steps, problem in ((fast, transformer(1)), (thorough[len(fast) :], random_problem(7, 48))):
+    for steps, problem in ((fast, transformer(1)), (thorough[len(fast) :], random_problem(7, 24))):
         budget = share_of_peak(problem, 0.7)
         for left_out in range(len(steps)):
             traced = portfolio(problem, budget, options, steps[:left_out] + steps[left_out + 1 :])

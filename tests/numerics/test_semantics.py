@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +240,16 @@ def test_inputs_that_require_gradients() -> None:
     check_input_gradient(copy.deepcopy(module), optimized, x)
 
 
+@pytest.fixture(params=[1, 2])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On their number bits and workspaces may depend; tests side by side have few each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
 def test_channels_last() -> None:
     class Convs(nn.Module):
         def __init__(self) -> None:
@@ -252,7 +262,7 @@ def test_channels_last() -> None:
             return x.square().mean()
 
     module = Convs().to(memory_format=torch.channels_last)
-    inputs = [(x.to(memory_format=torch.channels_last),) for (x,) in batches(2, 8, 16, 16)]
+    inputs = [(x.to(memory_format=torch.channels_last),) for (x,) in batches(8, 8, 32, 32)]
     check_against_untouched(module, inputs, reference="aot")
 
 

@@ -10,7 +10,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,7 @@ def make_step(case: Case, *, held: bool) -> Step:
     Where it is `held`, the step's peak lies between the op's forward and its backward, so that a
     tight budget leaves no room for what the op would keep. Otherwise it lies in the op.
     """
-    op = _operators()[case.op]
-    sample = _sample(op, getattr(torch, case.dtype), case.index)
+    op, sample = _operators()[case.op], _sample(case)
     given = (sample.input, sample.args, sample.kwargs)
     tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor)]
     function, select = _function(op), sample.output_process_fn_grad
@@ -150,12 +149,14 @@ def _filled(tree: Any, tensors: Iterator[torch.Tensor]) -> Any:
     return tree
 
 
-def _sample(op: OpInfo, dtype: torch.dtype, index: int) -> SampleInput:
+@lru_cache(maxsize=1)  # A case has two steps, and some ops have hundreds of samples.
+def _sample(case: Case) -> SampleInput:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
-    samples = list(op.sample_inputs("cpu", dtype, requires_grad=True))
-    return samples[index * len(samples) // SAMPLES]
+    dtype = getattr(torch, case.dtype)
+    samples = list(_operators()[case.op].sample_inputs("cpu", dtype, requires_grad=True))
+    return samples[case.index * len(samples) // SAMPLES]
 
 
 def _is_number(result: torch.Tensor) -> bool:

@@ -16,7 +16,7 @@ from tests.programs.outcome import check
 from tests.programs.programs import Program, programs
 
 
-@settings(max_examples=8, **QUIET)
+@settings(max_examples=6, **QUIET)
 @given(program=programs(), share=st.sampled_from(SHARES))
 def test_a_few_random_programs(program: Program, share: float) -> None:
     check(program, share)

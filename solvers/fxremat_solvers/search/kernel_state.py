@@ -342,9 +342,9 @@ def enlarged(state: State) -> State:
     """The same state with twice the room for steps and lists."""
     longer = {name: _doubled(getattr(state, name)) for name in _GROWING}
     k = scalars_of(state)
-    for step_id in reversed(range(len(state.ids), len(longer["ids"]))):
-        longer["scratch"]["free_id"][k.n_free] = step_id
-        k.n_free += 1
+    added = np.arange(len(state.ids), len(longer["ids"]))[::-1]
+    longer["scratch"]["free_id"][k.n_free : k.n_free + len(added)] = added
+    k.n_free += len(added)
     return state._replace(**longer)
 
 

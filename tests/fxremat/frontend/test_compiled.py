@@ -139,7 +139,8 @@ FORKED = """
             assert all(map(torch.equal, expected, gradients(optimized, x[:size])))
 
     for planned in (False, True):
-        optimized = fxremat.optimize(lambda x: model(x).square().sum(), budget=0.9, preset="brief")
+        loss = lambda x: model(x).square().sum()
+        optimized = fxremat.optimize(loss, budget=0.9, cost="flops", preset="brief")
         if planned:
             check(optimized, 256)
         child = os.fork()

@@ -291,13 +291,13 @@ RECURRENT = """
 
     def train(name):
         module = Recurrent(name)
-        batches = [(torch.randn(8, 4, 16),) for _ in range(3)]
+        batches = [(torch.randn(48, 2, 16),) for _ in range(3)]
         # nn.GRU rounds differently in AOTAutograd's own graph.
         call = module if name != "GRU" else torch.compile(
             module, backend="aot_eager_default_partitioner", fullgraph=True, dynamic=False
         )
         expected = run_steps(module, call, batches)
-        optimized = fxremat.optimize(module, budget=0.8, fullgraph=True)
+        optimized = fxremat.optimize(module, budget=0.8, solver="greedy", fullgraph=True)
         try:
             assert_same(expected, run_steps(module, optimized, batches))
         except fxremat.FxrematError as error:
