@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fxremat
-from fxremat_solvers.loops.online import online_evaluations
+from fxremat_solvers.loops.online import online
 from tests.fxremat.loops.plain import Cell, assert_same, plain, trace
+from tests.fxremat_solvers.loops.followed import interpret
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -80,7 +81,7 @@ def test_the_most_steps_and_none() -> None:
     assert count == asked[0] == 9
     final.sum().backward()
     assert asked[0] == 9, "the condition is not asked again"
-    assert len(calls) == online_evaluations(9, 2)
+    assert len(calls) == interpret(online(2, lambda i: i < 9)).evaluations
     final, count = fxremat.loop(step, weight, while_=lambda *_: False, slots=2)
     assert count == 0
     assert final is weight
