@@ -120,6 +120,10 @@ class Backend:
     @staticmethod
     def of(options: Options, step: WholeStep, tracker: StepTracker | None = None) -> Backend:
         """The backend that options ask for."""
+        if options.executor == "auto" and options.policy != NOTHING:
+            # A kernel makes many values at once: none of them can be kept or made again by itself.
+            why = "a policy of what is kept or made again holds op by op"
+            return Backend(options, step, Eager(), tracker=tracker, why_executor=why)
         executor = Eager() if options.executor == "eager" else Inductor()
         return Backend(options, step, executor, tracker=tracker)
 
@@ -291,11 +295,6 @@ class Backend:
         While the graphs that were weighed are held, their kernels aren't compiled again.
         """
         graphs: list[JointGraph] = []
-        if self.options.policy != NOTHING:
-            # A kernel makes many values at once: none of them can be kept or made again by itself.
-            self.executor = Eager()
-            self.why_executor = "a policy of what is kept or made again holds op by op"
-            return graphs
 
         def weigh_by(
             executor: Executor, module: fx.GraphModule, inputs: Sequence[Any]

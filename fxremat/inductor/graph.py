@@ -91,9 +91,9 @@ class _Half:
         for position in self.wrapper.aligned:
             self._align(self.wrapper.inputs[position])
         pieces, aliases = pieces_of(self.wrapper, device_type)
-        returned = [name for text in self.wrapper.outputs for name in names_in(text)]
+        outputs = [name for text in self.wrapper.outputs for name in names_in(text)]
         needed = {name for piece in pieces for name in piece.reads}
-        needed |= {aliases[name].base if name in aliases else name for name in returned}
+        needed |= {aliases[name].base if name in aliases else name for name in outputs}
         stream = _streams(self.wrapper)
         for piece in pieces:
             self._write(piece, needed, stream)
